@@ -1,0 +1,89 @@
+"""What a user's checkpoint looks like to the rest of erestore, whatever its format.
+
+Tensors are read one at a time; nothing here holds more than one of them. Data types are named as safetensors names
+them (``F32``, ``BF16``, ...).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, safetensors data type and shape of one tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights: its POSIX path inside the checkpoint, the names it holds in order, and its header's metadata."""
+
+    name: str
+    tensors: tuple[str, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Checkpoint(ABC):
+    """A user's checkpoint, opened for reading.
+
+    Attributes
+    ----------
+    path : Path
+        The directory or file that was opened.
+    is_directory : bool
+        Whether `path` is a directory (else one bare weight file).
+    format : str
+        ``safetensors``, ``torch`` or ``peft``: how the weights are stored.
+    tensors : Mapping[str, TensorInfo]
+        Every tensor by its own name, in file order; of tied tensors each name is present.
+    ties : tuple of tuple of str
+        Groups of two or more names that share one memory, each group in file order.
+    files : tuple of WeightFile
+    side_files : Mapping[str, Path]
+        Every other file to keep, by POSIX path relative to `path`, each name checked against the allow-list grammar.
+    left_out : Mapping[str, str]
+        Files that are not kept, and why in a few words.
+    structure : Any or None
+        For ``torch`` files that are more than one flat state dict: the JSON skeleton that puts the tensors back in place.
+    """
+
+    path: Path
+    is_directory: bool
+    format: str
+    tensors: Mapping[str, TensorInfo]
+    ties: tuple[tuple[str, ...], ...]
+    files: tuple[WeightFile, ...]
+    side_files: Mapping[str, Path]
+    left_out: Mapping[str, str]
+    structure: Any
+
+    @abstractmethod
+    def read(self, name: str) -> torch.Tensor:
+        """Return one tensor: on the CPU, contiguous, bits untouched.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is truncated or was changed since it was opened.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release files and maps."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
