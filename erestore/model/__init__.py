@@ -1,0 +1,1 @@
+"""A variant and its manifest: layout, linear combination, lazy reading of tensors."""

@@ -1,0 +1,1 @@
+"""One verb per file; each is also a method of ``erestore.Store``."""

@@ -1,0 +1,1 @@
+"""Spectral reports: data to text and JSON."""

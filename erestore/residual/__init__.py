@@ -1,0 +1,1 @@
+"""Arithmetic of residuals: spectrum, allocation, quantisation, codecs. Arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""One residual codec per file."""

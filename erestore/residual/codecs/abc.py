@@ -1,0 +1,103 @@
+"""The contract of a residual codec.
+
+A *section* is one encoded part of one tensor: a codec's name, JSON parameters without floats, and *parts* of bytes in
+bands (band 0 is always needed; a prefix of the higher bands of ``lowrank`` is a lower-rank section). The value of a
+residual's tensor is the float64 sum of its sections in stored order.
+
+A tensor is seen as a matrix: shape ``(d0, d1, ...)`` as ``d0 x (d1 * ...)``, a vector as one row, a scalar as 1 x 1.
+
+Evaluation is fixed for ever: for a codec with ``reproducible = True``, :meth:`Section.rows` returns the same bits on
+every machine, device, thread count and tiling, and two codecs share a name only if they are interchangeable. A codec is
+arithmetic: it never sees a store, a path or a commit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+
+Parameters = Mapping[str, Any]
+"""JSON object without floats."""
+
+
+class EncodedPart(NamedTuple):
+    """Bytes of one band of a section."""
+
+    band: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class EncodedSection:
+    """What an encoder returns and a residual object stores."""
+
+    codec: str
+    parameters: Parameters
+    parts: tuple[EncodedPart, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts before the entropy stage."""
+        return sum(len(part.content) for part in self.parts)
+
+
+class Section(ABC):
+    """A decoded section of an ``m x n`` matrix, ready for evaluation.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    """
+
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+        """Evaluate rows ``start:stop``.
+
+        Parameters
+        ----------
+        start, stop : int
+        base : torch.Tensor
+            Float64 ``(stop - start, n)``: the same rows of the base's tensor, which only ``gamma`` uses.
+
+        Returns
+        -------
+        torch.Tensor
+            Float64 ``(stop - start, n)`` on the device of `base`; may be modified by the caller.
+        """
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return float64 ``A (m, r)`` and ``B (n, r)`` with value ``A @ B.T``, or None where the section has no factors."""
+        return None
+
+
+class Codec(ABC):
+    """How sections of one name are decoded.
+
+    Attributes
+    ----------
+    name : str
+        As stored in every section.
+    reproducible : bool
+        Whether evaluation gives the same bits everywhere. If not, commits carry no digests and cannot be exact.
+    """
+
+    name: ClassVar[str]
+    reproducible: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> Section:
+        """Read one section of an ``m x n`` matrix.
+
+        Raises
+        ------
+        CorruptionError
+            If parameters or parts are inconsistent with each other or with `shape`; never anything else.
+        """

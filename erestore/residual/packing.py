@@ -1,0 +1,99 @@
+"""Signed integer codes to bytes and back, at 0, 2, 4, 8, 16 or 32 bits a code.
+
+Codes are stored offset by half the range, so that small magnitudes of either sign share their high bits. Widths below a
+byte divide it, so that a byte holds whole codes and zstandard's entropy stage sees joint statistics; wider codes are split
+into byte planes. Each column is padded to whole bytes. Only these widths exist; the container records the width.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from erestore.errors import CorruptionError
+
+WIDTHS = (0, 2, 4, 8, 16, 32)
+"""Bits a code that can be stored; 0 for columns of zeros."""
+
+
+def width_of(largest: torch.Tensor) -> torch.Tensor:
+    """Return the smallest width of :data:`WIDTHS` that holds codes of absolute value up to `largest`, elementwise."""
+    widths = torch.zeros_like(largest)
+    for narrow, wide in zip(WIDTHS, WIDTHS[1:], strict=False):
+        limit = 2 ** (narrow - 1) - 1 if narrow else 0
+        widths = torch.where(largest > limit, wide, widths)
+    return widths
+
+
+def packed_size(length: int, width: int) -> int:
+    """Return the bytes that one column of `length` codes takes."""
+    return (length * width + 7) // 8
+
+
+def pack(codes: torch.Tensor, width: int) -> bytes:
+    """Pack the rows of `codes`.
+
+    Parameters
+    ----------
+    codes : torch.Tensor
+        Integer ``(columns, length)``, absolute values below ``2 ** (width - 1)``.
+    width : int
+        One of :data:`WIDTHS`.
+
+    Returns
+    -------
+    bytes
+        ``columns * packed_size(length, width)`` bytes.
+    """
+    columns, length = codes.shape
+    if width == 0 or codes.numel() == 0:
+        return b""
+    offset = (codes.to(torch.int64) + (1 << (width - 1))).cpu()
+    if width < 8:
+        each = 8 // width
+        padded = torch.nn.functional.pad(offset, (0, -length % each))
+        shifts = torch.arange(0, 8, width)
+        planes = (padded.view(columns, -1, each) << shifts).sum(dim=2).to(torch.uint8).unsqueeze(1)
+    else:
+        shifts = torch.arange(0, width, 8).view(1, -1, 1)
+        planes = ((offset.unsqueeze(1) >> shifts) & 0xFF).to(torch.uint8)
+    return planes.contiguous().numpy().tobytes()
+
+
+def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> torch.Tensor:
+    """Undo :func:`pack`.
+
+    Returns
+    -------
+    torch.Tensor
+        Int8, int16 or int32 ``(columns, length)`` on the CPU.
+
+    Raises
+    ------
+    CorruptionError
+        If the number of bytes is not what shape and width ask for.
+    """
+    if width not in WIDTHS or len(content) != columns * packed_size(length, width):
+        raise CorruptionError(f"Packed codes of {len(content)} bytes do not hold {columns} x {length} codes.")
+    if width == 0 or columns * length == 0:
+        return torch.zeros((columns, length), dtype=torch.int8)
+    stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    if width < 8:
+        table = _UNPACK[width]
+        return table[stored.to(torch.int64)].view(columns, -1)[:, :length]
+    if width == 8:
+        return (stored.view(columns, length).to(torch.int16) - 128).to(torch.int8)
+    planes = stored.view(columns, width // 8, length)
+    wide = torch.int16 if width == 16 else torch.int32
+    value = torch.zeros((columns, length), dtype=torch.int64)
+    for index in range(width // 8):
+        value += planes[:, index].to(torch.int64) << (8 * index)
+    return (value - (1 << (width - 1))).to(wide)
+
+
+def _table(width: int) -> torch.Tensor:
+    """Return int8 ``(256, 8 // width)``: the codes of every byte."""
+    byte = torch.arange(256).unsqueeze(1)
+    return (((byte >> torch.arange(0, 8, width)) & ((1 << width) - 1)) - (1 << (width - 1))).to(torch.int8)
+
+
+_UNPACK = {2: _table(2), 4: _table(4)}
