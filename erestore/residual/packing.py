@@ -13,6 +13,7 @@ from erestore.errors import CorruptionError
 
 WIDTHS = (0, 2, 4, 8, 16, 32)
 """Bits a code that can be stored; 0 for columns of zeros."""
+_CODES_AT_ONCE = 1 << 20
 
 
 def width_of(largest: torch.Tensor) -> torch.Tensor:
@@ -44,9 +45,15 @@ def pack(codes: torch.Tensor, width: int) -> bytes:
     bytes
         ``columns * packed_size(length, width)`` bytes.
     """
-    columns, length = codes.shape
+    length = codes.shape[1]
     if width == 0 or codes.numel() == 0:
         return b""
+    at_once = max(1, _CODES_AT_ONCE // length)
+    return b"".join(_pack(chunk, width) for chunk in codes.split(at_once))
+
+
+def _pack(codes: torch.Tensor, width: int) -> bytes:
+    columns, length = codes.shape
     offset = (codes.to(torch.int64) + (1 << (width - 1))).cpu()
     if width < 8:
         each = 8 // width
@@ -78,8 +85,7 @@ def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -
         return torch.zeros((columns, length), dtype=torch.int8)
     stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     if width < 8:
-        table = _UNPACK[width]
-        return table[stored.to(torch.int64)].view(columns, -1)[:, :length]
+        return _UNPACK[width][stored.to(torch.int32)].view(columns, -1)[:, :length]
     if width == 8:
         return (stored.view(columns, length).to(torch.int16) - 128).to(torch.int8)
     planes = stored.view(columns, width // 8, length)

@@ -1,0 +1,316 @@
+"""``lowrank``: integer factors whose products are summed exactly.
+
+Value: ``sum over groups g of 2**e_g * sum over k in g of c_k * P[:, k] Q[:, k]^T`` with integer codes ``P (m x r)`` and
+``Q (n x r)``, integer multipliers ``c_k = a_k * 2**s_k`` and a shared exponent ``e_g``. A group is *proven* by the encoder,
+and checked by the decoder, to satisfy ``sum c_k * max|P_k| * max|Q_k| < 2**53``: every product and every partial sum, in any
+order, is an integer that float64 holds exactly, so any BLAS, thread count or device gives the same bits. Groups are added
+in stored order.
+
+Components are stored in bands (columns 0-1, 2-3, 4-7, 8-15, ...), largest first, one part a band: a prefix of the bands is a
+section of lower rank. A part holds ``a`` (uint16: low bytes, then high bytes), ``s`` (uint8), widths (uint8: index into the
+width table, P in the low nibble, Q in the high), then the packed columns of P in ascending order of width, then those of Q.
+
+Parameters: ``rank``, ``groups`` as ``[[components, exponent], ...]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from erestore.errors import CorruptionError
+from erestore.residual import packing
+from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.dyadic import EXPONENT_LIMIT
+
+EXACT_LIMIT = 2**53
+"""Integers of float64 are exact below this."""
+MULTIPLIER_BITS = (8, 16)
+"""Bits of a multiplier's mantissa: the fewer where the error in the component's weight is small against its codes' own."""
+_SHIFT_LIMIT = 48
+_BLOCK = 1 << 22
+"""Elements of the residual that are projected at a time."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Integer factors and multipliers of one matrix.
+
+    Attributes
+    ----------
+    left, right : torch.Tensor
+        Integer ``P (m, r)`` and ``Q (n, r)``.
+    mantissas, shifts : torch.Tensor
+        Int64 ``(r,)``: ``a_k`` in [1, 2**16) and ``s_k`` in [0, 48].
+    groups : tuple of (int, int)
+        Number of components and exponent of each group.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    mantissas: torch.Tensor
+    shifts: torch.Tensor
+    groups: tuple[tuple[int, int], ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of components."""
+        return int(self.left.shape[1])
+
+
+def quantise(
+    delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float
+) -> Codes:
+    """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
+
+    Parameters
+    ----------
+    delta : torch.Tensor
+        ``(m, n)``, the residual.
+    basis : torch.Tensor
+        Singular vectors of the short side as columns, largest singular value first.
+    singular_values : torch.Tensor
+        ``(r,)``, positive, for the leading `r` columns of `basis`.
+    side : str
+        ``right`` if `basis` spans rows (``V``), ``left`` if it spans columns (``U``).
+    step : float
+
+    Returns
+    -------
+    Codes
+        Components whose codes all vanish on one side are dropped.
+    """
+    rank = len(singular_values)
+    basis = basis[:, :rank]
+    sigma = singular_values.to(device=delta.device, dtype=torch.float64)
+    # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
+    dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
+    tall = delta if side == "right" else delta.T
+    short = torch.round(basis.to(torch.float64) * sigma / step).to(torch.int32)
+    projector = (basis.to(torch.float64) / step).to(dtype)
+    long = torch.empty((tall.shape[0], rank), dtype=torch.int32, device=delta.device)
+    block = max(1, _BLOCK // max(1, tall.shape[1]))
+    for start in range(0, tall.shape[0], block):
+        long[start : start + block] = torch.round(tall[start : start + block].to(dtype) @ projector)
+    largest = [_largest(codes) for codes in (long, short)]
+    alive = (largest[0] > 0) & (largest[1] > 0)
+    weights = (step * step / sigma.cpu()[alive]).tolist()
+    # A multiplier's relative error is at most 2**-(bits + 1); quantising the codes leaves about (m + n) q^2 / 12.
+    coarse = sigma.cpu()[alive] ** 2 * 2.0 ** (-2 * MULTIPLIER_BITS[0]) < 0.1 * sum(delta.shape) * step * step
+    bits = [MULTIPLIER_BITS[0] if enough else MULTIPLIER_BITS[1] for enough in coarse.tolist()]
+    groups, mantissas, shifts = _group(weights, (largest[0] * largest[1])[alive].tolist(), bits)
+    left, right = (long, short) if side == "right" else (short, long)
+    return Codes(
+        left[:, alive.to(left.device)],
+        right[:, alive.to(right.device)],
+        torch.tensor(mantissas, dtype=torch.int64),
+        torch.tensor(shifts, dtype=torch.int64),
+        groups,
+    )
+
+
+def _group(
+    weights: Sequence[float], largest: Sequence[int], bits: Sequence[int]
+) -> tuple[tuple[tuple[int, int], ...], list[int], list[int]]:
+    """Write ``weights`` as ``a * 2**(s + e)`` and cut the components into groups that float64 sums exactly."""
+    mantissas, exponents = [], []
+    for weight, precision in zip(weights, bits, strict=True):
+        fraction, exponent = math.frexp(weight)
+        mantissa = min(round(math.ldexp(fraction, precision)), (1 << precision) - 1)
+        mantissas.append(mantissa)
+        exponents.append(exponent - precision)
+    groups: list[tuple[int, int]] = []
+    shifts: list[int] = []
+    start = 0
+    while start < len(weights):
+        low = high = exponents[start]
+        bound, stop = mantissas[start] * largest[start], start + 1
+        while stop < len(weights):
+            lower, higher = min(low, exponents[stop]), max(high, exponents[stop])
+            if higher - lower > _SHIFT_LIMIT:
+                break
+            grown = (bound << (low - lower)) + (mantissas[stop] * largest[stop] << (exponents[stop] - lower))
+            if grown >= EXACT_LIMIT:
+                break
+            low, high, bound, stop = lower, higher, grown, stop + 1
+        groups.append((stop - start, low))
+        shifts += [exponents[k] - low for k in range(start, stop)]
+        start = stop
+    return tuple(groups), mantissas, shifts
+
+
+def _largest(side: torch.Tensor) -> torch.Tensor:
+    """Return int64 ``(r,)``: the largest absolute code of each column."""
+    if not side.numel():
+        return torch.zeros(side.shape[1], dtype=torch.int64)
+    return torch.maximum(side.amax(dim=0).to(torch.int64), -side.amin(dim=0).to(torch.int64)).cpu()
+
+
+def bands(rank: int) -> Iterator[tuple[int, int]]:
+    """Yield the column range of every band: 0-1, 2-3, 4-7, 8-15, ... cut at `rank`."""
+    start, stop = 0, 2
+    while start < rank:
+        yield start, min(stop, rank)
+        start, stop = stop, stop * 2
+
+
+def encode(codes: Codes) -> EncodedSection:
+    """Write integer factors as a section."""
+    parts = []
+    for band, (start, stop) in enumerate(bands(codes.rank)):
+        mantissas, shifts = codes.mantissas[start:stop], codes.shifts[start:stop]
+        sides = [side[:, start:stop].T.contiguous().cpu() for side in (codes.left, codes.right)]
+        widths = [packing.width_of(_largest(side.T)) for side in sides]
+        indices = [torch.tensor([packing.WIDTHS.index(int(w)) for w in width]) for width in widths]
+        head = torch.stack([mantissas & 0xFF, mantissas >> 8, shifts, indices[0] | (indices[1] << 4)])
+        content = [head.to(torch.uint8).numpy().tobytes()]
+        for side, width in zip(sides, widths, strict=True):
+            content += [packing.pack(side[width == w], w) for w in packing.WIDTHS]
+        parts.append(EncodedPart(band, b"".join(content)))
+    parameters = {"rank": codes.rank, "groups": [list(group) for group in codes.groups]}
+    return EncodedSection(LowRank.name, parameters, tuple(parts))
+
+
+@dataclass(frozen=True)
+class LowRankSection(Section):
+    """Decoded integer factors.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    codes : Codes
+    """
+
+    shape: tuple[int, int]
+    codes: Codes
+
+    def __post_init__(self) -> None:
+        """Refuse groups that are not proven exact."""
+        codes, start = self.codes, 0
+        largest = [_largest(side).tolist() for side in (codes.left, codes.right)]
+        for components, exponent in codes.groups:
+            members = range(start, start + components)
+            multipliers = [int(codes.mantissas[k]) << int(codes.shifts[k]) for k in members]
+            bound = sum(c * largest[0][k] * largest[1][k] for c, k in zip(multipliers, members, strict=True))
+            if bound >= EXACT_LIMIT or abs(exponent) > EXPONENT_LIMIT:
+                raise CorruptionError("A low-rank group does not sum exactly.")
+            start += components
+
+    def _sides(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+        """Yield each group's P (integer), ``c * Q`` (float64) and scale."""
+        codes, start = self.codes, 0
+        multipliers = torch.ldexp(codes.mantissas.to(torch.float64), codes.shifts)
+        for components, exponent in codes.groups:
+            columns = slice(start, start + components)
+            scaled = codes.right[:, columns].to(torch.float64) * multipliers[columns].to(codes.right.device)
+            yield codes.left[:, columns], scaled, math.ldexp(1.0, exponent)
+            start += components
+
+    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
+        total: torch.Tensor | None = None
+        for left, right, scale in self._prepared:
+            product = left[start:stop].to(base.device, torch.float64) @ right.to(base.device).T
+            product *= scale
+            total = product if total is None else total.add_(product)
+        return torch.zeros_like(base) if total is None else total
+
+    @property
+    def _prepared(self) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+        cached = self.__dict__.get("_cache")
+        if cached is None:
+            cached = list(self._sides())
+            object.__setattr__(self, "_cache", cached)
+        return cached  # type: ignore[no-any-return]
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return float64 factors; see :meth:`Section.factors`."""
+        m, n = self.shape
+        sides = self._prepared
+        if not sides:
+            return torch.zeros((m, 0), dtype=torch.float64), torch.zeros((n, 0), dtype=torch.float64)
+        left = torch.cat([left.to(torch.float64) for left, _, _ in sides], dim=1)
+        return left, torch.cat([right * scale for _, right, scale in sides], dim=1)
+
+
+class LowRank(Codec):
+    """See the module's docstring."""
+
+    name = "lowrank"
+
+    @classmethod
+    def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> LowRankSection:
+        """Read a section; with fewer parts than bands, the section of lower rank that they hold."""
+        rank, groups = _read_parameters(parameters, shape)
+        m, n = shape
+        ranges = list(bands(rank))[: len(parts)]
+        if len(parts) > len(ranges):
+            raise CorruptionError("A low-rank section has more parts than bands.")
+        columns = [_read_band(part, stop - start, m, n) for part, (start, stop) in zip(parts, ranges, strict=True)]
+        held = ranges[-1][1] if ranges else 0
+        left = torch.cat([c[0] for c in columns]).T if columns else torch.zeros((m, 0), dtype=torch.int8)
+        right = torch.cat([c[1] for c in columns]).T if columns else torch.zeros((n, 0), dtype=torch.int8)
+        mantissas = torch.cat([c[2] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
+        shifts = torch.cat([c[3] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
+        return LowRankSection(shape, Codes(left, right, mantissas, shifts, _leading(groups, held)))
+
+
+def _leading(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, int], ...]:
+    """Cut groups to the first `held` components."""
+    kept = []
+    for components, exponent in groups:
+        if held > 0:
+            kept.append((min(components, held), exponent))
+        held -= components
+    return tuple(kept)
+
+
+def _read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
+    rank: Any = parameters.get("rank")
+    groups: Any = parameters.get("groups")
+    valid = (
+        set(parameters) == {"rank", "groups"}
+        and type(rank) is int
+        and 0 <= rank <= max(shape)
+        and isinstance(groups, list)
+        and all(isinstance(g, list) and len(g) == 2 and all(type(v) is int for v in g) and g[0] > 0 for g in groups)
+        and sum(g[0] for g in groups) == rank
+    )
+    if not valid:
+        raise CorruptionError("A low-rank section's parameters are malformed.")
+    return rank, [(g[0], g[1]) for g in groups]
+
+
+def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[torch.Tensor, ...]:
+    """Return P^T and Q^T (columns, length), mantissas and shifts of one band."""
+    if len(content) < 4 * columns:
+        raise CorruptionError("A low-rank band is shorter than its header.")
+    head = torch.frombuffer(bytearray(content[: 4 * columns]), dtype=torch.uint8).view(4, columns).to(torch.int64)
+    mantissas, shifts, position = head[0] | (head[1] << 8), head[2], 4 * columns
+    if int(shifts.max()) > _SHIFT_LIMIT or int(mantissas.min()) < 1:
+        raise CorruptionError("A low-rank multiplier is out of range.")
+    sides = []
+    for indices, length in ((head[3] & 0xF, m), (head[3] >> 4, n)):
+        if int(indices.max()) >= len(packing.WIDTHS):
+            raise CorruptionError("A low-rank column has an unknown width.")
+        side = torch.zeros((columns, length), dtype=_integer_type(int(indices.max())))
+        for index, width in enumerate(packing.WIDTHS):
+            chosen = indices == index
+            number = int(chosen.sum())
+            size = number * packing.packed_size(length, width)
+            if number:
+                side[chosen] = packing.unpack(content[position : position + size], number, length, width).to(side.dtype)
+            position += size
+        sides.append(side)
+    if position != len(content):
+        raise CorruptionError("A low-rank band is longer than its codes.")
+    return sides[0], sides[1], mantissas, shifts
+
+
+def _integer_type(index: int) -> torch.dtype:
+    width = packing.WIDTHS[index]
+    return torch.int8 if width <= 8 else torch.int16 if width == 16 else torch.int32

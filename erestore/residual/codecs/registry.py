@@ -1,0 +1,39 @@
+"""The one list of codecs: ours, and those that installed packages offer under the entry point ``erestore.codecs``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from erestore.errors import UnsupportedFormatError
+from erestore.residual.codecs.abc import Codec
+from erestore.residual.codecs.dense import Dense
+from erestore.residual.codecs.factors import Factors
+from erestore.residual.codecs.gamma import Gamma
+from erestore.residual.codecs.lowrank import LowRank
+from erestore.residual.codecs.vector import Vector
+
+_BUILT_IN: tuple[type[Codec], ...] = (LowRank, Gamma, Vector, Dense, Factors)
+
+
+@cache
+def codecs() -> dict[str, type[Codec]]:
+    """Return every codec by name; built-in names cannot be replaced."""
+    found: dict[str, type[Codec]] = {point.name: point.load() for point in entry_points(group="erestore.codecs")}
+    return found | {codec.name: codec for codec in _BUILT_IN}
+
+
+def codec(name: str) -> type[Codec]:
+    """Return the codec called `name`.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If neither this version nor an installed package knows it.
+    """
+    if name not in codecs():
+        raise UnsupportedFormatError(
+            f"This residual uses the codec '{name}', which this version of erestore does not know.",
+            hint="Upgrade erestore, or install the package that provides the codec.",
+        )
+    return codecs()[name]

@@ -1,0 +1,77 @@
+"""``vector``: uniformly quantised values, ``code * step``.
+
+Biases, normalisation gains, and matrices whose spectrum is so flat that factors cost more than the values themselves.
+``step`` is dyadic with a mantissa of at most 24 bits and codes have at most 29 bits, so every product is exact in float64.
+
+Codes are stored in chunks of 2**20 elements, one part each in band 0: a byte that gives the width, then the packed codes.
+
+Parameters: ``step`` as ``[mantissa, exponent]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from erestore.errors import CorruptionError
+from erestore.residual import dyadic, packing
+from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+
+CHUNK = 1 << 20
+"""Codes a part."""
+STEP_BITS = 24
+CODE_LIMIT = (1 << 29) - 1
+
+
+def encode(values: torch.Tensor, step: float) -> EncodedSection:
+    """Quantise `values` (any shape, float64) with about `step`."""
+    size = dyadic.nearest(max(step, float(values.abs().max()) / CODE_LIMIT if values.numel() else step), STEP_BITS)
+    codes = torch.round(values.to(torch.float64).reshape(-1) / size.value).to(torch.int64)
+    parts = []
+    for chunk in codes.split(CHUNK):
+        width = int(packing.width_of(chunk.abs().amax())) if chunk.numel() else 0
+        content = bytes([packing.WIDTHS.index(width)]) + packing.pack(chunk.unsqueeze(0), width)
+        parts.append(EncodedPart(0, content))
+    return EncodedSection(Vector.name, {"step": list(size)}, tuple(parts))
+
+
+@dataclass(frozen=True)
+class VectorSection(Section):
+    """Decoded codes ``(m, n)`` and the float64 step."""
+
+    shape: tuple[int, int]
+    codes: torch.Tensor
+    step: float
+
+    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
+        return self.codes[start:stop].to(base.device, torch.float64) * self.step
+
+
+class Vector(Codec):
+    """See the module's docstring."""
+
+    name = "vector"
+
+    @classmethod
+    def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> VectorSection:
+        """Read a section."""
+        if set(parameters) != {"step"}:
+            raise CorruptionError("A vector section's parameters are malformed.")
+        step = dyadic.read(parameters["step"], STEP_BITS)
+        total = shape[0] * shape[1]
+        lengths = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
+        if len(parts) != len(lengths):
+            raise CorruptionError("A vector section has a wrong number of parts.")
+        chunks = []
+        for part, length in zip(parts, lengths, strict=True):
+            if not part or part[0] >= len(packing.WIDTHS):
+                raise CorruptionError("A vector section has an unknown width.")
+            chunks.append(packing.unpack(memoryview(part)[1:], 1, length, packing.WIDTHS[part[0]]).reshape(-1))
+        widest = max((c.dtype for c in chunks), key=lambda d: torch.iinfo(d).bits, default=torch.int8)
+        codes = torch.cat([c.to(widest) for c in chunks]) if chunks else torch.zeros(0, dtype=torch.int8)
+        if codes.numel() and int(codes.to(torch.int64).abs().max()) > CODE_LIMIT:
+            raise CorruptionError("A vector section's code is out of range.")
+        return VectorSection(shape, codes.view(shape), step.value)
