@@ -1,0 +1,1 @@
+"""Bytes only: backends, framing, objects, refs."""

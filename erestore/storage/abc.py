@@ -93,3 +93,23 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove `key`; no error if it is not there. Only garbage collection and a lease's own writer call this."""
+
+    def evict(self, key: str) -> bool:  # noqa: ARG002 - for storages that hold copies
+        """Drop local copies of `key`, so that the next read asks the origin.
+
+        Returns
+        -------
+        bool
+            Whether there was a copy; False means that reading again would give the same bytes.
+        """
+        return False
+
+    def remove_unfinished(self, before: float) -> int:  # noqa: ARG002 - for storages that can leave some
+        """Remove what writers that died before `before` (POSIX seconds) left half-written; no key refers to it.
+
+        Returns
+        -------
+        int
+            Bytes freed.
+        """
+        return 0

@@ -1,0 +1,185 @@
+"""A storage in a directory of this machine or of a network file system.
+
+Values are written to a temporary file beside their final place, flushed to the disk, and given their name by a hard
+link, which fails when the name is taken: readers see nothing or everything, and one of many writers wins. The system
+calls are made directly: fsspec's local files are neither atomic nor exclusive, and cost start-up time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from erestore.errors import AccessError, KeyNotFoundError
+from erestore.storage.abc import Data, Entry, Storage
+from erestore.storage.access import access_error, refusals
+from erestore.storage.keys import check_key, is_component
+from erestore.storage.publish import publish
+
+_TEMPORARY = "#new-"  # '#' is in no key
+_CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EROFS}  # directories of some network file systems
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class LocalStorage(Storage):
+    """Files below one directory, which is made by the first write.
+
+    Parameters
+    ----------
+    directory : Path or str
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory).absolute()
+        self.url = str(directory)
+        self._durable: set[Path] = set()
+
+    def read(self, key: str) -> bytes:
+        """See :meth:`Storage.read`."""
+        return self._read(key, 0, -1)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """See :meth:`Storage.read_range`."""
+        return self._read(key, start, max(0, stop - start))
+
+    def _read(self, key: str, start: int, length: int) -> bytes:
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:  # never a memory map: a file truncated under one kills the process
+                available = max(0, os.fstat(file.fileno()).st_size - start)  # read() allocates what it is asked for
+                file.seek(start)
+                return file.read(available if length < 0 else min(length, available))
+        except _ABSENT:
+            raise KeyNotFoundError(key) from None
+        except OSError as error:
+            raise access_error(error, "read", path) from error
+
+    def create(self, key: str, data: Data) -> bool:
+        """See :meth:`Storage.create`."""
+        target = self._path(key)
+        if self._refresh(target):
+            return False
+        chunks = (data,) if isinstance(data, bytes) else data
+        temporary = target.with_name(_TEMPORARY + secrets.token_hex(8))
+        try:
+            self._write(temporary, target, chunks)
+            with refusals("write", target):
+                created = publish(temporary, target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        if not created:
+            self._refresh(target)
+        with refusals("write", target):
+            _flush_directory(target.parent)
+        return created
+
+    def _write(self, temporary: Path, target: Path, chunks: Iterable[bytes]) -> None:
+        descriptor = self._open_new(temporary, target)
+        try:
+            for chunk in chunks:  # what the caller's iterator raises is not a refusal of ours
+                with refusals("write", target):
+                    _write_all(descriptor, chunk)
+            with refusals("write", target):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _open_new(self, temporary: Path, target: Path) -> int:
+        for _ in range(100):
+            with refusals("write", target):
+                self._make_directory(target.parent)
+                # Somebody may remove a directory that is still empty before the file is in it.
+                with suppress(FileNotFoundError):
+                    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                self._durable.discard(target.parent)
+        raise AccessError(
+            f"Cannot write '{target}': its directory keeps disappearing.",
+            hint="Another program removes directories of this store; stop it.",
+        )
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make `directory` and see to it that a power failure cannot take away its name."""
+        if directory in self._durable:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in (directory, *directory.parents):
+            if part == self.directory.parent:
+                break
+            _flush_directory(part.parent)
+        self._durable.add(directory)
+
+    def _refresh(self, target: Path) -> bool:
+        """Tell whether `target` exists, making it look young to a concurrent garbage collection."""
+        try:
+            os.utime(target)
+        except _ABSENT:
+            return False
+        except OSError:  # another user's file, or a read-only file system
+            return target.exists()
+        return True
+
+    def exists(self, key: str) -> bool:
+        """See :meth:`Storage.exists`."""
+        path = self._path(key)
+        with refusals("read", path):
+            return path.is_file()
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """See :meth:`Storage.list`."""
+        folder, _, start = prefix.rpartition("/")
+        directory = self._path(folder) if folder else self.directory
+        return self._scan(directory, f"{folder}/" if folder else "", start)
+
+    def _scan(self, directory: Path, key: str, start: str) -> Iterator[Entry]:
+        try:
+            with refusals("list", directory), os.scandir(directory) as scan:
+                found = [entry for entry in scan if entry.name.startswith(start) and is_component(entry.name)]
+        except AccessError as error:
+            if isinstance(error.__cause__, _ABSENT):
+                return
+            raise
+        for entry in found:
+            if entry.is_dir():
+                yield from self._scan(Path(entry.path), f"{key}{entry.name}/", "")
+                continue
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                status = entry.stat()
+                yield Entry(key + entry.name, status.st_size, status.st_mtime)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`Storage.delete`."""
+        path = self._path(key)
+        try:
+            path.unlink()
+        except _ABSENT:
+            return
+        except OSError as error:
+            raise access_error(error, "delete", path) from error
+
+    def _path(self, key: str) -> Path:
+        return self.directory / check_key(key)
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    rest = memoryview(chunk).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _flush_directory(directory: Path) -> None:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # entered but not listed: what is made there cannot be flushed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""The immutable objects of a store: records, blobs and segmented objects, each under the oid of its content."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from erestore.compression import compress, decompress
+from erestore.errors import CorruptionError, MissingObjectError
+from erestore.storage.abc import Data, Storage
+from erestore.storage.access import refusals
+from erestore.storage.canonical import dump_canonical, parse_canonical
+from erestore.storage.framing import (
+    damaged,
+    decode_record,
+    encode_record,
+    is_oid,
+    is_segmented,
+    record_length,
+    record_oid,
+)
+from erestore.storage.segments import (
+    FIRST_READ,
+    SegmentedObject,
+    SegmentWriter,
+    Written,
+    object_key,
+    read_present,
+)
+
+BLOB_SEGMENT = 1 << 20
+"""Blobs above this many bytes are stored in segments of this many bytes."""
+
+_T = TypeVar("_T")
+
+
+class StoredObject(NamedTuple):
+    """One object as a listing shows it: oid, stored size in bytes, POSIX time by the storage's clock."""
+
+    oid: str
+    size: int
+    modified: float
+
+
+class Objects:
+    """The objects in a storage, under ``objects/<2 hex>/<62 hex>``.
+
+    Parameters
+    ----------
+    storage : Storage
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def put_record(self, kind: str, record: Mapping[str, Any]) -> Written:
+        """Store a JSON object."""
+        return self._put(kind, dump_canonical(dict(record)))
+
+    def get_record(self, kind: str, oid: str) -> dict[str, Any]:
+        """Return a JSON object, verified against its oid.
+
+        Raises
+        ------
+        MissingObjectError
+            If it is not there.
+        CorruptionError
+            If it is not what was written.
+        """
+        record = parse_canonical(self._past_cache(kind, oid, lambda: self._read_framed(kind, oid)))
+        if not isinstance(record, dict):
+            raise damaged(kind, oid, "it is not a JSON object")
+        return record
+
+    def put_blob(self, data: Data) -> Written:
+        """Store bytes, whole or as chunks; from chunks, memory stays bounded."""
+        chunks = iter((data,)) if isinstance(data, bytes) else iter(data)
+        pieces = _cut(chunks, BLOB_SEGMENT)
+        start = list(itertools.islice(pieces, 2))
+        if len(start) < 2:
+            return self._put("blob", b"".join(start))
+        with self.writer("blob") as writer:
+            for piece in itertools.chain(start, pieces):
+                compressed = compress(piece)
+                if len(compressed) < len(piece):
+                    writer.add(compressed, raw_length=len(piece), stage="zstd")
+                else:
+                    writer.add(piece, raw_length=len(piece), stage="raw")
+            return writer.finish({})
+
+    def put_blob_file(self, path: Path | str) -> Written:
+        """Store the content of a file.
+
+        Raises
+        ------
+        AccessError
+            If the file cannot be read.
+        """
+        return self.put_blob(_read_chunks(Path(path)))
+
+    def get_blob(self, oid: str) -> bytes:
+        """Return a blob; see :meth:`get_record` for what is raised."""
+        return b"".join(self.iter_blob(oid))
+
+    def iter_blob(self, oid: str) -> Iterator[bytes]:
+        """Yield a blob in chunks of at most :data:`BLOB_SEGMENT` bytes, each verified."""
+        start = read_present(self.storage, "blob", oid, 0, FIRST_READ)
+        if not is_segmented(start):
+            yield self._past_cache("blob", oid, lambda: self._read_framed("blob", oid))
+            return
+        blob = self.open("blob", oid)
+        for segment, stored in zip(blob.segments, blob.read_many(range(len(blob.segments))), strict=True):
+            if segment.stage not in ("raw", "zstd") or segment.raw_length > BLOB_SEGMENT:
+                raise damaged("blob", oid, "a segment is not of the form that blobs have")
+            yield stored if segment.stage == "raw" else decompress(stored, segment.raw_length)
+
+    def writer(self, kind: str, align: int = 1) -> SegmentWriter:
+        """Start a segmented object."""
+        return SegmentWriter(self.storage, kind, align)
+
+    def open(self, kind: str, oid: str) -> SegmentedObject:
+        """Open a segmented object; see :meth:`get_record` for what is raised."""
+        return self._past_cache(kind, oid, lambda: SegmentedObject(self.storage, kind, oid))
+
+    def verify(self, kind: str, oid: str) -> None:
+        """Read a whole object, of either form, and check every byte of it.
+
+        Raises
+        ------
+        MissingObjectError
+            If it is not there.
+        CorruptionError
+            If it is not what was written.
+        """
+        if is_segmented(read_present(self.storage, kind, oid, 0, FIRST_READ)):
+            self.open(kind, oid).verify()
+        else:
+            self._past_cache(kind, oid, lambda: self._read_framed(kind, oid))
+
+    def exists(self, oid: str) -> bool:
+        """Tell whether there is such an object."""
+        return is_oid(oid) and self.storage.exists(object_key("object", oid))
+
+    def size(self, oid: str) -> int:
+        """Return the stored size in bytes.
+
+        Raises
+        ------
+        MissingObjectError
+            If it is not there.
+        """
+        for entry in self.storage.list(object_key("object", oid)):
+            return entry.size
+        raise MissingObjectError(oid)
+
+    def find(self, prefix: str) -> list[str]:
+        """Return the oids that start with `prefix` (lower-case hexadecimal digits), sorted."""
+        if not prefix or len(prefix) > 64 or prefix.strip("0123456789abcdef"):
+            return []
+        key = f"objects/{prefix[:2]}/{prefix[2:]}" if len(prefix) > 1 else f"objects/{prefix}"
+        return sorted(found.oid for found in self._list(key))
+
+    def list(self) -> Iterator[StoredObject]:
+        """Yield every object, in no fixed order."""
+        return self._list("objects/")
+
+    def delete(self, oid: str) -> None:
+        """Remove an object; only garbage collection does so."""
+        self.storage.delete(object_key("object", oid))
+
+    def _list(self, prefix: str) -> Iterator[StoredObject]:
+        for entry in self.storage.list(prefix):
+            oid = entry.key.removeprefix("objects/").replace("/", "", 1)
+            if is_oid(oid) and entry.key == object_key("object", oid):
+                yield StoredObject(oid, entry.size, entry.modified)
+
+    def _put(self, kind: str, content: bytes) -> Written:
+        oid = record_oid(kind, content)
+        stored = encode_record(kind, content)
+        created = self.storage.create(object_key(kind, oid), stored)
+        return Written(oid, len(stored) if created else 0)
+
+    def _read_framed(self, kind: str, oid: str) -> bytes:
+        stored = read_present(self.storage, kind, oid, 0, FIRST_READ)
+        limit = record_length(kind, oid, stored)
+        if len(stored) == FIRST_READ and limit > FIRST_READ:
+            # One byte more than may follow, so that an overlong object is noticed and never held whole.
+            stored += read_present(self.storage, kind, oid, FIRST_READ, limit + 1)
+        return decode_record(kind, oid, stored)
+
+    def _past_cache(self, kind: str, oid: str, read: Callable[[], _T]) -> _T:
+        """Read; if the bytes are corrupt and came from a local cache, read once more from behind it."""
+        try:
+            return read()
+        except CorruptionError:
+            if not self.storage.evict(object_key(kind, oid)):
+                raise
+        return read()
+
+
+def _cut(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Regroup chunks of any sizes into pieces of `size` bytes and a shorter last one."""
+    pending = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk).cast("B")
+        for start in range(0, len(view), size):
+            pending += view[start : start + size]
+            while len(pending) >= size:
+                yield bytes(pending[:size])
+                del pending[:size]
+    if pending:
+        yield bytes(pending)
+
+
+def _read_chunks(path: Path) -> Iterator[bytes]:
+    with refusals("read", path), path.open("rb") as file:
+        while chunk := file.read(BLOB_SEGMENT):
+            yield chunk

@@ -1,0 +1,49 @@
+"""Choose a storage by URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from erestore.errors import UsageError
+from erestore.storage.abc import Storage
+from erestore.storage.local import LocalStorage
+from erestore.storage.memory import MemoryStorage
+
+
+def open_storage(
+    url: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    cache_directory: Path | None = None,
+    single_writer: bool = False,
+) -> Storage:
+    """Open the storage that `url` names; nothing is read or written yet.
+
+    Parameters
+    ----------
+    url : str or Path
+        A path, ``file://``, ``memory://name``, or any URL that fsspec knows (``s3://bucket/path``).
+    options : Mapping[str, Any], optional
+        For a remote: what its fsspec file system takes.
+    cache_directory : Path, optional
+        For a remote: where to keep local copies of what was read.
+    single_writer : bool
+        For a remote: skip the check that it lets one of several writers win; the caller promises to be the only one.
+
+    Raises
+    ------
+    UsageError
+        If the URL names a protocol that is not known.
+    """
+    text = str(url)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalStorage(text)
+    if scheme == "memory":
+        return MemoryStorage(rest)
+    if scheme == "file":
+        return LocalStorage(unquote(urlsplit(text).path))
+    raise UsageError(f"Remote not available yet: {text}")

@@ -1,0 +1,298 @@
+"""Segmented objects: written in one piece from a spool, read and verified segment by segment."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from erestore.errors import KeyNotFoundError, MissingObjectError
+from erestore.storage.abc import Storage
+from erestore.storage.access import refusals
+from erestore.storage.canonical import dump_canonical, parse_canonical
+from erestore.storage.framing import (
+    damaged,
+    decode_head,
+    digest,
+    encode_head,
+    head_length,
+    is_oid,
+    segmented_oid,
+)
+
+SPOOL_MEMORY = 64 << 20
+"""Bytes of unfinished segments that are held in memory before they go to a temporary file."""
+
+FIRST_READ = 64 << 10
+"""Bytes read at once when an object is opened: small objects need one request."""
+
+RANGE_LIMIT = 8 << 20
+"""Neighbouring segments are read together up to this many bytes."""
+
+_CHUNK = 1 << 20
+
+
+class Written(NamedTuple):
+    """Oid of a stored object, and the bytes that storing it added (0 when it was there already)."""
+
+    oid: str
+    added_bytes: int
+
+
+class Segment(NamedTuple):
+    """Where one segment is and what it holds.
+
+    Attributes
+    ----------
+    offset, stored_length, raw_length : int
+        In bytes; the offset counts from the start of the object.
+    stage : str
+        Name of the entropy stage that turns stored bytes into raw bytes.
+    digest : str
+        BLAKE3-256 of the stored bytes, in hex.
+    """
+
+    offset: int
+    stored_length: int
+    raw_length: int
+    stage: str
+    digest: str
+
+    @property
+    def stop(self) -> int:
+        """Offset of the first byte after it."""
+        return self.offset + self.stored_length
+
+
+@dataclass(frozen=True)
+class _Spooled:
+    position: int
+    stored_length: int
+    entry: list[Any]
+
+
+class SegmentWriter:
+    """Collects segments, then writes them as one object. A context manager; leaving it drops what is not finished.
+
+    Parameters
+    ----------
+    storage : Storage
+    kind : str
+    align : int
+        A power of two up to 65536; every segment starts at a multiple of it.
+    """
+
+    def __init__(self, storage: Storage, kind: str, align: int) -> None:
+        assert align.bit_count() == 1
+        assert align <= 1 << 16
+        self._storage = storage
+        self._kind = kind
+        self._align = align
+        self._spooled: list[_Spooled] = []
+        self._length = 0
+        self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY)  # noqa: SIM115 - closed by __exit__
+
+    def add(self, stored: bytes | bytearray | memoryview, *, raw_length: int, stage: str) -> int:
+        """Take one segment as it is to be stored, and return its number.
+
+        Raises
+        ------
+        AccessError
+            If the directory of temporary files has no space left.
+        """
+        view = memoryview(stored).cast("B")
+        with refusals("write", tempfile.gettempdir()):
+            self._spool.write(view)
+        self._spooled.append(_Spooled(self._length, len(view), [len(view), raw_length, stage, digest(view)]))
+        self._length += len(view)
+        return len(self._spooled) - 1
+
+    def finish(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> Written:
+        """Write the object.
+
+        Parameters
+        ----------
+        index : Mapping[str, Any]
+            What the object's index says beside ``segments``, which is added here. Where it names segments, it uses
+            their final numbers: the n-th of `order` has number n.
+        order : sequence of int, optional
+            Numbers that :meth:`add` returned, each once, in the order of the object; by default as added.
+        """
+        assert "segments" not in index
+        numbers = range(len(self._spooled)) if order is None else order
+        assert sorted(numbers) == list(range(len(self._spooled)))
+        segments = [self._spooled[number] for number in numbers]
+        content = dump_canonical({**index, "segments": [segment.entry for segment in segments]})
+        head = encode_head(self._kind, content, self._align)
+        oid = segmented_oid(self._kind, self._align, content)
+        offsets, length = place([segment.stored_length for segment in segments], len(head), self._align)
+        created = self._storage.create(object_key(self._kind, oid), self._stream(head, segments, offsets))
+        return Written(oid, length if created else 0)
+
+    def _stream(self, head: bytes, segments: Iterable[_Spooled], offsets: Iterable[int]) -> Iterator[bytes]:
+        yield head
+        written = len(head)
+        for segment, offset in zip(segments, offsets, strict=True):
+            if offset > written:
+                yield bytes(offset - written)
+            self._spool.seek(segment.position)
+            for start in range(0, segment.stored_length, _CHUNK):
+                with refusals("read", tempfile.gettempdir()):
+                    chunk = self._spool.read(min(_CHUNK, segment.stored_length - start))
+                yield chunk
+            written = offset + segment.stored_length
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
+
+
+class SegmentedObject:
+    """A segmented object opened for reading; its index is read and verified, its segments are not yet.
+
+    Attributes
+    ----------
+    kind, oid : str
+    index : dict
+        The index as stored, ``segments`` included.
+    alignment : int
+    segments : tuple of Segment
+    """
+
+    def __init__(self, storage: Storage, kind: str, oid: str, start: bytes | None = None) -> None:
+        self.kind = kind
+        self.oid = oid
+        self._storage = storage
+        self._key = object_key(kind, oid)
+        start = read_present(storage, kind, oid, 0, FIRST_READ) if start is None else start
+        length = head_length(kind, oid, start)
+        head = start[:length]
+        if len(start) < length:
+            head += read_present(storage, kind, oid, len(start), length)
+        self._start = start
+        self.alignment, content = decode_head(kind, oid, head)
+        self.index: dict[str, Any] = parse_canonical(content)
+        self.segments = self._place_segments(length)
+
+    def read(self, number: int) -> bytes:
+        """Return the stored bytes of one segment, verified.
+
+        Raises
+        ------
+        CorruptionError
+            If they are not what was written, even when read once more past a cache.
+        """
+        return next(self.read_many((number,)))
+
+    def read_many(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """Yield the stored bytes of segments in the order asked for, reading neighbours together."""
+        run: list[Segment] = []
+        for number in numbers:
+            segment = self.segments[number]
+            if run and not self._continues(run, segment):
+                yield from self._read_run(run)
+                run = []
+            run.append(segment)
+        if run:
+            yield from self._read_run(run)
+
+    def _continues(self, run: list[Segment], segment: Segment) -> bool:
+        gap = segment.offset - run[-1].stop
+        return 0 <= gap < self.alignment and segment.stop - run[0].offset <= RANGE_LIMIT
+
+    def _read_run(self, run: list[Segment]) -> Iterator[bytes]:
+        first = run[0].offset
+        data = memoryview(self._read_range(first, run[-1].stop))
+        for segment in run:
+            stored = bytes(data[segment.offset - first : segment.stop - first])
+            if digest(stored) != segment.digest and self._storage.evict(self._key):
+                stored = read_present(self._storage, self.kind, self.oid, segment.offset, segment.stop)
+            if digest(stored) != segment.digest:
+                raise damaged(self.kind, self.oid, f"segment {self.segments.index(segment)} does not match its digest")
+            yield stored
+
+    def _read_range(self, start: int, stop: int) -> bytes:
+        if stop <= len(self._start):
+            return self._start[start:stop]
+        return read_present(self._storage, self.kind, self.oid, start, stop)
+
+    def verify(self) -> None:
+        """Read everything: every segment, the padding between them, and that nothing follows.
+
+        Raises
+        ------
+        CorruptionError
+            At the first byte that is not what was written.
+        """
+        for _ in self.read_many(range(len(self.segments))):
+            pass
+        end = self._head_length
+        for segment in self.segments:
+            if segment.offset > end:
+                padding = read_present(self._storage, self.kind, self.oid, end, segment.offset)
+                if padding != bytes(segment.offset - end):
+                    raise damaged(self.kind, self.oid, "its padding is not zero")
+            end = segment.stop
+        if read_present(self._storage, self.kind, self.oid, end, end + 1):
+            raise damaged(self.kind, self.oid, "bytes follow its last segment")
+
+    def _place_segments(self, head: int) -> tuple[Segment, ...]:
+        self._head_length = head
+        rows = self.index.get("segments") if isinstance(self.index, dict) else None
+        if not isinstance(rows, list) or not all(map(_is_segment_row, rows)):
+            raise damaged(self.kind, self.oid, "its index does not describe its segments")
+        offsets, _ = place([row[0] for row in rows], head, self.alignment)
+        return tuple(Segment(offset, *row) for offset, row in zip(offsets, rows, strict=True))
+
+
+def place(lengths: Iterable[int], head: int, alignment: int) -> tuple[list[int], int]:
+    """Return the offset of every segment and the length of the whole object; empty segments take no padding."""
+    offsets = []
+    end = head
+    for length in lengths:
+        offset = -(-end // alignment) * alignment if length else end
+        offsets.append(offset)
+        end = offset + length
+    return offsets, end
+
+
+def object_key(kind: str, oid: str) -> str:
+    """Return the key of an object.
+
+    Raises
+    ------
+    MissingObjectError
+        If `oid` is not an oid: a record that names such a thing refers to nothing.
+    """
+    if not is_oid(oid):
+        raise MissingObjectError(str(oid), kind)
+    return f"objects/{oid[:2]}/{oid[2:]}"
+
+
+def read_present(storage: Storage, kind: str, oid: str, start: int, stop: int) -> bytes:
+    """Read a range of an object that must exist.
+
+    Raises
+    ------
+    MissingObjectError
+        If it does not.
+    """
+    try:
+        return storage.read_range(object_key(kind, oid), start, stop)
+    except KeyNotFoundError:
+        raise MissingObjectError(oid, kind) from None
+
+
+def _is_segment_row(row: object) -> bool:
+    if not (isinstance(row, list) and len(row) == 4):
+        return False
+    stored_length, raw_length, stage, stored_digest = row
+    return (
+        all(type(length) is int and length >= 0 for length in (stored_length, raw_length))
+        and isinstance(stage, str)
+        and (stage != "raw" or stored_length == raw_length)
+        and is_oid(stored_digest)
+    )
