@@ -1,0 +1,57 @@
+"""Work on many tensors at once: an ordered, bounded map over any ``concurrent.futures.Executor``."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def worker_count() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bounded_map(
+    executor: Executor, function: Callable[[_T], _R], items: Iterable[_T], *, in_flight: int
+) -> Iterator[_R]:
+    """Yield ``function(item)`` in order, with at most `in_flight` items begun and not yet yielded.
+
+    The bound is what keeps memory to a few tensors, however many there are. If the consumer stops early, what has not
+    begun is cancelled.
+    """
+    pending: deque[Future[_R]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) >= in_flight:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+@contextmanager
+def tensor_threads() -> Iterator[ThreadPoolExecutor]:
+    """Give an executor with one worker a processor and one BLAS thread a worker.
+
+    Several BLAS threads on busy processors can be many times slower than one (design fact 11). The number of BLAS threads of
+    the caller is restored afterwards.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(worker_count(), initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            yield executor
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,236 @@
+"""Residual objects: sections of many tensors packed into few segments, largest components first.
+
+Tensors are taken in sorted order into groups of about 1 MiB; every group gives one segment a band. Segments are ordered by
+band, then group, so that the front of the object is the same model at a lower rank. The place of a part within its segment
+follows from the order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.residual import entropy
+from erestore.residual.codecs.abc import EncodedSection, Section
+from erestore.residual.codecs.registry import codec
+from erestore.storage.objects import Objects
+from erestore.storage.segments import Written
+
+EVALUATOR = 1
+"""Version of the evaluation contract."""
+GROUP_BYTES = 1 << 20
+CACHE_BYTES = 32 << 20
+"""Decoded segments kept while a residual is read tensor by tensor."""
+
+
+class Errors(NamedTuple):
+    """Squared errors of one tensor: of the linear value, of the rounded value, and the residual's own squared norm."""
+
+    linear: float
+    rounded: float
+    norm: float
+
+
+class ResidualWriter:
+    """Packs sections into a residual object. A context manager; what is not finished is dropped."""
+
+    def __init__(self, objects: Objects, base: str) -> None:
+        self._writer = objects.writer("residual")
+        self._base = base
+        self._features: set[str] = set()
+        self._tensors: dict[str, dict[str, Any]] = {}
+        self._places: list[tuple[int, int, int]] = []
+        self._group: dict[int, list[bytes]] = {}
+        self._group_size = 0
+        self._groups = 0
+        self._last = ""
+
+    def add(self, key: str, shape: tuple[int, ...], sections: tuple[EncodedSection, ...], errors: Errors) -> None:
+        """Take one tensor; keys must come sorted.
+
+        Parameters
+        ----------
+        key : str
+        shape : tuple of int
+            Shape that the sections cover (fewer rows than the base's where the vocabulary shrank).
+        sections : tuple of EncodedSection
+            In the order in which they are summed.
+        errors : Errors
+        """
+        assert key > self._last
+        self._last = key
+        described = []
+        for section in sections:
+            self._features.add(section.codec)
+            lengths = []
+            for part in section.parts:
+                self._group.setdefault(part.band, []).append(part.content)
+                self._group_size += len(part.content)
+                lengths.append([self._groups, part.band, len(part.content)])
+            described.append([section.codec, dict(section.parameters), lengths])
+        self._tensors[key] = {
+            "shape": list(shape),
+            "sections": described,
+            "errors": [f"{value:.6g}" for value in errors],
+        }
+        if self._group_size >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        for band, contents in sorted(self._group.items()):
+            content = b"".join(contents)
+            stage, stored = entropy.encode(content)
+            self._features.add(stage)
+            handle = self._writer.add(stored, raw_length=len(content), stage=stage)
+            self._places.append((band, self._groups, handle))
+        self._group, self._group_size = {}, 0
+        self._groups += 1
+
+    def finish(self) -> Written:
+        """Write the object."""
+        self._flush()
+        order = sorted(self._places)
+        number = {(group, band): position for position, (band, group, _) in enumerate(order)}
+        for tensor in self._tensors.values():
+            for section in tensor["sections"]:
+                section[2] = [[number[group, band], length] for group, band, length in section[2]]
+        index = {
+            "base": self._base,
+            "evaluator": EVALUATOR,
+            "features": sorted(self._features),
+            "tensors": self._tensors,
+        }
+        return self._writer.finish(index, [handle for _, _, handle in order])
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._writer.__exit__(*details)
+
+
+@dataclass(frozen=True)
+class StoredSection:
+    """Where one section is: parts as (segment, offset, length) within decoded segments."""
+
+    codec: str
+    parameters: Mapping[str, Any]
+    parts: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a residual holds of one tensor."""
+
+    shape: tuple[int, ...]
+    sections: tuple[StoredSection, ...]
+    errors: Errors
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """The shape as rows and columns; see :mod:`erestore.residual.codecs.abc`."""
+        return matrix_shape(self.shape)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the rows and columns that a tensor's shape is seen as."""
+    if len(shape) < 2:
+        return 1, shape[0] if shape else 1
+    columns = 1
+    for size in shape[1:]:
+        columns *= size
+    return shape[0], columns
+
+
+@dataclass
+class Residual:
+    """A residual object opened for reading.
+
+    Attributes
+    ----------
+    oid, base : str
+    tensors : Mapping[str, StoredTensor]
+    """
+
+    oid: str
+    base: str
+    tensors: Mapping[str, StoredTensor]
+    _object: Any
+    _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def open(cls, objects: Objects, oid: str) -> Self:
+        """Read and check the index.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If it was written for a newer evaluator.
+        """
+        held = objects.open("residual", oid)
+        index = held.index
+        if index.get("evaluator") != EVALUATOR:
+            raise UnsupportedFormatError(
+                f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
+                hint="Upgrade erestore to read it.",
+            )
+        try:
+            tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
+            return cls(oid, str(index["base"]), tensors, held)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
+
+    def sections(self, key: str) -> tuple[Section, ...]:
+        """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
+        tensor = self.tensors.get(key)
+        if tensor is None:
+            return ()
+        return tuple(
+            codec(section.codec).decode(section.parameters, self._parts(section), tensor.matrix)
+            for section in tensor.sections
+        )
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether every section evaluates to the same bits everywhere."""
+        names = {section.codec for tensor in self.tensors.values() for section in tensor.sections}
+        return all(codec(name).reproducible for name in names)
+
+    def _parts(self, section: StoredSection) -> list[bytes]:
+        return [self._segment(number)[start : start + length] for number, start, length in section.parts]
+
+    def _segment(self, number: int) -> bytes:
+        with self._lock:
+            if number not in self._decoded:
+                segment = self._object.segments[number]
+                content = entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
+                self._decoded[number] = content
+                while len(self._decoded) > 1 and sum(map(len, self._decoded.values())) > CACHE_BYTES:
+                    self._decoded.popitem(last=False)
+            self._decoded.move_to_end(number)
+            return self._decoded[number]
+
+
+def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str, StoredTensor]]:
+    """Place every part by the running length of its segment."""
+    used = [0] * len(lengths)
+    for key in sorted(index):
+        sections = []
+        for name, parameters, stored in index[key]["sections"]:
+            parts = []
+            for number, length in stored:
+                if number < 0 or length < 0 or used[number] + length > lengths[number]:
+                    raise ValueError
+                parts.append((number, used[number], length))
+                used[number] += length
+            sections.append(StoredSection(str(name), parameters, tuple(parts)))
+        shape = tuple(int(size) for size in index[key]["shape"])
+        yield key, StoredTensor(shape, tuple(sections), Errors(*map(float, index[key]["errors"])))
+    if used != lengths:
+        raise ValueError

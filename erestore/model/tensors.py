@@ -1,0 +1,116 @@
+"""Raw tensors in ``tensors`` objects: bases and whole tensors of variants.
+
+A tensor is a run of consecutive segments of at most 8 MiB; segments start on 4096-byte boundaries in bases, so that a
+checkout can clone ranges of an object's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from blake3 import blake3
+
+from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
+from erestore.errors import CorruptionError
+from erestore.records import TensorRef
+from erestore.residual import entropy
+from erestore.storage.objects import Objects
+from erestore.storage.segments import SegmentedObject, Written
+
+SEGMENT = 8 << 20
+"""Largest segment, in bytes."""
+BASE_ALIGNMENT = 4096
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a CPU tensor of any dtype and shape (0-dim and empty too) without copying."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+
+
+def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> str:
+    """Return the BLAKE3 of a tensor with its dtype and shape, in hex."""
+    hasher = blake3(f"{dtype} {list(shape)}\0".encode())
+    hasher.update(content)
+    return str(hasher.hexdigest())
+
+
+def from_bytes(content: bytearray, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the tensor whose bytes these are, sharing memory."""
+    kind, size = torch_dtype(dtype), torch_shape(dtype, shape)
+    flat = torch.frombuffer(content, dtype=torch.uint8) if content else torch.zeros(0, dtype=torch.uint8)
+    return flat.view(kind).view(size) if content else torch.zeros(size, dtype=kind)
+
+
+class TensorWriter:
+    """Collects raw tensors into one ``tensors`` object. A context manager.
+
+    Parameters
+    ----------
+    objects : Objects
+    align : int
+        4096 for bases (stored raw), 1 for what variants hold whole (compressed where that is smaller).
+    """
+
+    def __init__(self, objects: Objects, *, align: int) -> None:
+        self._writer = objects.writer("tensors", align)
+        self._raw = align > 1
+        self._segments = 0
+
+    def add(self, content: memoryview) -> tuple[int, int]:
+        """Take one tensor's bytes; return its first segment and their number."""
+        first = self._segments
+        for start in range(0, len(content), SEGMENT):
+            piece = content[start : start + SEGMENT]
+            stage, stored = (entropy.RAW, piece) if self._raw else entropy.encode(bytes(piece), level=3)
+            self._writer.add(stored, raw_length=len(piece), stage=stage)
+            self._segments += 1
+        return first, self._segments - first
+
+    def finish(self) -> Written:
+        """Write the object."""
+        return self._writer.finish({"features": [entropy.RAW, entropy.ZSTD]})
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._writer.__exit__(*details)
+
+
+class TensorReader:
+    """Reads raw tensors; keeps the indexes of the objects it has opened."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._opened: dict[str, SegmentedObject] = {}
+
+    def pieces(self, data: TensorRef) -> Iterator[bytes]:
+        """Yield a tensor's bytes, a verified segment at a time."""
+        if data.oid not in self._opened:
+            self._opened[data.oid] = self._objects.open("tensors", data.oid)
+        held = self._opened[data.oid]
+        if data.first + data.segments > len(held.segments):
+            raise CorruptionError(f"The tensors object {data.oid[:12]} has fewer segments than are referred to.")
+        numbers = range(data.first, data.first + data.segments)
+        for number, stored in zip(numbers, held.read_many(numbers), strict=True):
+            segment = held.segments[number]
+            if segment.raw_length > SEGMENT:
+                raise CorruptionError(f"The tensors object {data.oid[:12]} declares an oversized segment.")
+            yield entropy.decode(segment.stage, stored, segment.raw_length)
+
+    def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return one tensor on the CPU."""
+        size = tensor_bytes(dtype, shape)
+        content, position = bytearray(size), 0
+        for piece in self.pieces(data):
+            if position + len(piece) > size:
+                break
+            content[position : position + len(piece)] = piece
+            position += len(piece)
+        if position != size:
+            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
+        return from_bytes(content, dtype, shape)

@@ -1,0 +1,215 @@
+"""A variant: ``base + sum(coefficient * residual)``, rounded once, patched if exact; evaluated tensor by tensor.
+
+The float64 value is ``((base + c1 * R1) + c2 * R2) + ...`` in the manifest's order of terms; each ``R`` is the float64 sum of
+its sections in stored order; multiplication and addition are separate operations. That is the evaluation contract:
+the bits are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from blake3 import blake3
+
+from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.errors import CorruptionError
+from erestore.model.patches import Patch
+from erestore.model.residuals import Residual, matrix_shape
+from erestore.model.tensors import TensorReader, raw_bytes
+from erestore.records import Base, BaseTensor, Layout, Manifest, Part
+from erestore.residual.codecs.abc import Section
+from erestore.residual.rounding import round_to
+from erestore.storage.objects import Objects
+
+BLOCK = 1 << 19
+"""Elements evaluated at a time: float64 temporaries of a block stay in the processor's cache."""
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Yield row ranges of about :data:`BLOCK` elements."""
+    step = max(1, BLOCK // max(1, columns))
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
+
+
+def linear_digest(tensor: torch.Tensor) -> str:
+    """Return the digest that a manifest records of a rounded linear value."""
+    return str(blake3(raw_bytes(tensor)).hexdigest(length=16))
+
+
+@dataclass(frozen=True)
+class LinearTensor:
+    """The float64 value of one of the base's tensors under a linear combination.
+
+    Attributes
+    ----------
+    base : torch.Tensor
+        The base's tensor as a matrix, in its own dtype.
+    terms : tuple of (float, tuple of Section)
+        Coefficient and sections, in the manifest's order.
+    """
+
+    base: torch.Tensor
+    terms: tuple[tuple[float, tuple[Section, ...]], ...]
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """Return rows ``start:stop`` as a new float64 tensor."""
+        base = self.base[start:stop].to(torch.float64)
+        if not self.terms:
+            return base.clone() if self.base.dtype == torch.float64 else base
+        total = base.clone()
+        for coefficient, sections in self.terms:
+            # A residual may cover fewer rows than the base, where a vocabulary shrank.
+            end = min(stop, sections[0].shape[0])
+            if end <= start:
+                continue
+            value = evaluate(sections, start, end, base[: end - start])
+            if coefficient != 1:
+                value *= coefficient
+            total[: end - start] += value
+        return total
+
+    def rounded(self, rows: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the first `rows` rows rounded to `dtype`."""
+        columns = self.base.shape[1]
+        if not self.terms and self.base.dtype == dtype:
+            return self.base[:rows]
+        result = torch.empty((rows, columns), dtype=dtype)
+        for start, stop in row_blocks(rows, columns):
+            result[start:stop] = round_to(self.rows(start, stop), dtype)
+        return result
+
+
+def evaluate(sections: tuple[Section, ...], start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    """Sum sections in stored order; `base` holds the float64 rows that ``gamma`` multiplies."""
+    total = sections[0].rows(start, stop, base)
+    for section in sections[1:]:
+        total = total + section.rows(start, stop, base)
+    return total
+
+
+class Variant:
+    """A manifest opened for reading.
+
+    Parameters
+    ----------
+    objects : Objects
+    manifest : Manifest
+
+    Attributes
+    ----------
+    manifest : Manifest
+    """
+
+    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+        self.objects = objects
+        self.manifest = manifest
+        self._tensors = TensorReader(objects)
+
+    @classmethod
+    def open(cls, objects: Objects, oid: str) -> Variant:
+        """Open the manifest called `oid`."""
+        return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)))
+
+    @cached_property
+    def base(self) -> Mapping[str, BaseTensor]:
+        """The base's tensors."""
+        return Base.from_record(self.objects.get_record("base", self.manifest.base)).tensors
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The variant's own names, dtypes and files."""
+        return Layout.from_record(self.objects.get_record("layout", self.manifest.layout))
+
+    @cached_property
+    def residuals(self) -> tuple[tuple[float, Residual], ...]:
+        """Coefficient and opened residual of every term."""
+        return tuple(
+            (float(term.coefficient), Residual.open(self.objects, term.residual)) for term in self.manifest.terms
+        )
+
+    @cached_property
+    def patch(self) -> Patch | None:
+        """The exact remainder."""
+        return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch else None
+
+    def base_tensor(self, key: str) -> torch.Tensor:
+        """Return one of the base's tensors in its own dtype and shape."""
+        tensor = self.base[key]
+        return self._tensors.read(tensor.data, tensor.dtype, tensor.shape)
+
+    def linear(self, key: str) -> LinearTensor:
+        """Return the linear value of one of the base's floating tensors."""
+        base = self.base_tensor(key)
+        terms = []
+        for coefficient, residual in self.residuals:
+            if sections := residual.sections(key):
+                terms.append((coefficient, sections))
+        return LinearTensor(base.view(matrix_shape(self.base[key].shape)), tuple(terms))
+
+    def rounded(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return the value of `key` before any patch, in the dtype and shape that a layout asks for.
+
+        Raises
+        ------
+        CorruptionError
+            If it does not match the digest that its commit recorded.
+        """
+        if key in self.manifest.dense:
+            return self._combine(self.manifest.dense[key], dtype, shape)
+        if key not in self.base:
+            raise CorruptionError(f"The layout names the tensor '{key}', which neither base nor variant holds.")
+        held = self.base[key]
+        if not is_floating(dtype):
+            return self.base_tensor(key)
+        rows, columns = matrix_shape(shape)
+        shared = min(rows, matrix_shape(held.shape)[0])
+        value = self.linear(key).rounded(shared, torch_dtype(dtype))
+        recorded = self.manifest.digests.get(key)
+        if recorded is not None and recorded != linear_digest(value):
+            raise CorruptionError(
+                f"The tensor '{key}' does not decode to the digest that its commit recorded.",
+                hint="`erestore fsck --deep` lists every tensor concerned.",
+            )
+        if rows > shared:
+            added = self._combine(self.manifest.rows[key], dtype, (rows - shared, columns))
+            value = torch.cat([value, added])
+        return value.view(shape)
+
+    def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return the value of `key` as it was committed: rounded, and patched if the commit is exact."""
+        held = self.patch.tensors.get(key) if self.patch else None
+        if held is None or self.patch is None:
+            return self.rounded(key, dtype, shape)
+        if (held.dtype, held.shape) != (dtype, shape):
+            raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
+        return self.patch.apply(key, self.predicted(held.predictor, key, dtype, shape))
+
+    def predicted(self, predictor: tuple[str, ...], key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return what an exact remainder is relative to."""
+        if predictor == ("linear",):
+            return self.rounded(key, dtype, shape)
+        if predictor[0] == "stored":
+            return Variant.open(self.objects, predictor[1]).stored(key, dtype, shape)
+        plain = Manifest(base=self.manifest.base, terms=(), layout=self.manifest.layout, rows=self.manifest.rows)
+        return Variant(self.objects, plain).rounded(key, dtype, shape)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor by the variant's own name, in its own dtype and shape, on the CPU."""
+        held = self.layout.tensors[name]
+        return self.stored(held.key, held.dtype, held.shape)
+
+    def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""
+        tensors = [self._tensors.read(part.data, dtype, shape) for part in parts]
+        if len(parts) == 1 and parts[0].coefficient == 1:
+            return tensors[0]
+        total = torch.zeros(shape, dtype=torch.float64)
+        for part, tensor in zip(parts, tensors, strict=True):
+            total += tensor.to(torch.float64) * float(part.coefficient)
+        return round_to(total, torch_dtype(dtype))
+
+
