@@ -27,7 +27,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights: its POSIX path inside the checkpoint, the names it holds in order, and its header's metadata."""
+    """One file of weights: its POSIX path inside the checkpoint, the names it holds in order, its header's metadata."""
 
     name: str
     tensors: tuple[str, ...]
@@ -55,7 +55,8 @@ class Checkpoint(ABC):
     left_out : Mapping[str, str]
         Files that are not kept, and why in a few words.
     structure : Any or None
-        For ``torch`` files that are more than one flat state dict: the JSON skeleton that puts the tensors back in place.
+        For ``torch`` files that are more than a plain ``dict`` of tensors: by file name, the JSON skeleton that puts
+        the tensors back in place (see :mod:`erestore.checkpoint.skeleton`).
     """
 
     path: Path
@@ -70,7 +71,9 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def read(self, name: str) -> torch.Tensor:
-        """Return one tensor: on the CPU, contiguous, bits untouched.
+        """Return one tensor: on the CPU, contiguous, bits untouched; not to be written to.
+
+        ``F4`` comes as torch holds it, two elements in one: half the last dimension of its :class:`TensorInfo`.
 
         Raises
         ------

@@ -1,0 +1,245 @@
+"""What a torch file holds besides tensors, as JSON: the skeleton that puts the tensors back in place.
+
+``None``, booleans, integers and strings stand for themselves. Anything else is an object whose key names its type::
+
+    {"float": "3ff8000000000000"}      IEEE 754 bits, so that NaN payloads survive
+    {"complex": [bits, bits]}          {"bytes": hex}  {"bytearray": hex}
+    {"list": [...]}  {"tuple": [...]}  {"set": [...]}  {"Size": [...]}
+    {"dict": [[key, value], ...]}      likewise OrderedDict and Counter; attributes beside them under "attributes"
+    {"dtype": "float32"}  {"device": "cuda:0"}
+    {"tensor": name}                   "parameter": true if it was an nn.Parameter, "requires_grad": true if it was set
+"""
+
+from __future__ import annotations
+
+import collections
+import struct
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from erestore.errors import CheckpointError, CorruptionError
+
+if TYPE_CHECKING:
+    import torch
+
+DEEPEST = 64
+"""Levels of nesting accepted; a cycle is deeper than any."""
+
+_MAPPINGS: dict[str, type[dict[Any, Any]]] = {
+    "dict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "Counter": collections.Counter,
+}
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+
+
+def dismantle(content: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    """Separate the tensors of a loaded torch file from everything else.
+
+    Parameters
+    ----------
+    content : object
+        What ``torch.load`` gave.
+
+    Returns
+    -------
+    tensors : dict of str to torch.Tensor
+        In file order. The dictionary that holds most tensors is the state dict: its tensors have their own keys as
+        names; any other tensor is named by its path, with slashes.
+    structure : object or None
+        The skeleton, or None if `content` is a plain ``dict`` of plain tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If it holds a type that cannot be kept, or no tensor at all.
+    """
+    import torch
+
+    state_dict = _find_state_dict(content)
+    used = {key for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    tensors: dict[str, torch.Tensor] = {}
+
+    def name_of(path: tuple[str, ...], *, is_own: bool) -> str:
+        if is_own:
+            return path[-1]
+        name = "/".join(path) or "tensor"
+        while name in used:
+            name = "/" + name
+        used.add(name)
+        return name
+
+    def encode(value: Any, path: tuple[str, ...], *, is_own: bool = False) -> Any:
+        if len(path) > DEEPEST:
+            raise CheckpointError(
+                f"The file nests deeper than {DEEPEST} levels at '{'/'.join(path[:4])}'.",
+                hint="Save its state dict alone.",
+            )
+        if isinstance(value, torch.Tensor):
+            name = name_of(path, is_own=is_own)
+            tensors[name] = value
+            return _placeholder(value, name)
+        kind = type(value)
+        if value is None or kind in (bool, int, str):
+            return value
+        if kind.__name__ in _MAPPINGS and kind is _MAPPINGS[kind.__name__]:
+            pairs = [
+                [
+                    encode(key, (*path, "key")),
+                    encode(item, (*path, str(key)), is_own=value is state_dict and isinstance(key, str)),
+                ]
+                for key, item in value.items()
+            ]
+            attributes = getattr(value, "__dict__", None)
+            extra = {"attributes": encode(attributes, (*path, "attributes"))} if attributes else {}
+            return {kind.__name__: pairs, **extra}
+        if kind in (list, tuple, torch.Size):
+            return {kind.__name__: [encode(item, (*path, str(i))) for i, item in enumerate(value)]}
+        if kind is set:  # sorted, since the order of a set differs from run to run
+            return {"set": sorted((encode(item, (*path, "item")) for item in value), key=repr)}
+        return _scalar(value, "/".join(path))
+
+    structure = encode(content, ())
+    if not tensors:
+        raise CheckpointError(
+            "The file holds no tensors.", hint="Save a state dict: torch.save(model.state_dict(), path)."
+        )
+    plain = {"dict": [[name, {"tensor": name}] for name in tensors]}
+    return tensors, None if structure == plain else structure
+
+
+def assemble(structure: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Put tensors back into a skeleton; the inverse of :func:`dismantle`.
+
+    Raises
+    ------
+    CorruptionError
+        If the skeleton is malformed, names a tensor that is not there, or leaves one out.
+    """
+    import torch
+
+    placed: set[str] = set()
+    sequences = {"list": list, "tuple": tuple, "set": set, "Size": torch.Size}
+
+    def tensor(node: dict[str, Any]) -> torch.Tensor:
+        placed.add(node["tensor"])
+        value = tensors[node["tensor"]]
+        if node.get("parameter"):
+            return torch.nn.Parameter(value, requires_grad=bool(node.get("requires_grad")))
+        # A tied tensor may be marked at one place only: the mark goes on a view of its own.
+        return value.detach().requires_grad_() if node.get("requires_grad") else value
+
+    def decode(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        if "tensor" in node:
+            return tensor(node)
+        (kind,) = set(node) - {"attributes"}
+        value = node[kind]
+        if kind in sequences:
+            return sequences[kind](decode(item) for item in value)
+        if kind in _MAPPINGS:
+            found = _MAPPINGS[kind]()
+            found.update((decode(key), decode(item)) for key, item in value)
+            if "attributes" in node:
+                found.__dict__.update(decode(node["attributes"]))
+            return found
+        return _decode_scalar(kind, value)
+
+    try:
+        content = decode(structure)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, RuntimeError) as error:
+        raise CorruptionError("The skeleton of a torch file is malformed.") from error
+    if missing := sorted(set(tensors) - placed):
+        raise CorruptionError(f"The skeleton of a torch file has no place for '{missing[0]}'.")
+    return content
+
+
+def _find_state_dict(content: Any) -> dict[Any, Any]:
+    """Return the dictionary that holds most tensors; of equals the one with the likeliest key, then the first."""
+    import torch
+
+    best: dict[Any, Any] = {}
+    best_score = (0, 0)
+    for key, found in _dictionaries(content, "", DEEPEST):
+        count = sum(isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in found.items())
+        likely = len(_STATE_DICT_KEYS) - _STATE_DICT_KEYS.index(key) if key in _STATE_DICT_KEYS else -int("ema" in key)
+        if count and (count, likely) > best_score:
+            best, best_score = found, (count, likely)
+    return best
+
+
+def _dictionaries(value: Any, key: str, levels: int) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if levels == 0:
+        return
+    if isinstance(value, dict):
+        yield key, value
+        for name, item in value.items():
+            yield from _dictionaries(item, str(name), levels - 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _dictionaries(item, key, levels - 1)
+
+
+def _placeholder(value: torch.Tensor, name: str) -> dict[str, Any]:
+    import torch
+
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
+        raise CheckpointError(
+            f"The tensor '{name}' is not a plain dense tensor, which is all that erestore keeps.",
+            hint="Convert it (to_dense(), dequantize()) and save the state dict again.",
+        )
+    node: dict[str, Any] = {"tensor": name}
+    if isinstance(value, torch.nn.Parameter):
+        node["parameter"] = True
+    if value.requires_grad:
+        node["requires_grad"] = True
+    return node
+
+
+def _bits(value: float) -> str:
+    return struct.pack(">d", value).hex()
+
+
+def _scalar(value: Any, path: str) -> Any:
+    import torch
+
+    match value:
+        case float():
+            return {"float": _bits(value)}
+        case complex():
+            return {"complex": [_bits(value.real), _bits(value.imag)]}
+        case bytes() | bytearray():
+            return {type(value).__name__: value.hex()}
+        case torch.dtype():
+            return {"dtype": str(value).removeprefix("torch.")}
+        case torch.device():
+            return {"device": str(value)}
+    kind = type(value)
+    raise CheckpointError(
+        f"The file holds a {kind.__module__}.{kind.__qualname__} at '{path}', which cannot be kept.",
+        hint="Save the state dict alone: torch.save(model.state_dict(), path).",
+    )
+
+
+def _decode_scalar(kind: str, value: Any) -> Any:
+    import torch
+
+    def number(bits: str) -> float:
+        return float(struct.unpack(">d", bytes.fromhex(bits))[0])
+
+    match kind:
+        case "float":
+            return number(value)
+        case "complex":
+            real, imaginary = value
+            return complex(number(real), number(imaginary))
+        case "bytes":
+            return bytes.fromhex(value)
+        case "bytearray":
+            return bytearray.fromhex(value)
+        case "device":
+            return torch.device(value)
+        case "dtype" if isinstance(found := getattr(torch, value), torch.dtype):
+            return found
+    raise ValueError(kind)
