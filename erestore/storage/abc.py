@@ -105,11 +105,11 @@ class Storage(ABC):
         return False
 
     def remove_unfinished(self, before: float) -> int:  # noqa: ARG002 - for storages that can leave some
-        """Remove what writers that died before `before` (POSIX seconds) left half-written; no key refers to it.
+        """Remove what writers that died before `before` (POSIX seconds) left half-written; no key shows it.
 
         Returns
         -------
         int
-            Bytes freed.
+            How many such remains were removed.
         """
         return 0

@@ -20,7 +20,9 @@ from erestore.storage.access import access_error, refusals
 from erestore.storage.keys import check_key, is_component
 from erestore.storage.publish import publish
 
-_TEMPORARY = "#new-"  # '#' is in no key
+TEMPORARY = "#new-"
+"""How names of unfinished files start; '#' is in no key."""
+
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EROFS}  # directories of some network file systems
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -64,7 +66,7 @@ class LocalStorage(Storage):
         if self._refresh(target):
             return False
         chunks = (data,) if isinstance(data, bytes) else data
-        temporary = target.with_name(_TEMPORARY + secrets.token_hex(8))
+        temporary = target.with_name(TEMPORARY + secrets.token_hex(8))
         try:
             self._write(temporary, target, chunks)
             with refusals("write", target):
@@ -160,6 +162,16 @@ class LocalStorage(Storage):
             return
         except OSError as error:
             raise access_error(error, "delete", path) from error
+
+    def remove_unfinished(self, before: float) -> int:
+        """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed."""
+        removed = 0
+        for path in self.directory.rglob(f"{TEMPORARY}*"):
+            with refusals("delete", path), suppress(FileNotFoundError):  # its writer is done
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def _path(self, key: str) -> Path:
         return self.directory / check_key(key)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from erestore.errors import UsageError
 from erestore.storage.abc import Storage
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
@@ -33,10 +32,7 @@ def open_storage(
     single_writer : bool
         For a remote: skip the check that it lets one of several writers win; the caller promises to be the only one.
 
-    Raises
-    ------
-    UsageError
-        If the URL names a protocol that is not known.
+    An unknown protocol is reported by the first use.
     """
     text = str(url)
     scheme, separator, rest = text.partition("://")
@@ -46,4 +42,16 @@ def open_storage(
         return MemoryStorage(rest)
     if scheme == "file":
         return LocalStorage(unquote(urlsplit(text).path))
-    raise UsageError(f"Remote not available yet: {text}")
+    from erestore.storage.remote import FsspecStorage
+
+    remote = FsspecStorage(text, options)
+    storage: Storage = remote
+    if not single_writer:
+        from erestore.storage.probe import ProbedStorage
+
+        storage = ProbedStorage(remote)
+    if cache_directory is not None:
+        from erestore.storage.cache import CachedStorage
+
+        storage = CachedStorage(storage, cache_directory, place=remote.place)
+    return storage
