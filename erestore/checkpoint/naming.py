@@ -1,8 +1,8 @@
 """Matching a checkpoint's tensor names to its base's: the same trunk is saved under different prefixes.
 
-``bert.encoder...`` in a classifier is ``encoder...`` in a bare model, ``module.`` and ``_orig_mod.`` come from wrappers,
-a language model inside a multi-modal one has a prefix of its own. Names that agree are matched first; then the pair of
-prefixes (one taken off, one put on) that explains most of what is left, as long as it explains a good part.
+``bert.encoder...`` in a classifier is ``encoder...`` in a bare model, ``module.`` comes from a wrapper, and
+the language model inside a multi-modal one has a prefix of its own. Names that agree are matched first; then the pair
+of prefixes (one taken off, one put on) that explains most of what is left, as long as it explains a good part.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _best_pair(
 def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str]) -> list[Prefixes]:
     """Return the pairs of prefixes that unmatched names with a common tail suggest, the most weighty first.
 
-    A tail that many names share (``bias``) says little: of each own name only the longest tail that the base has counts.
+    A tail that many names share (``bias``) says little: of each own name only the longest one that the base has counts.
     """
     taken = set(keys.values())
     tails: dict[str, list[str]] = {}
