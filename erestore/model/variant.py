@@ -211,5 +211,3 @@ class Variant:
         for part, tensor in zip(parts, tensors, strict=True):
             total += tensor.to(torch.float64) * float(part.coefficient)
         return round_to(total, torch_dtype(dtype))
-
-

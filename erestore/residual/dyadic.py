@@ -42,6 +42,11 @@ def read(stored: Any, bits: int) -> Dyadic:
         mantissa, exponent = stored
     except (TypeError, ValueError) as error:
         raise CorruptionError("A dyadic number is malformed.") from error
-    if type(mantissa) is int and type(exponent) is int and abs(mantissa) <= 1 << bits and abs(exponent) <= EXPONENT_LIMIT:
+    if (
+        type(mantissa) is int
+        and type(exponent) is int
+        and abs(mantissa) <= 1 << bits
+        and abs(exponent) <= EXPONENT_LIMIT
+    ):
         return Dyadic(mantissa, exponent)
     raise CorruptionError("A dyadic number is out of range.")

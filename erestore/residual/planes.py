@@ -8,7 +8,9 @@ import torch
 def to_planes(values: torch.Tensor) -> bytes:
     """Return the byte planes of a flat CPU tensor of any dtype, little-endian."""
     size = values.element_size()
-    return values.contiguous().view(torch.uint8).view(-1, size).T.contiguous().numpy().tobytes() if values.numel() else b""
+    return (
+        values.contiguous().view(torch.uint8).view(-1, size).T.contiguous().numpy().tobytes() if values.numel() else b""
+    )
 
 
 def from_planes(content: bytes, dtype: torch.dtype) -> torch.Tensor:

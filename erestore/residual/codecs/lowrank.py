@@ -62,9 +62,7 @@ class Codes:
         return int(self.left.shape[1])
 
 
-def quantise(
-    delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float
-) -> Codes:
+def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float) -> Codes:
     """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
 
     Parameters

@@ -8,12 +8,13 @@ from importlib.metadata import entry_points
 from erestore.errors import UnsupportedFormatError
 from erestore.residual.codecs.abc import Codec
 from erestore.residual.codecs.dense import Dense
+from erestore.residual.codecs.ere import Ere
 from erestore.residual.codecs.factors import Factors
 from erestore.residual.codecs.gamma import Gamma
 from erestore.residual.codecs.lowrank import LowRank
 from erestore.residual.codecs.vector import Vector
 
-_BUILT_IN: tuple[type[Codec], ...] = (LowRank, Gamma, Vector, Dense, Factors)
+_BUILT_IN: tuple[type[Codec], ...] = (LowRank, Gamma, Vector, Dense, Factors, Ere)
 
 
 @cache

@@ -1,0 +1,215 @@
+"""A fine-tune to a manifest: residual, whole tensors, added rows, digests and the exact remainder.
+
+Write order: residual, whole tensors, layout (with its side files), patch, manifest. Everything that is recorded about
+the result (digests, errors, exact remainders) is computed from what was written, decoded as a reader decodes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.errors import CorruptionError
+from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.encoding import Encoder
+from erestore.model.layouts import store_layout
+from erestore.model.patches import DEEPEST, Patch, PatchWriter
+from erestore.model.quality import Outcome, Quality
+from erestore.model.targets import Target, divide, same_bits
+from erestore.model.tensors import TensorReader, TensorWriter, raw_bytes
+from erestore.model.variant import Variant, linear_digest
+from erestore.progress import Progress
+from erestore.records import Manifest, Part, Term, TensorRef, normal_terms
+from erestore.residual import difference
+from erestore.storage.objects import Objects
+
+
+Parts = dict[str, tuple[Part, ...]]
+
+
+@dataclass(frozen=True)
+class StoredVariant:
+    """What was written for a fine-tune.
+
+    Attributes
+    ----------
+    manifest_oid : str
+    manifest : Manifest
+    own : tuple of str
+        Residuals written.
+    added_bytes : int
+    outcome : Outcome
+    """
+
+    manifest_oid: str
+    manifest: Manifest
+    own: tuple[str, ...]
+    added_bytes: int
+    outcome: Outcome
+
+
+@dataclass
+class VariantWriter:
+    """Stores one checkpoint as a variant of a parent.
+
+    Attributes
+    ----------
+    objects : Objects
+    checkpoint : Checkpoint
+    keys : Mapping[str, str]
+        Manifest key of every own name.
+    parent : Variant
+        Encoded against its linear value.
+    parent_oid : str
+        Oid of the parent's manifest.
+    quality : Quality
+    progress : Progress
+    """
+
+    objects: Objects
+    checkpoint: Checkpoint
+    keys: Mapping[str, str]
+    parent: Variant
+    parent_oid: str
+    quality: Quality
+    progress: Progress
+
+    def write(self) -> StoredVariant:
+        """Write everything but the commit."""
+        outcome = Outcome()
+        targets, whole = divide(self.checkpoint, self.keys, self.parent.base)
+        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
+        residual, refused = encoder.run(targets, outcome)
+        targets = [target for target in targets if target not in refused]
+        added = residual.added_bytes if residual else 0
+        terms = self.parent.manifest.terms
+        if residual:
+            terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
+        dense, rows, dense_bytes = self._write_whole([*whole, *outcome.not_finite], targets, outcome)
+        layout = store_layout(self.objects, self.checkpoint, self.keys)
+        manifest = Manifest(self.parent.manifest.base, terms, layout.oid, dense, rows)
+        manifest, patch_bytes = self._finish(manifest, targets, outcome)
+        written = self.objects.put_record("manifest", manifest.to_record())
+        added += dense_bytes + layout.added_bytes + patch_bytes + written.added_bytes
+        own = (residual.oid,) if residual else ()
+        return StoredVariant(written.oid, manifest, own, added, outcome)
+
+    def _write_whole(self, names: list[str], targets: list[Target], outcome: Outcome) -> tuple[Parts, Parts, int]:
+        """Store tensors that are kept whole and added rows, reusing what the parent already holds."""
+        dense: Parts = {}
+        rows: Parts = {}
+        fresh: list[tuple[Parts, str, tuple[int, int]]] = []
+        manifest = self.parent.manifest
+        with TensorWriter(self.objects, align=1) as writer:
+
+            def keep(held: Parts, former: Mapping[str, tuple[Part, ...]], key: str, tensor: torch.Tensor) -> None:
+                parts = former.get(key, ())
+                if len(parts) == 1 and parts[0].coefficient == 1 and self._holds(parts[0].data, tensor):
+                    held[key] = parts
+                else:
+                    fresh.append((held, key, writer.add(raw_bytes(tensor))))
+
+            for name in names:
+                info, key = self.checkpoint.tensors[name], self.keys[name]
+                base = self.parent.base.get(key)
+                tensor = self.checkpoint.read(name)
+                if base and (base.dtype, base.shape) == (info.dtype, info.shape) and self._holds(base.data, tensor):
+                    outcome.count("unchanged")
+                    continue
+                outcome.count("whole")
+                keep(dense, manifest.dense, key, tensor)
+            for target in targets:
+                if target.has_added_rows:
+                    outcome.count("added rows")
+                    keep(rows, manifest.rows, target.key, self.checkpoint.read(target.name)[target.shared :])
+            added, oid = 0, ""
+            if fresh:
+                written = writer.finish()
+                added, oid = written.added_bytes, written.oid
+        for held, key, place in fresh:
+            held[key] = (Part(Fraction(1), TensorRef(oid, *place)),)
+        return dense, rows, added
+
+    def _holds(self, data: TensorRef, tensor: torch.Tensor) -> bool:
+        """Tell whether stored bytes are those of `tensor`."""
+        content, position = raw_bytes(tensor), 0
+        for piece in TensorReader(self.objects).pieces(data):
+            if content[position : position + len(piece)] != piece:
+                return False
+            position += len(piece)
+        return position == len(content)
+
+    def _finish(self, manifest: Manifest, targets: list[Target], outcome: Outcome) -> tuple[Manifest, int]:
+        """Decode what was written; record digests, and the exact remainder if it is wanted."""
+        written = Variant(self.objects, manifest)
+        reproducible = all(residual.reproducible for _, residual in written.residuals)
+        touched = {key for _, residual in written.residuals for key in residual.tensors}
+        exact = self.quality.exact or self.quality.exact_only
+        former = self._exact_parent() if exact else None
+        digests: dict[str, str] = {}
+
+        def look(target: Target) -> tuple[str, tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None]:
+            value = written.rounded(target.key, target.info.dtype, target.info.shape)
+            digest = ""
+            if reproducible and target.key in touched:
+                digest = linear_digest(value.reshape(-1)[: math.prod(target.shape)])
+            return digest, self._remainder(written, former, target, value) if exact else None
+
+        added = 0
+        with tensor_threads() as executor, PatchWriter(self.objects) as patch:
+            results = bounded_map(executor, look, targets, in_flight=worker_count())
+            for number, (target, (digest, remainder)) in enumerate(zip(targets, results, strict=True), 1):
+                if digest:
+                    digests[target.key] = digest
+                if remainder is not None:
+                    predictor, value, predicted = remainder
+                    patch.add(target.key, target.info.dtype, value, predicted, predictor)
+                    outcome.count("patch")
+                self.progress("verifying", number, len(targets))
+            if not patch.is_empty:
+                stored = patch.finish()
+                added, manifest = stored.added_bytes, replace(manifest, patch=stored.oid)
+        return replace(manifest, digests=digests), added
+
+    def _remainder(
+        self, written: Variant, former: str | None, target: Target, value: torch.Tensor
+    ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None:
+        """Return predictor, original and prediction of one tensor, or None where the value is exact already."""
+        own = self.checkpoint.read(target.name)
+        if same_bits(own.reshape(-1), value.reshape(-1)):
+            return None
+        key, dtype, shape = target.key, target.info.dtype, target.info.shape
+        choices: list[tuple[tuple[str, ...], torch.Tensor]] = [(("linear",), value)]
+        if any(residual.tensors.get(key) for _, residual in written.residuals):
+            choices.append((("base",), written.predicted(("base",), key, dtype, shape)))
+        if former is not None:
+            held = next((t for t in self.parent.layout.tensors.values() if t.key == key), None)
+            if held is not None and (held.dtype, held.shape) == (dtype, shape):
+                choices.append((("stored", former), self.parent.stored(key, dtype, shape)))
+        predictor, predicted = min(choices, key=lambda choice: difference.cost(own, choice[1]))
+        _check_inverse(key, own, predicted)
+        return predictor, own, predicted
+
+    def _exact_parent(self) -> str | None:
+        """Return the parent's manifest if its exact values may serve as predictions."""
+        depth, oids = 0, {self.parent.manifest.patch}
+        while oids := {oid for oid in oids if oid}:
+            depth += 1
+            manifests = {m for oid in oids for m in Patch.open(self.objects, oid).manifests}
+            oids = {Manifest.from_record(self.objects.get_record("manifest", m)).patch for m in manifests}
+        return self.parent_oid if 0 < depth < DEEPEST else None
+
+
+def _check_inverse(key: str, own: torch.Tensor, predicted: torch.Tensor) -> None:
+    """Decode a remainder and compare it, before anything is acknowledged."""
+    pairs: Iterator[tuple[torch.Tensor, torch.Tensor]] = zip(
+        own.reshape(-1).split(difference.CHUNK), predicted.reshape(-1).split(difference.CHUNK), strict=True
+    )
+    for value, guess in pairs:
+        if not same_bits(difference.decode(difference.encode(value, guess)[0], guess), value):
+            raise CorruptionError(f"The exact remainder of '{key}' does not decode to the original.")

@@ -1,0 +1,283 @@
+"""A fine-tune to one residual object, in two passes over its tensors.
+
+The first pass computes spectra; they decide one global quantisation step. The second encodes every tensor at that step,
+decodes it again as a reader would, and measures the error after the final rounding. Where the measured error
+misses what was asked, the second pass is repeated with a corrected step; the spectra are not computed again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.errors import UsageError
+from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
+from erestore.model.quality import Outcome, Quality
+from erestore.model.residuals import Errors, ResidualWriter
+from erestore.model.targets import Loaded, Target
+from erestore.model.variant import Variant, evaluate, row_blocks
+from erestore.progress import Progress
+from erestore.residual import allocation, planning
+from erestore.residual.codecs import dense, ere, gamma, lowrank, vector
+from erestore.residual.codecs.abc import EncodedSection
+from erestore.residual.codecs.registry import codec
+from erestore.residual.rounding import round_to
+from erestore.storage.objects import Objects
+from erestore.storage.segments import Written
+
+_ATTEMPTS = 5
+_LEAST_USE = 0.75
+"""Share of the allowed error below which a larger step is tried."""
+_SMALLEST = 2.0**-40
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tensor of the second pass."""
+
+    target: Target
+    profiled: Profiled
+    basis: torch.Tensor | None
+    encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]]
+
+
+@dataclass
+class Encoder:
+    """Encodes one fine-tune against its parent's linear value.
+
+    Attributes
+    ----------
+    objects : Objects
+    checkpoint : Checkpoint
+    parent : Variant
+    quality : Quality
+    progress : Progress
+    """
+
+    objects: Objects
+    checkpoint: Checkpoint
+    parent: Variant
+    quality: Quality
+    progress: Progress
+
+    def run(self, targets: list[Target], outcome: Outcome) -> tuple[Written | None, list[Target]]:
+        """Write the residual.
+
+        Parameters
+        ----------
+        targets : list of Target
+            Sorted by key.
+        outcome : Outcome
+            Filled in.
+
+        Returns
+        -------
+        Written or None
+            None where nothing changed (or only exact remainders are wanted).
+        list of Target
+            Targets that cannot be coded because they hold NaN or infinity.
+        """
+        with tensor_threads() as executor, BasisSpool() as bases, ExitStack() as stack:
+            profiled = self._profile(executor, targets, bases)
+            for target in targets:
+                seen = profiled[target.key]
+                outcome.squared_norm += seen.norm
+                outcome.base_norm += seen.base_norm
+                if seen.state == "unchanged":
+                    outcome.count("unchanged")
+                elif seen.state == "not finite":
+                    outcome.not_finite.append(target.name)
+            changed = [target for target in targets if profiled[target.key].state == "changed"]
+            refused = [target for target in targets if profiled[target.key].state == "not finite"]
+            if not changed or self.quality.exact_only:
+                return None, refused
+            if self.quality.codec == "ere":
+                writer, errors, kinds = self._encode_ere(executor, stack, changed, profiled, bases)
+            else:
+                norm = sum(profiled[target.key].norm for target in changed)
+                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm)
+            outcome.squared_error += errors.rounded
+            outcome.linear_error += errors.linear
+            for kind, number in kinds.items():
+                outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
+            return writer.finish(), refused
+
+    def _profile(self, executor: Executor, targets: list[Target], bases: BasisSpool) -> dict[str, Profiled]:
+        def look(target: Target) -> Profiled:
+            loaded = Loaded.read(target, self.checkpoint.read, self.parent)
+            ours = self.quality.codec == "lowrank" and not self.quality.exact_only
+            return profile(loaded, factorise=not self.quality.exact_only, gamma=ours)
+
+        found: dict[str, Profiled] = {}
+        results = bounded_map(executor, look, targets, in_flight=worker_count())
+        for number, (target, seen) in enumerate(zip(targets, results, strict=True), 1):
+            if seen.basis is not None:
+                bases.put(target.key, seen.basis)
+            found[target.key] = Profiled(seen.state, seen.norm, seen.base_norm, seen.profile, None, seen.side)
+            self.progress("spectra", number, len(targets))
+        return found
+
+    def _search(
+        self,
+        executor: Executor,
+        stack: ExitStack,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+        norm: float,
+    ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
+        """Find the largest step that meets the bound, measured; return the writer that holds its encoding."""
+        profiles = [found for target in changed if (found := profiled[target.key].profile)]
+        allowed = self.quality.max_error * norm
+        total = sum(found.energy for found in profiles)
+        aim, best, attempts = 0.98 * allowed, None, 0
+        while True:
+            step = planning.solve_step(profiles, aim)
+
+            def encode(
+                item: Item, loaded: Loaded, delta: torch.Tensor, step: float = step
+            ) -> tuple[EncodedSection, ...]:
+                return encode_at(item, loaded, delta, step)
+
+            writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+            errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
+            attempts += 1
+            reached = errors.rounded / allowed
+            if reached <= 1:
+                best = writer, errors, kinds
+                if reached >= _LEAST_USE or attempts >= _ATTEMPTS or aim >= total:
+                    return best
+                aim *= min(0.95 / max(reached, 1e-3), 16)
+            elif best is not None:
+                return best
+            else:
+                aim *= max(0.95 / reached, 1 / 16)
+                if aim < _SMALLEST * allowed:
+                    raise UsageError(
+                        f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
+                        hint="Use --exact to keep every bit.",
+                    )
+
+    def _encode_ere(
+        self,
+        executor: Executor,
+        stack: ExitStack,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+    ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
+        """Encode as the paper does: ranks by allocation, codes of b bits, vectors raw."""
+        matrices = [target for target in changed if len(target.shape) > 1 and _profile_of(profiled, target)]
+        spectra, shapes = [], []
+        for target in matrices:
+            found = _profile_of(profiled, target)
+            sigma = found.singular_values if found.singular_values is not None else torch.zeros(0)
+            spectra.append(sigma.numpy())
+            shapes.append(found.shape)
+        ranks = dict(zip((t.key for t in matrices), self._ranks(spectra, shapes), strict=True))
+
+        def encode(item: Item, _: Loaded, delta: torch.Tensor) -> tuple[EncodedSection, ...]:
+            if item.target.key not in ranks:
+                return (dense.encode(delta),)
+            rank = ranks[item.target.key]
+            return (ere.encode_section(delta, rank, self.quality.bits),) if rank else ()
+
+        writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+        errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
+        return writer, errors, kinds
+
+    def _ranks(self, spectra: list[object], shapes: list[tuple[int, int]]) -> list[int]:
+        chosen = allocation.ALLOCATIONS[self.quality.allocation]
+        return list(chosen(spectra, shapes, self.quality.rank, self.quality.alpha))
+
+    def _pass(
+        self,
+        executor: Executor,
+        writer: ResidualWriter,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+        encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]],
+    ) -> tuple[Errors, dict[str, int]]:
+        """Encode and measure every changed tensor; add what has sections to `writer`."""
+
+        def items() -> Iterator[Item]:
+            for target in changed:
+                found = _profile_of(profiled, target)
+                basis = bases.get(target.key) if found.singular_values is not None else None
+                yield Item(target, profiled[target.key], basis, encode)
+
+        kinds: dict[str, int] = {}
+        total = [0.0, 0.0, 0.0]
+        results = bounded_map(executor, self._encode_one, items(), in_flight=worker_count())
+        for number, (target, (sections, errors)) in enumerate(zip(changed, results, strict=True), 1):
+            total = [a + b for a, b in zip(total, errors, strict=True)]
+            for section in sections:
+                kinds[section.codec] = kinds.get(section.codec, 0) + 1
+            if sections:
+                writer.add(target.key, target.shape, sections, errors)
+            else:
+                kinds["unchanged"] = kinds.get("unchanged", 0) + 1
+            self.progress("encoding", number, len(changed))
+        return Errors(*total), kinds
+
+    def _encode_one(self, item: Item) -> tuple[tuple[EncodedSection, ...], Errors]:
+        loaded = Loaded.read(item.target, self.checkpoint.read, self.parent)
+        sections = item.encode(item, loaded, loaded.delta())
+        return sections, measure(loaded, sections)
+
+
+def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profile:
+    found = profiled[target.key].profile
+    assert found is not None
+    return found
+
+
+def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> tuple[EncodedSection, ...]:
+    """Encode one tensor's residual at a step, in the way that is cheapest there."""
+    found = item.profiled.profile
+    assert found is not None
+    sections = []
+    if found.gamma is not None:
+        take_gamma(delta, loaded, found.gamma)
+        sections.append(gamma.encode(found.gamma))
+    chosen = planning.plan(found, step)
+    if chosen.mode == "lowrank":
+        assert item.basis is not None
+        assert found.singular_values is not None
+        sigma = found.singular_values[: chosen.rank]
+        codes = lowrank.quantise(delta, item.basis[:, : chosen.rank], sigma, item.profiled.side, step)
+        if codes.rank:
+            sections.append(lowrank.encode(codes))
+    elif chosen.mode == "vector":
+        sections.append(vector.encode(delta, step))
+    return tuple(sections)
+
+
+def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
+    """Decode sections as a reader does and return what they lose, and the residual's own squared norm."""
+    shape = (loaded.target.shared, loaded.own.shape[1])
+    sections = tuple(
+        codec(section.codec).decode(section.parameters, [part.content for part in section.parts], shape)
+        for section in encoded
+    )
+    linear = rounded = norm = 0.0
+    for start, stop in row_blocks(*shape):
+        own = loaded.own[start:stop].to(torch.float64)
+        parent = loaded.parent.rows(start, stop)
+        before = round_to(parent, loaded.target.dtype).to(torch.float64)
+        norm += float(((own - before) ** 2).sum())
+        value = parent
+        if sections:
+            value = parent + evaluate(sections, start, stop, loaded.parent.base[start:stop].to(torch.float64))
+        linear += float(((own - value) ** 2).sum())
+        rounded += float(((own - round_to(value, loaded.target.dtype).to(torch.float64)) ** 2).sum())
+    assert math.isfinite(linear)
+    return Errors(linear, rounded, norm)

@@ -1,0 +1,62 @@
+"""Which manifest key every tensor of a checkpoint gets, and which of several parents it is nearest to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.naming import match_names
+from erestore.model.targets import Loaded, divide
+from erestore.model.variant import Variant, row_blocks
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A checkpoint and the manifest key of each of its names.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    keys : Mapping[str, str]
+        The base's name where there is a counterpart, else the own name.
+    prefixes : str
+        Which prefixes were exchanged, in words.
+    """
+
+    checkpoint: Checkpoint
+    keys: Mapping[str, str]
+    prefixes: str
+
+
+def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
+    """Match a checkpoint's names to those of a variant's base.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint has another architecture.
+    """
+    match = match_names(checkpoint.tensors, variant.base)
+    match.require_same_architecture()
+    taken = set(match.keys.values())
+    keys = dict(match.keys)
+    for name in match.unmatched_own:
+        # An own name may be another tensor's name in the base; "#" cannot clash with what torch calls a parameter.
+        keys[name] = f"{name}#own" if name in taken else name
+    return Matched(checkpoint, keys, match.description)
+
+
+def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
+    """Return the number of the variant whose linear value is nearest, judged by the first rows of every tensor."""
+    targets, _ = divide(matched.checkpoint, matched.keys, variants[0].base)
+    distances = [0.0] * len(variants)
+    for target in targets:
+        for number, variant in enumerate(variants):
+            loaded = Loaded.read(target, matched.checkpoint.read, variant)
+            start, stop = next(row_blocks(target.shared, loaded.own.shape[1]), (0, 0))
+            difference = loaded.own[start:stop].to(torch.float64) - loaded.parent.rows(start, stop)
+            distances[number] += float(torch.nan_to_num(difference * difference).sum())
+    return distances.index(min(distances))

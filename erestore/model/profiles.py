@@ -1,0 +1,153 @@
+"""First pass over a fine-tune: what each residual looks like, its spectrum included.
+
+Nothing the size of the model stays in memory: singular bases wait in a temporary file until the second pass.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from erestore.model.targets import Loaded
+from erestore.model.variant import row_blocks
+from erestore.residual import dyadic
+from erestore.residual.codecs.gamma import GAMMA_BITS
+from erestore.residual.planning import Profile
+from erestore.residual.rounding import round_to
+from erestore.residual.spectrum import decompose
+
+SAMPLE = 4096
+"""Values of a residual that stand for its distribution."""
+_MIN_SIDE = 4
+_MIN_ELEMENTS = 1024
+"""Below these, factors cannot be smaller than the values themselves."""
+_GAMMA_SHARE = 1e-3
+"""Share of the energy that a multiple of the base must explain to be worth its own section."""
+_SPOOL_MEMORY = 256 << 20
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What the first pass learned of one target.
+
+    Attributes
+    ----------
+    state : str
+        ``unchanged``, ``not finite`` or ``changed``.
+    norm, base_norm : float
+        Squared norms of original minus parent (both in the variant's dtype) and of the parent.
+    profile : Profile or None
+        For changed tensors.
+    basis, side
+        Singular basis of the short side, float32, and which side that is; None where factors are not considered.
+    """
+
+    state: str
+    norm: float = 0.0
+    base_norm: float = 0.0
+    profile: Profile | None = None
+    basis: torch.Tensor | None = None
+    side: str = "right"
+
+
+def profile(loaded: Loaded, *, factorise: bool, gamma: bool) -> Profiled:
+    """Look at one tensor's residual.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    factorise : bool
+        Whether to compute the spectrum.
+    gamma : bool
+        Whether to take out a multiple of the base first.
+    """
+    if loaded.is_unchanged():
+        return Profiled("unchanged", base_norm=_norms(loaded)[1])
+    if not loaded.is_finite():
+        return Profiled("not finite")
+    norm, base_norm = _norms(loaded)
+    delta = loaded.delta()
+    factor = _take_gamma(delta, loaded) if gamma else None
+    m, n = delta.shape
+    singular_values, basis, side = None, None, "right"
+    if factorise and min(m, n) >= _MIN_SIDE and m * n >= _MIN_ELEMENTS:
+        found = decompose(delta)
+        singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side
+        alive = singular_values > 0
+        singular_values, basis = singular_values[alive], basis[:, alive]
+    seen = Profile((m, n), _energy(delta), _sample(delta), singular_values, factor)
+    return Profiled("changed", norm, base_norm, seen, basis, side)
+
+
+def take_gamma(delta: torch.Tensor, loaded: Loaded, gamma: dyadic.Dyadic) -> None:
+    """Subtract ``gamma * base`` from `delta` in place."""
+    for start, stop in row_blocks(*delta.shape):
+        delta[start:stop] -= loaded.parent.base[start:stop].to(torch.float64) * gamma.value
+
+
+def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
+    inner = square = 0.0
+    for start, stop in row_blocks(*delta.shape):
+        base = loaded.parent.base[start:stop].to(torch.float64)
+        inner += float((delta[start:stop] * base).sum())
+        square += float((base * base).sum())
+    if square == 0 or inner * inner / square <= _GAMMA_SHARE * _energy(delta):
+        return None
+    gamma = dyadic.nearest(inner / square, GAMMA_BITS)
+    take_gamma(delta, loaded, gamma)
+    return gamma if gamma.mantissa else None
+
+
+def _norms(loaded: Loaded) -> tuple[float, float]:
+    norm = base_norm = 0.0
+    for start, stop in row_blocks(loaded.target.shared, loaded.own.shape[1]):
+        parent = loaded.parent.rows(start, stop)
+        base_norm += float((parent * parent).sum())
+        difference = loaded.own[start:stop].to(torch.float64) - round_to(parent, loaded.target.dtype).to(torch.float64)
+        norm += float((difference * difference).sum())
+    return norm, base_norm
+
+
+def _energy(delta: torch.Tensor) -> float:
+    return sum(float((delta[a:b].to(torch.float64) ** 2).sum()) for a, b in row_blocks(*delta.shape))
+
+
+def _sample(delta: torch.Tensor) -> torch.Tensor:
+    flat = delta.reshape(-1)
+    if len(flat) <= SAMPLE:
+        return flat.clone()
+    generator = torch.Generator().manual_seed(0)
+    return flat[torch.randint(len(flat), (SAMPLE,), generator=generator)]
+
+
+class BasisSpool:
+    """Singular bases kept outside memory between the passes. A context manager."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # noqa: SIM115 - closed by __exit__
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._length = 0
+
+    def put(self, key: str, basis: torch.Tensor) -> None:
+        """Keep one float32 basis."""
+        content = basis.contiguous().numpy().tobytes()
+        self._file.seek(self._length)
+        self._file.write(content)
+        self._places[key] = self._length, tuple(basis.shape)
+        self._length += len(content)
+
+    def get(self, key: str) -> torch.Tensor:
+        """Return one basis."""
+        start, shape = self._places[key]
+        self._file.seek(start)
+        content = bytearray(self._file.read(4 * shape[0] * shape[1]))
+        return torch.frombuffer(content, dtype=torch.float32).view(shape)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

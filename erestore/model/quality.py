@@ -1,0 +1,118 @@
+"""What a user asks of an encoding, and what was reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from erestore.errors import UsageError
+
+DEFAULT_MAX_ERROR = 0.01
+SMALLEST_MAX_ERROR = 1e-8
+"""Below this, float32 products and factors limit what is reached; ``--exact`` is the better tool."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is asked.
+
+    Attributes
+    ----------
+    max_error : float
+        Bound on ``relative_error``: squared norm of what is lost, after the final rounding, over that of the residual.
+    exact, exact_only : bool
+        Keep an exact remainder; with ``exact_only``, nothing but it.
+    codec : str
+        ``lowrank`` or ``ere``.
+    rank, bits : int
+    alpha : float
+        For ``ere``: prior rank, bits a code, weight of the prior rank.
+    allocation : str
+        For ``ere``: ``ere`` (the paper's), ``greedy`` (exact) or ``uniform``.
+    """
+
+    max_error: float = DEFAULT_MAX_ERROR
+    exact: bool = False
+    exact_only: bool = False
+    codec: str = "lowrank"
+    rank: int = 16
+    bits: int = 4
+    alpha: float = 0.5
+    allocation: str = "ere"
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.codec not in ("lowrank", "ere"):
+            raise UsageError(f"There is no codec '{self.codec}' to encode with.", hint="Use lowrank or ere.")
+        if self.allocation not in ("ere", "greedy", "uniform"):
+            raise UsageError(f"There is no allocation '{self.allocation}'.", hint="Use ere, greedy or uniform.")
+        if not (math.isfinite(self.max_error) and SMALLEST_MAX_ERROR <= self.max_error < 1):
+            raise UsageError(
+                f"A maximal error of {self.max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.",
+                hint="Use --exact to keep every bit.",
+            )
+        if not (self.rank >= 1 and 2 <= self.bits <= 8 and 0 <= self.alpha <= 1):
+            raise UsageError("Ranks start at 1, bits are 2 to 8, and alpha is between 0 and 1.")
+        if self.codec == "ere" and (self.exact or self.exact_only):
+            raise UsageError(
+                "The ere codec decodes differently from machine to machine, so an exact remainder over it is refused.",
+                hint="Use --exact with the default codec.",
+            )
+
+
+@dataclass
+class Outcome:
+    """What an encoding reached.
+
+    Attributes
+    ----------
+    squared_error, squared_norm : float
+        After the final rounding, against the original weights; and of original minus parent. Over all floating tensors.
+    linear_error : float
+        Squared error before rounding.
+    kinds : dict of str to int
+        Number of tensors per section kind, ``unchanged`` and ``whole`` (kept as they are) included.
+    not_finite : list of str
+        Tensors kept exact because they hold NaN or infinity.
+    base_norm : float
+        Squared norm of the parent's values: how far the variant is from its parent is ``squared_norm / base_norm``.
+    """
+
+    squared_error: float = 0.0
+    squared_norm: float = 0.0
+    linear_error: float = 0.0
+    base_norm: float = 0.0
+    kinds: dict[str, int] = field(default_factory=dict)
+    not_finite: list[str] = field(default_factory=list)
+
+    @property
+    def relative_error(self) -> float:
+        """``squared_error / squared_norm``, 0 where both are 0."""
+        return ratio(self.squared_error, self.squared_norm)
+
+    def count(self, kind: str) -> None:
+        """Note one more tensor of a kind."""
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return ``part / whole``, with 0 / 0 = 0."""
+    return 0.0 if part == 0 else part / whole if whole else math.inf
+
+
+def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> Mapping[str, str]:
+    """Return what a commit records of quality, as strings."""
+    record = {
+        "codec": "exact-only" if asked.exact_only else asked.codec,
+        "exact": "yes" if exact else "no",
+        "relative_error": repr(0.0 if exact else reached.relative_error),
+        "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
+        "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
+    }
+    if asked.codec == "ere":
+        record |= {"rank": str(asked.rank), "bits": str(asked.bits), "alpha": repr(asked.alpha)}
+        record |= {"allocation": asked.allocation}
+    elif not asked.exact_only:
+        record["max_error"] = repr(asked.max_error)
+    return record

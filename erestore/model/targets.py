@@ -1,0 +1,134 @@
+"""Which of a checkpoint's tensors become residuals, and which are kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from erestore.checkpoint.abc import Checkpoint, TensorInfo
+from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.model.residuals import matrix_shape
+from erestore.model.variant import LinearTensor, Variant, row_blocks
+from erestore.records import BaseTensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of the checkpoint's tensors that is held against the base's tensor `key`.
+
+    Attributes
+    ----------
+    key, name : str
+        The base's name and the variant's own.
+    info : TensorInfo
+    shared : int
+        Rows of the matrix form that base and variant both have.
+    """
+
+    key: str
+    name: str
+    info: TensorInfo
+    shared: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the shared rows."""
+        return (self.shared, *self.info.shape[1:]) if len(self.info.shape) > 1 else self.info.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The variant's own dtype."""
+        return torch_dtype(self.info.dtype)
+
+    @property
+    def has_added_rows(self) -> bool:
+        """Whether the variant has rows below the base's."""
+        return matrix_shape(self.info.shape)[0] > self.shared
+
+
+def fits(info: TensorInfo, base: BaseTensor) -> bool:
+    """Tell whether a tensor can be a residual on the base's: floats of one shape, up to the number of rows."""
+    if not (is_floating(info.dtype) and is_floating(base.dtype)):
+        return False
+    return info.shape == base.shape or (
+        len(info.shape) > 1 and len(base.shape) > 1 and info.shape[1:] == base.shape[1:] and 0 not in info.shape
+    )
+
+
+def divide(
+    checkpoint: Checkpoint, keys: Mapping[str, str], base: Mapping[str, BaseTensor]
+) -> tuple[list[Target], list[str]]:
+    """Divide the checkpoint's own names into residual targets (sorted by key) and names kept whole.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    keys : Mapping[str, str]
+        Own name to manifest key; of tied names only the first is looked at.
+    base : Mapping[str, BaseTensor]
+    """
+    followers = {name for group in checkpoint.ties for name in group[1:]}
+    targets, whole = [], []
+    for name, info in checkpoint.tensors.items():
+        key = keys[name]
+        if name in followers:
+            continue
+        if key in base and fits(info, base[key]):
+            shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
+            targets.append(Target(key, name, info, shared))
+        else:
+            whole.append(name)
+    return sorted(targets, key=lambda target: target.key), whole
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One target with its tensors in memory.
+
+    Attributes
+    ----------
+    target : Target
+    own : torch.Tensor
+        The original, as a matrix, all its rows.
+    parent : LinearTensor
+    """
+
+    target: Target
+    own: torch.Tensor
+    parent: LinearTensor
+
+    @classmethod
+    def read(cls, target: Target, read: Callable[[str], torch.Tensor], parent: Variant) -> Loaded:
+        """Read the original and open the parent's linear value."""
+        own = read(target.name).reshape(matrix_shape(target.info.shape))
+        return cls(target, own, parent.linear(target.key))
+
+    def delta(self) -> torch.Tensor:
+        """Return the residual against the parent's linear value, float32 ``(shared, n)``."""
+        columns = self.own.shape[1]
+        result = torch.empty((self.target.shared, columns), dtype=torch.float32)
+        for start, stop in row_blocks(*result.shape):
+            result[start:stop] = self.own[start:stop].to(torch.float64) - self.parent.rows(start, stop)
+        return result
+
+    def is_unchanged(self) -> bool:
+        """Tell whether the parent's value, rounded to the variant's dtype, has the original's bits."""
+        shared = self.own[: self.target.shared]
+        return same_bits(self.parent.rounded(self.target.shared, self.target.dtype), shared)
+
+    def is_finite(self) -> bool:
+        """Tell whether neither the original nor the base holds NaN or infinity."""
+        return all(
+            bool(torch.isfinite(part.to(torch.float32) if part.element_size() < 4 else part).all())
+            for matrix in (self.own, self.parent.base)
+            for part in (matrix[start:stop] for start, stop in row_blocks(*matrix.shape))
+        )
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell whether two tensors of one dtype and shape have the same bits."""
+    if not a.numel():
+        return True
+    return bool(torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)))

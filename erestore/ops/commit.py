@@ -1,0 +1,220 @@
+"""``commit``: a fine-tune as one residual on its base or parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.opening import open_checkpoint
+from erestore.errors import ConflictError, UsageError
+from erestore.model.bases import base_commit, import_checkpoint, original_bytes
+from erestore.model.committing import StoredVariant, VariantWriter
+from erestore.model.matching import match_base, nearer_parent
+from erestore.model.quality import Quality, quality_record
+from erestore.model.sources import find_source, name_of
+from erestore.model.variant import Variant
+from erestore.progress import Progress, silent
+from erestore.records import Commit
+from erestore.storage.leases import Lease
+from erestore.store import Operation, Store
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What ``commit`` did; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    commit, ref, base : str
+        Oid of the commit, its branch, and the name of the base.
+    parents : tuple of str
+    stored_bytes : int
+        Bytes that this commit added to the store, everything included (not those of a base imported on the way).
+    original_bytes : int
+    relative_error : float
+        See :class:`erestore.model.quality.Outcome`.
+    exact : bool
+    tensors : Mapping[str, int]
+        Count per section kind.
+    not_finite, left_out : tuple of str
+        Tensors kept whole because they hold NaN or infinity; files that were not kept, with reasons.
+    imported : str or None
+        Name of the base that was imported on the way.
+    distance : float
+        Norm of the residual over that of the parent: above 1, the base does not fit.
+    """
+
+    commit: str
+    ref: str
+    base: str
+    parents: tuple[str, ...]
+    stored_bytes: int
+    original_bytes: int
+    relative_error: float
+    exact: bool
+    tensors: Mapping[str, int]
+    not_finite: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    imported: str | None = None
+    distance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a new commit hangs: its parent commit, the edge, and the parents it may be encoded against."""
+
+    parent: str
+    edge: str
+    candidates: tuple[str, ...]
+
+
+def commit(
+    store: Store,
+    path: str | Path,
+    *,
+    base: str | None = None,
+    parent: str | None = None,
+    name: str | None = None,
+    message: str = "",
+    quality: Quality | None = None,
+    metrics: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> CommitResult:
+    """Store the checkpoint at `path` as a variant.
+
+    Parameters
+    ----------
+    store : Store
+    path : str or Path
+        A Hugging Face directory, a file of weights, or a PEFT adapter directory.
+    base : str, optional
+        A ref of the store, a local path, or a model in the local Hugging Face cache; imported on first use. May be left
+        out with `parent`, for a further version of `name`, and where the store has one base only.
+    parent : str, optional
+        Revision that this continues.
+    name : str, optional
+        Branch; by default the name of the directory. If it exists, this is its next version.
+    message : str
+    quality : Quality, optional
+    metrics : Mapping[str, str], optional
+        Recorded with the commit.
+    progress : Progress
+
+    Returns
+    -------
+    CommitResult
+
+    Raises
+    ------
+    NotFoundError
+        If base or parent do not exist.
+    CheckpointError
+        If the checkpoint cannot be read or does not fit the base.
+    RefConflictError
+        If another writer moved the branch meanwhile.
+    """
+    quality, operation, branch = quality or Quality(), Operation.begin(), name or name_of(path)
+    entry = store.refs.read(branch)
+    with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:
+        previous = entry.oid if entry else None
+        if previous and store.commit_record(previous).edge == "imported":
+            raise ConflictError(f"'{branch}' is a base, and a base has no versions.", hint="Give another --name.")
+        imported = None
+        if parent is None and previous is None:
+            base, imported = _provide_base(store, base, operation, progress)
+        lineage = _lineage(store, base, parent, previous)
+        stored, distance_base = _write(store, checkpoint, lineage, quality, progress)
+        exact = quality.exact or quality.exact_only
+        record = Commit(
+            manifest=stored.manifest_oid,
+            parents=(lineage.parent,),
+            edge=lineage.edge,
+            author=operation.author,
+            time=operation.time,
+            message=message,
+            own=stored.own,
+            metrics=dict(metrics or {}),
+            quality=quality_record(quality, stored.outcome, exact=exact),
+            original_bytes=original_bytes(checkpoint),
+            stored_bytes=stored.added_bytes,
+        )
+        lease.confirm()
+        recorded = store.record(record, branch, operation, expected=entry.number if entry else 0)
+        return CommitResult(
+            commit=recorded.oid,
+            ref=branch,
+            base=distance_base,
+            parents=record.parents,
+            stored_bytes=recorded.stored_bytes,
+            original_bytes=record.original_bytes,
+            relative_error=float(record.quality["relative_error"]),
+            exact=exact,
+            tensors=dict(sorted(stored.outcome.kinds.items())),
+            not_finite=tuple(stored.outcome.not_finite),
+            left_out=dict(checkpoint.left_out),
+            imported=imported,
+            distance=float(record.quality["relative_norm"]),
+        )
+
+
+def _provide_base(store: Store, base: str | None, operation: Operation, progress: Progress) -> tuple[str, str | None]:
+    """Return the name of the base in the store, and the same if it was imported just now."""
+    held = store.base_names()
+    if base is None:
+        if len(held) == 1:
+            return held[0], None
+        reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
+        raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
+    if store.has_ref(base):
+        return base, None
+    source = find_source(base)
+    name = base if not Path(base).expanduser().exists() else name_of(base)
+    with open_checkpoint(source) as checkpoint:
+        stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
+        entry = store.refs.read(name)
+        if entry is not None and entry.oid is not None:
+            if store.commit_record(entry.oid).manifest == stored.manifest_oid:
+                return name, None
+            raise ConflictError(
+                f"'{name}' already names something other than {source}.",
+                hint=f"`erestore import {base} --name OTHER`, then --base OTHER.",
+            )
+        record = base_commit(stored, checkpoint, operation.author, operation.time, "")
+        store.record(record, name, operation, expected=entry.number if entry else 0)
+    return name, name
+
+
+def _lineage(store: Store, base: str | None, parent: str | None, previous: str | None) -> Lineage:
+    if parent is not None:
+        lineage = Lineage(store.resolve(parent), "adapted", (store.resolve(parent),))
+    elif previous is not None:
+        root = store.root(previous)
+        lineage = Lineage(previous, "versioned", (previous, root))
+    else:
+        assert base is not None
+        oid = store.resolve(base)
+        if store.commit_record(oid).edge != "imported":
+            raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
+        return Lineage(oid, "adapted", (oid,))
+    if (
+        base is not None
+        and store.has_ref(base)
+        and store.manifest_of(base).base != store.manifest_of(lineage.parent).base
+    ):
+        raise ConflictError(f"The parent is not a variant of '{base}'.", hint="Leave --base out with --parent.")
+    return lineage
+
+
+def _write(
+    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, progress: Progress
+) -> tuple[StoredVariant, str]:
+    manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
+    variants = [Variant.open(store.objects, oid) for oid in manifests]
+    matched = match_base(checkpoint, variants[0])
+    chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
+    writer = VariantWriter(
+        store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress
+    )
+    return writer.write(), store.base_name(variants[0].manifest.base)

@@ -1,0 +1,71 @@
+"""``import``: a checkpoint as a base, whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from erestore.checkpoint.opening import open_checkpoint
+from erestore.errors import TargetExistsError
+from erestore.model.bases import base_commit, import_checkpoint
+from erestore.progress import Progress, silent
+from erestore.storage.leases import Lease
+from erestore.store import Operation, Store
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What ``import`` did; the fields are those of its JSON."""
+
+    commit: str
+    ref: str
+    stored_bytes: int
+    original_bytes: int
+    tensors: int
+
+
+def import_base(
+    store: Store,
+    path: str | Path,
+    *,
+    name: str,
+    message: str = "",
+    operation: Operation | None = None,
+    progress: Progress = silent,
+) -> ImportResult:
+    """Store the checkpoint at `path` as a base called `name`.
+
+    Parameters
+    ----------
+    store : Store
+    path : str or Path
+        A Hugging Face directory or one file of weights.
+    name : str
+        Branch that will point to it.
+    message : str
+    operation : Operation, optional
+        The operation this is part of.
+    progress : Progress
+
+    Returns
+    -------
+    ImportResult
+
+    Raises
+    ------
+    TargetExistsError
+        If there is such a name already.
+    CheckpointError
+        If `path` cannot be read.
+    """
+    operation = operation or Operation.begin()
+    entry = store.refs.read(name)
+    if entry is not None and entry.oid is not None:
+        raise TargetExistsError(f"There is a '{name}' already.", hint="Give another --name, or delete it first.")
+    with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:
+        imported = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
+        commit = base_commit(imported, checkpoint, operation.author, operation.time, message)
+        lease.confirm()
+        recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
+        tensors = len(checkpoint.tensors)
+        return ImportResult(recorded.oid, name, recorded.stored_bytes, commit.original_bytes, tensors)

@@ -1,0 +1,350 @@
+"""A store: objects, refs and configuration at one URL. No verb lives here; ``erestore.api.Store`` adds them."""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from erestore.errors import (
+    ConflictError,
+    KeyNotFoundError,
+    StoreNotFoundError,
+    TargetExistsError,
+    UnknownRevisionError,
+    UnsupportedFormatError,
+    UsageError,
+)
+from erestore.records import Commit, Manifest
+from erestore.storage.abc import Storage
+from erestore.storage.canonical import dump_canonical, parse_canonical
+from erestore.storage.framing import is_oid
+from erestore.storage.log import NumberedLog
+from erestore.storage.objects import Objects
+from erestore.storage.opening import open_storage
+from erestore.storage.refs import RefEntry, Refs, check_name
+
+MARKER = "erestore.json"
+FORMAT_VERSION = 1
+FEATURES: tuple[str, ...] = ()
+"""Store-wide features beyond version 1 that this code knows; objects name what they need themselves."""
+DIRECTORY = ".erestore"
+"""Folder that holds the store of a working directory."""
+
+_STEPS = re.compile(r"(?P<start>.+?)(?P<steps>(?:~\d*|@\{\d+\})+)")
+_STEP = re.compile(r"~(?P<back>\d*)|@\{(?P<entry>\d+)\}")
+
+
+def new_id() -> str:
+    """Return a random id for a writer, an operation or a store."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a verb that writes: the entries it makes in refs share its id, so that ``undo`` takes all back."""
+
+    id: str
+    writer: str
+    author: str
+    time: int
+    undoes: str | None = None
+
+    @classmethod
+    def begin(cls, author: str | None = None, *, undoes: str | None = None) -> Self:
+        """Start an operation now; the author is `author`, else ``ERESTORE_AUTHOR``, else user and machine."""
+        name = author or os.environ.get("ERESTORE_AUTHOR") or f"{_user()}@{socket.gethostname()}"
+        return cls(new_id(), new_id(), name, time.time_ns() // 1000, undoes)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+
+
+class Recorded(NamedTuple):
+    """A commit that was made reachable: its oid, and all bytes that it added to the store."""
+
+    oid: str
+    stored_bytes: int
+
+
+class Store:
+    """A store opened at a URL; use :meth:`open` or :meth:`init`.
+
+    Attributes
+    ----------
+    url : str
+    storage : Storage
+    objects : Objects
+    refs : Refs
+    id : str
+        Random, made when the store was.
+    """
+
+    def __init__(self, storage: Storage, marker: Mapping[str, Any]) -> None:
+        self.storage = storage
+        self.url = storage.url
+        self.objects = Objects(storage)
+        self.refs = Refs(storage)
+        self.id = str(marker["id"])
+
+    @classmethod
+    def init(cls, url: str | Path, **options: Any) -> Self:
+        """Make a new, empty store.
+
+        Parameters
+        ----------
+        url : str or Path
+            A directory, or any URL that fsspec knows.
+        **options
+            See :func:`erestore.storage.opening.open_storage`.
+
+        Raises
+        ------
+        TargetExistsError
+            If there is a store already.
+        UnsafeRemoteError
+            If the remote does not let exactly one of several writers win.
+        """
+        storage = open_storage(url, **options)
+        if not storage.exists(MARKER):
+            marker = {"erestore": FORMAT_VERSION, "id": new_id(), "read": [], "write": []}
+            if storage.create(MARKER, dump_canonical(marker)):
+                return cls(storage, marker)
+        raise TargetExistsError(f"There is a store at {storage.url} already.", hint="Use it as it is.")
+
+    @classmethod
+    def open(cls, url: str | Path, **options: Any) -> Self:
+        """Open an existing store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is none.
+        UnsupportedFormatError
+            If it needs features that this version lacks.
+        """
+        storage = open_storage(url, **options)
+        try:
+            marker = parse_canonical(storage.read(MARKER))
+        except KeyNotFoundError:
+            raise StoreNotFoundError(
+                f"There is no store at {storage.url}.", hint="`erestore init` makes one; --store names another place."
+            ) from None
+        _check_marker(storage.url, marker)
+        return cls(storage, marker)
+
+    @cached_property
+    def _config_log(self) -> NumberedLog:
+        return NumberedLog(self.storage, "config")
+
+    def config(self) -> dict[str, str]:
+        """Return the store's configuration."""
+        latest = self._config_log.latest()
+        if latest is None:
+            return {}
+        values: dict[str, str] = parse_canonical(latest[1])["values"]
+        return values
+
+    def configure(self, key: str, value: str | None) -> None:
+        """Set one key of the store's configuration, or remove it with None."""
+        latest = self._config_log.latest()
+        number, values = (latest[0], dict(parse_canonical(latest[1])["values"])) if latest else (0, {})
+        if value is None:
+            values.pop(key, None)
+        else:
+            values[key] = value
+        content = dump_canonical({"values": values, "id": new_id(), "time": time.time_ns() // 1000})
+        if self._config_log.append(number, content, lambda _: True) is None:
+            raise ConflictError("The configuration was changed by another writer at the same time.", hint="Try again.")
+
+    def commit_record(self, oid: str) -> Commit:
+        """Return the commit called `oid`."""
+        return Commit.from_record(self.objects.get_record("commit", oid))
+
+    def manifest_of(self, revision: str) -> Manifest:
+        """Return the manifest of the commit that `revision` names."""
+        oid = self.commit_record(self.resolve(revision)).manifest
+        return Manifest.from_record(self.objects.get_record("manifest", oid))
+
+    def record(
+        self, commit: Commit, name: str, operation: Operation, *, expected: int, kind: str = "branch"
+    ) -> Recorded:
+        """Write a commit and point the ref `name` to it: the step that makes everything written before it reachable.
+
+        Parameters
+        ----------
+        commit : Commit
+            Its `stored_bytes` counts the objects written for it; the ref's entry is added here.
+        name : str
+        operation : Operation
+        expected : int
+            Number of the ref's newest entry as seen before the work began, 0 for none.
+        kind : str
+
+        Raises
+        ------
+        RefConflictError
+            If another writer moved the ref meanwhile.
+        """
+        subject = (commit.message or commit.edge).partition("\n")[0]
+        entry = RefEntry(
+            name, expected + 1, kind, "0" * 64, "0" * 64, operation.writer, operation.id, None, operation.time, subject
+        )
+        commit = replace(commit, stored_bytes=commit.stored_bytes + len(entry.to_bytes()))
+        written = self.objects.put_record("commit", commit.to_record())
+        self.refs.update(
+            name,
+            written.oid,
+            expected=expected,
+            kind=kind,
+            operation=operation.id,
+            writer=operation.writer,
+            message=subject,
+            undoes=operation.undoes,
+        )
+        return Recorded(written.oid, commit.stored_bytes + written.added_bytes)
+
+    def base_commits(self) -> dict[str, str]:
+        """Return name and commit of every imported base that a ref names."""
+        return {
+            name: entry.oid
+            for name, entry in self.refs.all().items()
+            if entry.oid is not None and self.commit_record(entry.oid).edge == "imported"
+        }
+
+    def base_names(self) -> list[str]:
+        """Return the names of the bases, sorted."""
+        return sorted(self.base_commits())
+
+    def bases(self) -> list[str]:
+        """Return the oids of the base records that refs name."""
+        return [self.manifest_of(oid).base for oid in self.base_commits().values()]
+
+    def base_name(self, base: str) -> str:
+        """Return a name of the base record `base`, else the start of its oid."""
+        for name, oid in self.base_commits().items():
+            if self.manifest_of(oid).base == base:
+                return name
+        return base[:12]
+
+    def root(self, oid: str) -> str:
+        """Return the first commit without parents that first parents lead to."""
+        while parents := self.commit_record(oid).parents:
+            oid = parents[0]
+        return oid
+
+    def has_ref(self, name: str) -> bool:
+        """Tell whether `name` is an existing ref."""
+        try:
+            entry = self.refs.read(check_name(name))
+        except UsageError:
+            return False
+        return entry is not None and entry.oid is not None
+
+    def resolve(self, revision: str) -> str:
+        """Return the oid of the commit that a revision names: a ref, an oid prefix, ``name~2``, ``name@{3}``.
+
+        Raises
+        ------
+        UnknownRevisionError
+            If it names nothing; similar names are given.
+        UsageError
+            If an oid prefix is ambiguous.
+        """
+        match = _STEPS.fullmatch(revision)
+        if match is None:
+            return self._resolve_name(revision)
+        oid, start = None, match["start"]
+        for step in _STEP.finditer(match["steps"]):
+            if step["entry"] is not None:
+                if oid is not None:
+                    raise UsageError(f"'{revision}' is not a revision: @{{n}} follows a ref's name.")
+                oid = self._reflog_entry(start, int(step["entry"]), revision)
+            else:
+                oid = self._ancestor(oid or self._resolve_name(start), int(step["back"] or 1), revision)
+        assert oid is not None
+        return oid
+
+    def ref(self, name: str) -> RefEntry:
+        """Return the newest entry of an existing ref."""
+        try:
+            entry = self.refs.read(check_name(name))
+        except UsageError:
+            entry = None
+        if entry is None or entry.oid is None:
+            raise UnknownRevisionError(name, self._near(name))
+        return entry
+
+    def _resolve_name(self, name: str) -> str:
+        try:
+            entry = self.refs.read(check_name(name))
+        except UsageError:
+            entry = None
+        if entry is not None and entry.oid is not None:
+            return entry.oid
+        if len(name) >= 4 and re.fullmatch(r"[0-9a-f]{4,64}", name):
+            found = [oid for oid in self.objects.find(name) if self._is_commit(oid)]
+            if len(found) > 1:
+                raise UsageError(f"'{name}' is the start of {len(found)} commits.", hint="Give more digits.")
+            if found:
+                return found[0]
+        raise UnknownRevisionError(name, self._near(name))
+
+    def _is_commit(self, oid: str) -> bool:
+        from erestore.errors import ErestoreError
+
+        try:
+            self.objects.get_record("commit", oid)
+        except ErestoreError:
+            return False
+        return is_oid(oid)
+
+    def _reflog_entry(self, name: str, back: int, revision: str) -> str:
+        for number, entry in enumerate(self.refs.log(check_name(name))):
+            if number == back and entry.oid is not None:
+                return entry.oid
+        raise UnknownRevisionError(revision, self._near(name))
+
+    def _ancestor(self, oid: str, back: int, revision: str) -> str:
+        for _ in range(back):
+            parents = self.commit_record(oid).parents
+            if not parents:
+                raise UnknownRevisionError(revision)
+            oid = parents[0]
+        return oid
+
+    def _near(self, name: str) -> tuple[str, ...]:
+        return tuple(difflib.get_close_matches(name, self.refs.names(), n=3, cutoff=0.5))
+
+
+def find_store(start: Path) -> Path | None:
+    """Return the nearest ``.erestore`` folder that is a store, from `start` upward."""
+    for directory in (start, *start.parents):
+        if (directory / DIRECTORY / MARKER).is_file():
+            return directory / DIRECTORY
+    return None
+
+
+def _check_marker(url: str, marker: Any) -> None:
+    if not isinstance(marker, dict) or type(marker.get("erestore")) is not int or "id" not in marker:
+        raise UnsupportedFormatError(f"{url} is not a store that this version understands.")
+    unknown = sorted(set(marker.get("read", [])) - set(FEATURES))
+    if marker["erestore"] != FORMAT_VERSION or unknown:
+        needs = f"the feature '{unknown[0]}'" if unknown else f"format {marker['erestore']}"
+        raise UnsupportedFormatError(
+            f"The store at {url} needs {needs}, which this version of erestore does not know.",
+            hint="Upgrade erestore to read it.",
+        )
