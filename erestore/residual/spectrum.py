@@ -79,13 +79,16 @@ class Decomposition:
         -------
         left : Tensor, shape (m, r)
         singular_values : Tensor, shape (r,)
-            Measured as column norms of the long side, which is more accurate than roots of eigenvalues.
+            Column norms of the long side, which are more accurate than roots of eigenvalues.
         right : Tensor, shape (n, r)
         """
         left, right = self.factors(rank)
         long = right if self.side == "left" else left
-        values = torch.linalg.vector_norm(long, dim=0)
+        # Divided by the roots first: squares of the columns themselves could leave the range of the type.
+        values = self.singular_values[: long.shape[1]].to(long.dtype)
         unit = long / values
+        lengths = torch.linalg.vector_norm(unit, dim=0)
+        values, unit = values * lengths, unit / lengths
         return (left, values, unit) if self.side == "left" else (unit, values, right)
 
 
@@ -157,7 +160,7 @@ def _long_rows(matrix: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
 
 
 def _gram(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, int, float]:
-    """Return the short side's Gram matrix (lower triangle) of ``matrix · 2^-exponent``, the exponent and the noise floor.
+    """Return the short side's Gram matrix (lower triangle) of ``matrix · 2^-exponent``, the exponent, the noise floor.
 
     The power of two keeps squares inside the range of the type. The floor is relative to the largest eigenvalue: on
     matrices of low rank the largest eigenvalue that should vanish was measured at 1 to 4 eps (sides 7 to 4096).
@@ -168,8 +171,7 @@ def _gram(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, int, float]:
     gram = torch.zeros(size, size, dtype=dtype, device=matrix.device)
     width = max(1, -(-size // _STRIPES))
     for rows in _long_rows(matrix, dtype):
-        # Two exact factors, because 2^-exponent alone can exceed the range of the type.
-        scaled = rows * 2.0 ** (-exponent // 2) * 2.0 ** (-exponent - -exponent // 2)
+        scaled = _times_power(rows, -exponent)
         for start in range(0, size, width):
             stripe = scaled[:, start : start + width]
             gram[start:, start : start + width].addmm_(scaled[:, start:].T, stripe)
@@ -182,4 +184,10 @@ def _roots(eigenvalues: Tensor, exponent: int, floor: float) -> Tensor:
     if not values.numel():
         return values
     values = torch.where(values > floor * values[0].clamp(min=0), values, 0)
-    return torch.ldexp(values.sqrt(), torch.tensor(exponent, device=values.device))
+    return _times_power(values.sqrt(), exponent)
+
+
+def _times_power(values: Tensor, exponent: int) -> Tensor:
+    """Return ``values · 2^exponent``, by two factors because one alone can exceed the range of the type."""
+    half = exponent // 2
+    return (values * 2.0**half).mul_(2.0 ** (exponent - half))
