@@ -137,7 +137,7 @@ class Encoder:
         profiles = [found for target in changed if (found := profiled[target.key].profile)]
         allowed = self.quality.max_error * norm
         total = sum(found.energy for found in profiles)
-        aim, best, attempts = 0.98 * allowed, None, 0
+        aim, best, attempts = 0.94 * allowed, None, 0
         while True:
             step = planning.solve_step(profiles, aim)
 

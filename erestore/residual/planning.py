@@ -129,7 +129,7 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
         if plan_is_empty(profiles, high):
             return high
         high *= 4
-    for _ in range(24):
+    while high > 1.01 * low:
         middle = math.sqrt(low * high)
         if sum(plan(profile, middle).error for profile in profiles) <= error:
             low = middle

@@ -1,0 +1,43 @@
+"""``cat``: one tensor of a variant, reading no other."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from erestore.errors import NotFoundError
+from erestore.model.variant import Variant
+from erestore.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class CatResult:
+    """One tensor: commit, own name, safetensors dtype, shape and value."""
+
+    commit: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    value: torch.Tensor
+
+
+def cat(store: Store, revision: str, tensor: str) -> CatResult:
+    """Return one tensor of a variant, by the variant's own name.
+
+    Raises
+    ------
+    NotFoundError
+        If the variant has no such tensor; similar names are given.
+    """
+    oid = store.resolve(revision)
+    variant = Variant.open(store.objects, store.commit_record(oid).manifest)
+    held = variant.layout.tensors.get(tensor)
+    if held is None:
+        near = difflib.get_close_matches(tensor, variant.layout.tensors, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision}` lists its tensors."
+        raise NotFoundError(f"'{revision}' has no tensor '{tensor}'.", hint=hint)
+    return CatResult(oid, tensor, held.dtype, held.shape, variant.tensor(tensor))
