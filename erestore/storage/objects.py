@@ -125,7 +125,7 @@ class Objects:
         return self._past_cache(kind, oid, lambda: SegmentedObject(self.storage, kind, oid))
 
     def verify(self, kind: str, oid: str) -> None:
-        """Read a whole object, of either form, and check every byte of it.
+        """Read a whole object, of either form, from where it is stored (not a local copy), and check every byte of it.
 
         Raises
         ------
@@ -134,10 +134,12 @@ class Objects:
         CorruptionError
             If it is not what was written.
         """
-        if is_segmented(read_present(self.storage, kind, oid, 0, FIRST_READ)):
-            self.open(kind, oid).verify()
+        self.storage.evict(object_key(kind, oid))
+        start = read_present(self.storage, kind, oid, 0, FIRST_READ)
+        if is_segmented(start):
+            SegmentedObject(self.storage, kind, oid, start).verify()
         else:
-            self._past_cache(kind, oid, lambda: self._read_framed(kind, oid))
+            self._read_framed(kind, oid)
 
     def exists(self, oid: str) -> bool:
         """Tell whether there is such an object."""

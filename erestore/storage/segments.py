@@ -189,30 +189,45 @@ class SegmentedObject:
 
     def read_many(self, numbers: Iterable[int]) -> Iterator[bytes]:
         """Yield the stored bytes of segments in the order asked for, reading neighbours together."""
+        for run in self._runs(numbers):
+            yield from self._read_run(run)
+
+    def _runs(self, numbers: Iterable[int]) -> Iterator[list[Segment]]:
         run: list[Segment] = []
         for number in numbers:
             segment = self.segments[number]
             if run and not self._continues(run, segment):
-                yield from self._read_run(run)
+                yield run
                 run = []
             run.append(segment)
         if run:
-            yield from self._read_run(run)
+            yield run
 
     def _continues(self, run: list[Segment], segment: Segment) -> bool:
         gap = segment.offset - run[-1].stop
         return 0 <= gap < self.alignment and segment.stop - run[0].offset <= RANGE_LIMIT
 
-    def _read_run(self, run: list[Segment]) -> Iterator[bytes]:
+    def _read_run(self, run: list[Segment]) -> list[bytes]:
+        parts = self._parts(run)
+        damage = self._first_damaged(run, parts)
+        if damage is not None and self._storage.evict(self._key):
+            self._start = b""  # came from the same copy
+            parts = self._parts(run)
+            damage = self._first_damaged(run, parts)
+        if damage is not None:
+            raise damaged(self.kind, self.oid, f"segment {damage} does not match its digest")
+        return parts
+
+    def _parts(self, run: list[Segment]) -> list[bytes]:
         first = run[0].offset
-        data = memoryview(self._read_range(first, run[-1].stop))
-        for segment in run:
-            stored = bytes(data[segment.offset - first : segment.stop - first])
-            if digest(stored) != segment.digest and self._storage.evict(self._key):
-                stored = read_present(self._storage, self.kind, self.oid, segment.offset, segment.stop)
-            if digest(stored) != segment.digest:
-                raise damaged(self.kind, self.oid, f"segment {self.segments.index(segment)} does not match its digest")
-            yield stored
+        data = self._read_range(first, run[-1].stop)
+        return [data[segment.offset - first : segment.stop - first] for segment in run]
+
+    def _first_damaged(self, run: list[Segment], parts: list[bytes]) -> int | None:
+        for segment, part in zip(run, parts, strict=True):
+            if digest(part) != segment.digest:
+                return self.segments.index(segment)
+        return None
 
     def _read_range(self, start: int, stop: int) -> bytes:
         if stop <= len(self._start):
@@ -227,15 +242,17 @@ class SegmentedObject:
         CorruptionError
             At the first byte that is not what was written.
         """
-        for _ in self.read_many(range(len(self.segments))):
-            pass
         end = self._head_length
-        for segment in self.segments:
-            if segment.offset > end:
-                padding = read_present(self._storage, self.kind, self.oid, end, segment.offset)
-                if padding != bytes(segment.offset - end):
+        for run in self._runs(range(len(self.segments))):
+            start, data = end, self._read_range(end, run[-1].stop)
+            parts = []
+            for segment in run:
+                if any(data[end - start : segment.offset - start]):
                     raise damaged(self.kind, self.oid, "its padding is not zero")
-            end = segment.stop
+                parts.append(data[segment.offset - start : segment.stop - start])
+                end = segment.stop
+            if (damage := self._first_damaged(run, parts)) is not None:
+                raise damaged(self.kind, self.oid, f"segment {damage} does not match its digest")
         if read_present(self._storage, self.kind, self.oid, end, end + 1):
             raise damaged(self.kind, self.oid, "bytes follow its last segment")
 
