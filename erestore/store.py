@@ -91,7 +91,11 @@ class Store:
     refs : Refs
     id : str
         Random, made when the store was.
+    author : str or None
+        Who operations are recorded as; None for the default of :meth:`Operation.begin`.
     """
+
+    author: str | None = None
 
     def __init__(self, storage: Storage, marker: Mapping[str, Any]) -> None:
         self.storage = storage
@@ -145,6 +149,10 @@ class Store:
             ) from None
         _check_marker(storage.url, marker)
         return cls(storage, marker)
+
+    def begin(self, *, undoes: str | None = None) -> Operation:
+        """Start an operation by this store's author."""
+        return Operation.begin(self.author, undoes=undoes)
 
     @cached_property
     def _config_log(self) -> NumberedLog:

@@ -44,6 +44,8 @@ class CommitResult:
         Name of the base that was imported on the way.
     distance : float
         Norm of the residual over that of the parent: above 1, the base does not fit.
+    matching : str
+        Which prefixes of names were exchanged to match the base's, in words; empty if none.
     """
 
     commit: str
@@ -59,6 +61,7 @@ class CommitResult:
     left_out: Mapping[str, str] = field(default_factory=dict)
     imported: str | None = None
     distance: float = 0.0
+    matching: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def commit(
     RefConflictError
         If another writer moved the branch meanwhile.
     """
-    quality, operation, branch = quality or Quality(), Operation.begin(), name or name_of(path)
+    quality, operation, branch = quality or Quality(), store.begin(), name or name_of(path)
     entry = store.refs.read(branch)
     with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:
         previous = entry.oid if entry else None
@@ -125,7 +128,7 @@ def commit(
         if parent is None and previous is None:
             base, imported = _provide_base(store, base, operation, progress)
         lineage = _lineage(store, base, parent, previous)
-        stored, distance_base = _write(store, checkpoint, lineage, quality, progress)
+        stored, base_name, matching = _write(store, checkpoint, lineage, quality, progress)
         exact = quality.exact or quality.exact_only
         record = Commit(
             manifest=stored.manifest_oid,
@@ -145,7 +148,7 @@ def commit(
         return CommitResult(
             commit=recorded.oid,
             ref=branch,
-            base=distance_base,
+            base=base_name,
             parents=record.parents,
             stored_bytes=recorded.stored_bytes,
             original_bytes=record.original_bytes,
@@ -156,6 +159,7 @@ def commit(
             left_out=dict(checkpoint.left_out),
             imported=imported,
             distance=float(record.quality["relative_norm"]),
+            matching=matching,
         )
 
 
@@ -209,7 +213,8 @@ def _lineage(store: Store, base: str | None, parent: str | None, previous: str |
 
 def _write(
     store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, progress: Progress
-) -> tuple[StoredVariant, str]:
+) -> tuple[StoredVariant, str, str]:
+    """Return what was written, the name of the base, and which prefixes were exchanged."""
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
     variants = [Variant.open(store.objects, oid) for oid in manifests]
     matched = match_base(checkpoint, variants[0])
@@ -217,4 +222,4 @@ def _write(
     writer = VariantWriter(
         store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress
     )
-    return writer.write(), store.base_name(variants[0].manifest.base)
+    return writer.write(), store.base_name(variants[0].manifest.base), matched.prefixes

@@ -58,7 +58,7 @@ def import_base(
     CheckpointError
         If `path` cannot be read.
     """
-    operation = operation or Operation.begin()
+    operation = operation or store.begin()
     entry = store.refs.read(name)
     if entry is not None and entry.oid is not None:
         raise TargetExistsError(f"There is a '{name}' already.", hint="Give another --name, or delete it first.")
