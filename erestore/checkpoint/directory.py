@@ -47,6 +47,8 @@ def list_side_files(root: Path, weights: dict[str, str]) -> SideFiles:
     for name, path in _walk(root, ""):
         if name in weights:
             continue
+        if not path.name.startswith(".") and not path.exists():
+            raise CheckpointError(f"'{name}' is a link to nothing.", hint="Remove it, or put its file in place.")
         if reason := _reason_to_leave_out(name, path):
             left_out[name] = reason
             continue

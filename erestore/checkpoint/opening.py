@@ -10,7 +10,7 @@ from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import find_weights, recognise
+from erestore.checkpoint.weights import find_weights, recognise, refuse_pointer
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 
 _LOOKED_FOR = "a Hugging Face directory, a .safetensors file, a file of torch.save, or a PEFT adapter"
@@ -53,6 +53,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
+    refuse_pointer(path)
     format_found = recognise(path)
     if format_found is None:
         raise CheckpointError(f"'{path.name}' is not a checkpoint.", hint=f"Give {_LOOKED_FOR}.")
@@ -78,6 +79,7 @@ def _open_readers(root: Path, format_found: str, names: Sequence[str]) -> dict[s
     readers: dict[str, WeightReader] = {}
     try:
         for name in names:
+            refuse_pointer(root / name)
             readers[name] = SafetensorsFile(root / name) if format_found == "safetensors" else TorchFile(root / name)
     except BaseException:
         _close(readers)

@@ -140,7 +140,8 @@ def assemble(structure: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
             return sequences[kind](decode(item) for item in value)
         if kind in _MAPPINGS:
             found = _MAPPINGS[kind]()
-            found.update((decode(key), decode(item)) for key, item in value)
+            for key, item in value:  # update() would count the pairs of a Counter
+                found[decode(key)] = decode(item)
             if "attributes" in node:
                 found.__dict__.update(decode(node["attributes"]))
             return found

@@ -47,6 +47,8 @@ class TorchFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors, self.structure = dismantle(_load(path))
+        if not all(_is_unicode(name) for name in self._tensors):
+            raise _damaged(path)
         self.tensors = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in self._tensors.items()}
         self.ties = _ties(self._tensors)
 
@@ -113,6 +115,14 @@ def _explain(path: Path, error: Exception) -> CheckpointError:
 
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(f"'{path.name}' is damaged or not a torch file.", hint="Copy or download it again.")
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which no record could hold
+        return False
+    return True
 
 
 def _ties(tensors: Mapping[str, torch.Tensor]) -> tuple[tuple[str, ...], ...]:

@@ -16,6 +16,7 @@ TORCH_INDEX = "pytorch_model.bin.index.json"
 
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar", ".tar")
 _PICKLE_MAGIC = b"\x80"
+_LFS_MAGIC = b"version https:"
 _NEVER_WEIGHTS = (
     "training_args.bin",
     "optimizer.",
@@ -49,12 +50,7 @@ class Weights(NamedTuple):
 
 def recognise(path: Path) -> str | None:
     """Tell a file's format by its first bytes: ``safetensors``, ``torch``, or None."""
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"'{path.name}' is a Git LFS pointer, not the weights.", hint="Fetch it with `git lfs pull`."
-        )
+    start = _start(path)
     if path.suffix == ".safetensors" or (
         start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
     ):
@@ -62,6 +58,14 @@ def recognise(path: Path) -> str | None:
     if start.startswith(ZIP_MAGIC):
         return "torch" if holds_torch_archive(path) or path.name.endswith(_TORCH_SUFFIXES) else None
     return "torch" if start.startswith(_PICKLE_MAGIC) else None
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse what a clone without Git LFS has in place of a big file."""
+    if _start(path).startswith(_LFS_MAGIC):
+        raise CheckpointError(
+            f"'{path.name}' is a Git LFS pointer, not the weights.", hint="Fetch it with `git lfs pull`."
+        )
 
 
 def find_weights(root: Path) -> Weights | None:
@@ -96,6 +100,11 @@ def find_weights(root: Path) -> Weights | None:
             hint="Give the path of the file.",
         )
     return Weights("torch", tuple(candidates)) if candidates else None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def _preferred(
