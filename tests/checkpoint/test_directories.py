@@ -60,7 +60,7 @@ def test_set_of_safetensors_without_an_index(tmp_path):
         assert [file.name for file in checkpoint.files] == ["x.safetensors", "y.safetensors"]
         assert list(checkpoint.tensors) == ["a", "b"]
     save_file({"b": torch.ones(1)}, tmp_path / "z.safetensors")
-    with pytest.raises(CheckpointError, match="'b' is both in 'y.safetensors' and in 'z.safetensors'"):
+    with pytest.raises(CheckpointError, match=r"'b' is both in 'y\.safetensors' and in 'z\.safetensors'"):
         open_checkpoint(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_index_faults(tmp_path, suffix):
         open_checkpoint(tmp_path)
     for text in ("[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {}}', "[" * 100_000):
         index.write_text(text)
-        with pytest.raises(CheckpointError, match="not a sound index|lists no tensors"):
+        with pytest.raises(CheckpointError, match=r"not a sound index|lists no tensors"):
             open_checkpoint(tmp_path)
     write({"w": "../../outside.safetensors"})
     with pytest.raises(CheckpointError, match="cannot be kept"):
@@ -132,7 +132,7 @@ def test_links(tmp_path, directory):
         assert checkpoint.left_out == {"loop/": "a link to a directory"}
     (tmp_path / "secret").write_text("key")
     (directory / "tokenizer.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(CheckpointError, match="'tokenizer.json' is a link to a file outside"):
+    with pytest.raises(CheckpointError, match=r"'tokenizer\.json' is a link to a file outside"):
         open_checkpoint(directory)
 
 
@@ -155,7 +155,7 @@ def test_odd_files(directory):
 
 def test_name_outside_the_grammar(directory):
     (directory / "naïve.txt").write_text("")
-    with pytest.raises(CheckpointError, match="'naïve.txt' cannot be kept"):
+    with pytest.raises(CheckpointError, match=r"'naïve\.txt' cannot be kept"):
         open_checkpoint(directory)
 
 
@@ -168,10 +168,10 @@ def test_not_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="holds no weights") as caught:
         open_checkpoint(tmp_path)
     assert "safetensors" in caught.value.hint
-    with pytest.raises(CheckpointError, match="'config.json' is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"'config\.json' is not a checkpoint"):
         open_checkpoint(tmp_path / "config.json")
     (tmp_path / "empty.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="'empty.bin' is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"'empty\.bin' is not a checkpoint"):
         open_checkpoint(tmp_path / "empty.bin")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="neither a file nor a directory"):

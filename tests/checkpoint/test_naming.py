@@ -1,0 +1,140 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from erestore.checkpoint.abc import TensorInfo
+from erestore.checkpoint.naming import fits, match_names
+from erestore.errors import CheckpointError
+
+
+def infos(**shapes):
+    return {
+        name.replace("__", "."): TensorInfo(name, *(shape if isinstance(shape[0], str) else ("F32", shape)))
+        for name, shape in shapes.items()
+    }
+
+
+def renamed(tensors, old, new):
+    return {new + name.removeprefix(old): info for name, info in tensors.items()}
+
+
+LAYERS = infos(**{f"model__layers__{i}__{part}__weight": (8, 4 + i) for i in range(4) for part in ("q", "k", "up")})
+
+
+def test_equal_names():
+    match = match_names(LAYERS, LAYERS)
+    assert match.keys == {name: name for name in LAYERS}
+    assert match.description == ""
+    assert match.matched_elements == match.total_elements
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("model.", ""),
+        ("", "bert."),
+        ("", "module."),
+        ("", "_orig_mod."),
+        ("", "base_model.model."),
+        ("model.", "model.language_model."),
+        ("model.", "language_model.model."),
+        ("model.", "roberta."),
+    ],
+)
+def test_any_change_of_prefix_both_ways(old, new):
+    own = renamed(LAYERS, old, new)
+    for one, two in ((own, LAYERS), (LAYERS, own)):
+        match = match_names(one, two)
+        assert len(match.keys) == len(LAYERS)
+        assert len(match.prefixes) == 1
+        assert match.unmatched_own == match.unmatched_base == ()
+
+
+def test_two_prefixes_for_two_towers():
+    own = renamed(LAYERS, "model.", "vision.") | renamed(LAYERS, "model.", "text.")
+    base = renamed(LAYERS, "model.", "image_encoder.") | LAYERS
+    match = match_names(own, base)
+    assert len(match.keys) == len(own)
+    assert len(set(match.keys.values())) == len(own)
+
+
+def test_a_small_head_is_not_taken_for_another():
+    own = LAYERS | infos(classifier__dense__weight=(4, 4), classifier__dense__bias=(4,))
+    base = LAYERS | infos(cls__transform__dense__weight=(4, 4), cls__transform__dense__bias=(4,))
+    match = match_names(own, base)
+    assert match.unmatched_own == ("classifier.dense.weight", "classifier.dense.bias")
+    assert match.prefixes == ()
+
+
+def test_vocabulary_that_grew_or_shrank_fits():
+    own, base = LAYERS | infos(embed__weight=(12, 4)), LAYERS | infos(embed__weight=(10, 4))
+    for one, two in ((own, base), (base, own)):
+        match = match_names(one, two)
+        assert match.keys["embed.weight"] == "embed.weight"
+        assert not match.mismatched
+
+
+def test_mismatched_shapes_are_reported():
+    own, base = LAYERS | infos(head__bias=(3,)), LAYERS | infos(head__bias=(2,))
+    match = match_names(own, base)
+    assert match.mismatched == {"head.bias": ((3,), (2,))}
+    assert match.unmatched_own == match.unmatched_base == ("head.bias",)
+    match.require_same_architecture()
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "expected"),
+    [
+        (("F32", (2,)), ("BF16", (2,)), True),
+        (("F32", (2,)), ("F8_E4M3", (2,)), True),
+        (("F32", (2,)), ("I64", (2,)), False),
+        (("I64", (2,)), ("I32", (2,)), False),
+        (("I64", (2,)), ("I64", (2,)), True),
+        (("I64", (2, 3)), ("I64", (4, 3)), False),
+        (("F32", (2, 3)), ("F32", (4, 3)), True),
+        (("F32", (2, 3, 3)), ("F32", (4, 3, 3)), True),
+        (("F32", (2,)), ("F32", (3,)), False),
+        (("F32", ()), ("F32", ()), True),
+        (("F32", (2, 3)), ("F32", (2, 4)), False),
+    ],
+)
+def test_fits(own, base, expected):
+    assert fits(TensorInfo("a", *own), TensorInfo("b", *base)) is expected
+
+
+def test_wrong_architecture_names_the_first_mismatch_and_counts():
+    own = infos(a__b__weight=(4, 6), a__c__weight=(2, 2))
+    base = infos(a__b__weight=(4, 5), a__c__weight=(2, 2))
+    match = match_names(own, base)
+    with pytest.raises(CheckpointError) as caught:
+        match.require_same_architecture()
+    assert "'a.b.weight' is [4, 6] here and [4, 5] in the base; 1 of 2 tensors match (17% of" in caught.value.message
+    with pytest.raises(CheckpointError, match=r"'x.a.b.weight' is \[4, 6\] here and \[4, 5\] in the base; 0 of 1"):
+        match_names({"x.a.b.weight": own["a.b.weight"]}, base).require_same_architecture()
+    with pytest.raises(CheckpointError, match="the base has nothing like 'foo'"):
+        match_names(infos(foo=(100,)), base).require_same_architecture()
+
+
+def test_nothing_at_all_is_no_mismatch():
+    match_names({}, LAYERS).require_same_architecture()
+
+
+@given(
+    *[
+        st.dictionaries(
+            st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join),
+            st.builds(
+                TensorInfo, st.just("n"), st.sampled_from(["F32", "I64"]), st.lists(st.integers(0, 3)).map(tuple)
+            ),
+            max_size=8,
+        )
+    ]
+    * 2
+)
+def test_matching_is_always_injective_and_fitting(own, base):
+    match = match_names(own, base)
+    assert len(set(match.keys.values())) == len(match.keys)
+    assert all(fits(own[name], base[key]) for name, key in match.keys.items())
+    assert set(match.keys) | set(match.unmatched_own) == set(own)
+    assert set(match.keys.values()) | set(match.unmatched_base) == set(base)
+    assert 0 <= match.matched_elements <= match.total_elements
