@@ -176,6 +176,25 @@ def is_segmented(start: bytes) -> bool:
     return start[:4] == b"ERES"
 
 
+def kind_of(start: bytes) -> str | None:
+    """Return the kind that the first 16 bytes of an object declare, None if they are no object's.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If a newer version wrote it.
+    """
+    if len(start) < RECORD_HEADER or start[:4] not in (b"EREO", b"ERES"):
+        return None
+    kind = next((name for name, number in KINDS.items() if number == start[5]), None)
+    if start[4] != VERSION or kind is None:
+        raise UnsupportedFormatError(
+            f"An object has the unknown version {start[4]} or kind {start[5]}.",
+            hint="A newer erestore wrote it; upgrade to read it.",
+        )
+    return kind
+
+
 def damaged(kind: str, oid: str, reason: str) -> CorruptionError:
     """Say that an object is not what was written."""
     return CorruptionError(
