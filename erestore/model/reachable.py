@@ -1,0 +1,138 @@
+"""What objects refer to, and a walk along it: the one place that knows every reference. No tensor is touched.
+
+``tensors``, ``blob`` and kinds whose form is not fixed yet refer to nothing; all others are read once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from erestore.errors import CorruptionError, ErestoreError
+from erestore.execute import bounded_map
+from erestore.records import Base, Commit, Layout, Manifest
+from erestore.storage.framing import is_oid
+from erestore.storage.objects import Objects
+
+READERS: Final = 8
+"""Objects read at once: a remote answers slowly, but to many."""
+
+RECORDS: Final[Mapping[str, type[Commit | Manifest | Base | Layout]]] = {
+    "commit": Commit,
+    "manifest": Manifest,
+    "base": Base,
+    "layout": Layout,
+}
+REFERRING: Final = frozenset(RECORDS) | {"residual", "patch"}
+"""Kinds that refer to other objects."""
+
+
+class Reference(NamedTuple):
+    """An object as others refer to it."""
+
+    kind: str
+    oid: str
+
+
+class Visit(NamedTuple):
+    """One object on a walk and what it refers to."""
+
+    reference: Reference
+    needs: tuple[Reference, ...]
+
+
+Damage = Callable[[Reference, ErestoreError], None]
+"""Told of an object on the walk that cannot be read; what it refers to stays unknown."""
+
+
+def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
+    """Return what an object refers to, each once.
+
+    Raises
+    ------
+    MissingObjectError
+        If it is not there.
+    CorruptionError
+        If it is not what was written, or refers to something that is no oid.
+    UnsupportedFormatError
+        If a newer version wrote it.
+    """
+    if kind in RECORDS:
+        found = RECORDS[kind].from_record(objects.get_record(kind, oid)).references()
+    elif kind == "residual":
+        found = _of_residual(objects, oid)
+    elif kind == "patch":
+        found = _of_patch(objects, oid)
+    else:
+        return ()
+    needs = dict.fromkeys(Reference(*each) for each in found if _checked(kind, oid, each[1]))
+    return tuple(needs)
+
+
+def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
+    yield "base", objects.open("residual", oid).index.get("base", "")
+
+
+def _of_patch(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
+    try:
+        predictors = [list(tensor["predictor"]) for tensor in objects.open("patch", oid).index["tensors"].values()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptionError(f"The patch {oid} has a malformed index.") from error
+    for predictor in predictors:
+        if predictor[:1] == ["stored"]:
+            yield "manifest", predictor[-1]
+
+
+def _checked(kind: str, oid: str, needed: object) -> bool:
+    if not is_oid(needed):
+        raise CorruptionError(f"The {kind} {oid} refers to something that is no oid.")
+    return True
+
+
+def walk(
+    objects: Objects, roots: Iterable[Reference], reached: set[Reference], damaged: Damage | None = None
+) -> Iterator[Visit]:
+    """Visit everything that `roots` lead to and that is not in `reached` yet, each once.
+
+    Parameters
+    ----------
+    objects : Objects
+    roots : iterable of Reference
+    reached : set of Reference
+        Grows; hand it to a later walk to go on from there.
+    damaged : callable, optional
+        By default the first object that cannot be read ends the walk with its error. Objects that refer to nothing are
+        not read, and so are not found damaged here.
+
+    Yields
+    ------
+    Visit
+        Nearest to the roots first. One that is damaged needs nothing as far as is known.
+    """
+
+    def read(reference: Reference) -> tuple[Reference, ...]:
+        try:
+            return references(objects, *reference)
+        except ErestoreError as error:
+            if damaged is None:
+                raise
+            damaged(reference, error)
+            return ()
+
+    frontier = _fresh(roots, reached)
+    with ThreadPoolExecutor(READERS) as executor:
+        while frontier:
+            reading = [reference for reference in frontier if reference.kind in REFERRING]
+            yield from (Visit(reference, ()) for reference in frontier if reference.kind not in REFERRING)
+            frontier = []
+            results = bounded_map(executor, read, reading, in_flight=2 * READERS)
+            for reference, needs in zip(reading, results, strict=True):
+                frontier += _fresh(needs, reached)
+                yield Visit(reference, needs)
+
+
+def _fresh(found: Iterable[Reference], reached: set[Reference]) -> list[Reference]:
+    fresh = [reference for reference in dict.fromkeys(found) if reference not in reached]
+    reached.update(fresh)
+    return fresh

@@ -1,0 +1,264 @@
+"""``gc``: delete what no ref leads to any more, in two phases with a grace period between them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from erestore.errors import ConflictError, CorruptionError, UsageError
+from erestore.execute import bounded_map
+from erestore.model.garbage import Garbage, plan, read_unreachable
+from erestore.model.reachable import READERS, Reference, walk
+from erestore.progress import Progress, silent
+from erestore.storage.condemned import Condemned, read_lists, write_list
+from erestore.storage.leases import PREFIX, Lease
+from erestore.storage.objects import StoredObject
+from erestore.storage.reflogs import LoggedEntry, expired, held_commits, read_reflogs
+from erestore.store import Store, new_id
+
+GRACE_DAYS = 14.0
+REFLOG_DAYS = 90.0
+DELETED_DAYS = 30.0
+"""Defaults of ``gc.grace_days``, ``gc.reflog_days`` and ``gc.reflog_deleted_days`` in the store's configuration."""
+
+DEAD_LEASE_DAYS = 1
+"""Leases that nobody has renewed for so long are removed; they have had no effect for most of that time."""
+
+_DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class GarbageObject:
+    """One object that a dry run names.
+
+    Attributes
+    ----------
+    oid : str
+    kind : str or None
+        None if its header is damaged.
+    size : int
+        Stored bytes.
+    action : str
+        ``delete`` or ``condemn``.
+    """
+
+    oid: str
+    kind: str | None
+    size: int
+    action: str
+
+
+@dataclass(frozen=True)
+class GcResult:
+    """What ``gc`` did, or would do in a dry run; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    deleted_objects, freed_bytes : int
+    kept_objects : int
+        Objects that stay, condemned ones included.
+    condemned_objects, condemned_bytes : int
+        Objects that wait for the end of the grace period.
+    expired_entries : int
+        Old entries of reflogs that were removed.
+    unfinished : int
+        Half-written files of killed writers that were removed.
+    waiting : str or None
+        Why nothing was deleted, where something else is at work in the store.
+    dry_run : bool
+    objects : tuple of GarbageObject
+        In a dry run: what would be deleted, in order, then what would be condemned now.
+    """
+
+    deleted_objects: int = 0
+    freed_bytes: int = 0
+    kept_objects: int = 0
+    condemned_objects: int = 0
+    condemned_bytes: int = 0
+    expired_entries: int = 0
+    unfinished: int = 0
+    waiting: str | None = None
+    dry_run: bool = False
+    objects: tuple[GarbageObject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How long things are kept, in seconds."""
+
+    grace: float
+    reflog: float
+    deleted: float
+
+
+def gc(
+    store: Store,
+    *,
+    grace_days: float | None = None,
+    reflog_days: float | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> GcResult:
+    """Delete what has been unreachable for the grace period, and condemn what is now.
+
+    Kept is everything that refs lead to, now or in an entry of a reflog that has not expired, and all parts of it. An
+    unreachable object is condemned first; a later collection deletes it if the grace period has passed, it is still
+    unreachable and nobody has written it again. The newest entry of a reflog is never removed, not even a deletion's.
+    A collection that is interrupted is finished by the next.
+
+    Parameters
+    ----------
+    store : Store
+    grace_days : float, optional
+        By default ``gc.grace_days`` of the store's configuration, else 14. With 0 (``--now``), what is unreachable is
+        deleted at once.
+    reflog_days : float, optional
+        Age at which entries of reflogs expire; by default ``gc.reflog_days``, else 90, and for deleted refs
+        ``gc.reflog_deleted_days``, else 30.
+    dry_run : bool
+        List what would be done, and do nothing.
+    progress : Progress
+
+    Returns
+    -------
+    GcResult
+
+    Raises
+    ------
+    CorruptionError
+        If a ref, commit, manifest or index on the way is damaged or missing: what it needs is unknown, so nothing is
+        deleted.
+    ConflictError
+        If the collector was suspended for so long that others may have started to write.
+    """
+    collection = _Collection(store, _periods(store, grace_days, reflog_days), progress)
+    try:  # the long part, while others may write; what they add is marked again once they are kept out
+        collection.mark(time.time())
+    except CorruptionError:  # perhaps only of a reflog's entry that another collection is removing
+        if dry_run:
+            raise
+        collection.reached.clear()
+    if dry_run:
+        return collection.result(collection.plan(time.time()), dry_run=True)
+    with ExitStack() as stack:
+        lease = Lease(store.storage, "collector", new_id())
+        try:
+            stack.enter_context(lease)
+        except ConflictError as error:
+            return GcResult(kept_objects=sum(1 for _ in store.objects.list()), waiting=f"{error.message} {error.hint}")
+        return collection.run(lease)
+
+
+@dataclass
+class _Collection:
+    store: Store
+    periods: Periods
+    progress: Progress
+    logs: Mapping[str, list[LoggedEntry]] = field(default_factory=dict)
+    reached: set[Reference] = field(default_factory=set)
+    listed: list[StoredObject] = field(default_factory=list)
+    expired: list[LoggedEntry] = field(default_factory=list)
+
+    def mark(self, now: float) -> None:
+        """Reach everything that is held at a time by the storage's clock."""
+        known = [logged for log in self.logs.values() for logged in log]
+        self.logs = read_reflogs(self.store.storage, known)
+        limits = {"before": now - self.periods.reflog, "deleted_before": now - self.periods.deleted}
+        self.expired = expired(self.logs, **limits)
+        roots = [Reference("commit", oid) for oid in sorted(held_commits(self.logs, **limits))]
+        for _ in walk(self.store.objects, roots, self.reached):
+            self.progress("marking", len(self.reached), len(self.reached))
+
+    def plan(self, now: float) -> Garbage:
+        """List the store once and decide."""
+        self.listed = list(self.store.objects.list())
+        reached = {reference.oid for reference in self.reached}
+        rest = [stored for stored in self.listed if stored.oid not in reached]
+        unreachable = read_unreachable(self.store.objects, rest, now)
+        return plan(unreachable, read_lists(self.store.storage), now, self.periods.grace)
+
+    def run(self, lease: Lease) -> GcResult:
+        """Collect, while the lease keeps writers out."""
+        now = _storage_time(self.store, lease)
+        self.mark(now)
+        garbage = self.plan(now)
+        for logged in self.expired:
+            lease.confirm()
+            self.store.storage.delete(logged.key)
+        self._delete(garbage, lease)
+        lease.confirm()
+        if garbage.fresh:
+            write_list(self.store.storage, garbage.fresh)
+        for key in garbage.finished:
+            self.store.storage.delete(key)
+        self._remove_dead_leases(now)
+        unfinished = self.store.storage.remove_unfinished(now - self.periods.grace)
+        return self.result(garbage, unfinished=unfinished)
+
+    def _delete(self, garbage: Garbage, lease: Lease) -> None:
+        total = sum(map(len, garbage.doomed))
+        done = 0
+
+        def delete(condemned: Condemned) -> None:
+            lease.confirm()  # a collector that was suspended may wake up among writers
+            self.store.objects.delete(condemned.oid)
+
+        with ThreadPoolExecutor(READERS) as executor:
+            for generation in garbage.doomed:
+                for _ in bounded_map(executor, delete, generation, in_flight=2 * READERS):
+                    done += 1
+                    self.progress("deleting", done, total)
+
+    def _remove_dead_leases(self, now: float) -> None:
+        for entry in self.store.storage.list(PREFIX):
+            if entry.modified < now - DEAD_LEASE_DAYS * _DAY:
+                self.store.storage.delete(entry.key)
+
+    def result(self, garbage: Garbage, *, unfinished: int = 0, dry_run: bool = False) -> GcResult:
+        doomed = [condemned for generation in garbage.doomed for condemned in generation]
+        waiting = [*garbage.waiting, *garbage.fresh]
+        named = [GarbageObject(c.oid, c.kind, c.size, "delete") for c in doomed]
+        named += [GarbageObject(c.oid, c.kind, c.size, "condemn") for c in garbage.fresh]
+        return GcResult(
+            deleted_objects=len(doomed),
+            freed_bytes=sum(condemned.size for condemned in doomed),
+            kept_objects=len(self.listed) - len(doomed),
+            condemned_objects=len(waiting),
+            condemned_bytes=sum(condemned.size for condemned in waiting),
+            expired_entries=len(self.expired),
+            unfinished=unfinished,
+            dry_run=dry_run,
+            objects=tuple(named) if dry_run else (),
+        )
+
+
+def _storage_time(store: Store, lease: Lease) -> float:
+    """Return the time by the storage's clock, which the lease's own entry was just stamped with."""
+    return max(entry.modified for entry in store.storage.list(f"{PREFIX}{lease.name}/"))
+
+
+def _periods(store: Store, grace_days: float | None, reflog_days: float | None) -> Periods:
+    config = store.config()
+    grace = _days(config, "gc.grace_days", grace_days, GRACE_DAYS)
+    reflog = _days(config, "gc.reflog_days", reflog_days, REFLOG_DAYS)
+    deleted = _days(config, "gc.reflog_deleted_days", None, DELETED_DAYS)
+    if reflog_days is not None:
+        deleted = min(deleted, reflog)
+    return Periods(grace, reflog, deleted)
+
+
+def _days(config: Mapping[str, str], key: str, given: float | None, default: float) -> float:
+    """Return a period in seconds."""
+    try:
+        days = float(config.get(key, default)) if given is None else given
+    except ValueError:
+        days = math.nan
+    if not 0 <= days < math.inf:
+        raise UsageError(
+            f"'{config.get(key) if given is None else given}' is not a number of days.", hint=f"Set {key}."
+        )
+    return days * _DAY
