@@ -143,7 +143,9 @@ class Patch:
         return result.view(tensor.shape)
 
     def _segment(self, number: int) -> bytes:
-        if self._last[0] != number:
+        last = self._last  # taken once: other threads replace it
+        if last[0] != number:
             segment = self._object.segments[number]
-            self._last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
-        return self._last[1]
+            last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
+            self._last = last
+        return last[1]

@@ -76,12 +76,14 @@ def expired(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_bef
     before, deleted_before : float
         POSIX seconds by the storage's clock.
     """
-    return [
-        logged
-        for log in logs.values()
-        for logged in log[:-1]
-        if logged.modified < (deleted_before if is_deleted(log) else before)
-    ]
+    found: list[LoggedEntry] = []
+    for log in logs.values():
+        limit = deleted_before if is_deleted(log) else before
+        for logged in log[:-1]:
+            if logged.modified >= limit:
+                break  # younger ones may look older, where a loser's attempt refreshed this one: no log gets a hole
+            found.append(logged)
+    return found
 
 
 def is_deleted(log: list[LoggedEntry]) -> bool:
