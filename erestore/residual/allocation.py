@@ -139,8 +139,6 @@ def _relaxed(spectra: Sequence[Spectrum], costs: Spectrum, caps: Spectrum, total
         return np.zeros_like(caps)
     high = float(np.max(entry[live])) + 1.0
     low = float(np.min((entry + slopes * caps)[live])) - 1.0
-    if float(ranks_at(low) @ costs) <= total:
-        return ranks_at(low)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if float(ranks_at(middle) @ costs) <= total:

@@ -63,7 +63,11 @@ def test_greedy_stops_at_the_first_component_that_does_not_fit():
 
 
 def test_greedy_takes_equal_gains_in_order_of_layers():
-    assert greedy([np.ones(3)] * 3, [(3, 3)] * 3, 24) == [3, 1, 0]
+    assert greedy([np.array([2.0, 1.0, 1.0])] * 100, [(3, 3)] * 100, 100 * 6 + 18) == [3, 2] + [1] * 98
+
+
+def test_greedy_counts_what_a_component_costs():
+    assert greedy([np.array([1.0, 0, 0, 0]), np.array([0.9, 0.9])], [(4, 4), (2, 2)], 8) == [0, 2]
 
 
 def test_exponential_tails_are_solved_exactly():

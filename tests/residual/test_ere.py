@@ -192,10 +192,11 @@ def test_projection_is_the_nearest_orthonormal_matrix(kind):
     assert float((nearest * x).sum()) == pytest.approx(float(torch.linalg.svdvals(x).sum()), rel=1e-9)
 
 
-def test_quantising_zeros_and_single_precision():
-    x = torch.zeros(6, 2)
-    x[2, 0] = -0.3
+@pytest.mark.parametrize(("peak", "code"), [(0.3, 7), (1.0, 7), (8e-8, 7), (1e-9, 0), (0.0, 0)])
+def test_largest_magnitude_takes_the_largest_code(peak, code):
+    # 8e-8 becomes 6e-8 in half precision, 1e-9 becomes 0.
+    x = torch.zeros(6, 1)
+    x[2], x[4] = -peak, peak / 2
     codes, scales = ere.quantise_columns(x, 4)
-    assert codes[2, 0] == -7
-    assert scales[1] == 0
-    assert torch.count_nonzero(ere.dequantise(codes, scales, 4)) == 1
+    assert codes[2, 0] == -code
+    assert float(ere.dequantise(codes, scales, 4)[2]) == -float(scales[0])

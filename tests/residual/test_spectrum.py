@@ -100,6 +100,18 @@ def test_squares_leave_the_range_but_singular_values_do_not(scale):
     assert torch.allclose((left * (values / scale)) @ right.T, delta, atol=1e-11)
 
 
+def test_the_smallest_numbers():
+    assert singular_values(torch.full((2, 2), 5e-324, dtype=torch.float64)).tolist() == [1e-323, 0.0]
+
+
+def test_small_singular_values_are_measured_again():
+    # The root of the second eigenvalue, 1e-12 of the first, is good to about four digits.
+    left, right = (torch.linalg.qr(random((size, 2), size))[0] for size in (50, 80))
+    _, values, unit = decompose((left * torch.tensor([1.0, 1e-6]).double()) @ right.T).vectors(2)
+    assert values.tolist() == pytest.approx([1.0, 1e-6], rel=1e-8)
+    assert torch.linalg.vector_norm(unit, dim=0).tolist() == pytest.approx([1, 1], rel=1e-12)
+
+
 def test_blocks_of_the_long_side_and_strides_do_not_matter(monkeypatch):
     delta = random((37, 11))
     whole = decompose(delta)
