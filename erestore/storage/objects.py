@@ -106,11 +106,10 @@ class Objects:
 
     def iter_blob(self, oid: str) -> Iterator[bytes]:
         """Yield a blob in chunks of at most :data:`BLOB_SEGMENT` bytes, each verified."""
-        start = read_present(self.storage, "blob", oid, 0, FIRST_READ)
-        if not is_segmented(start):
-            yield self._past_cache("blob", oid, lambda: self._read_framed("blob", oid))
+        blob = self._past_cache("blob", oid, lambda: self._open_either("blob", oid))
+        if isinstance(blob, bytes):
+            yield blob
             return
-        blob = self.open("blob", oid)
         for segment, stored in zip(blob.segments, blob.read_many(range(len(blob.segments))), strict=True):
             if segment.stage not in ("raw", "zstd") or segment.raw_length > BLOB_SEGMENT:
                 raise damaged("blob", oid, "a segment is not of the form that blobs have")
@@ -135,11 +134,9 @@ class Objects:
             If it is not what was written.
         """
         self.storage.evict(object_key(kind, oid))
-        start = read_present(self.storage, kind, oid, 0, FIRST_READ)
-        if is_segmented(start):
-            SegmentedObject(self.storage, kind, oid, start).verify()
-        else:
-            self._read_framed(kind, oid)
+        held = self._open_either(kind, oid)
+        if isinstance(held, SegmentedObject):
+            held.verify()
 
     def exists(self, oid: str) -> bool:
         """Tell whether there is such an object."""
@@ -184,8 +181,15 @@ class Objects:
         created = self.storage.create(object_key(kind, oid), stored)
         return Written(oid, len(stored) if created else 0)
 
-    def _read_framed(self, kind: str, oid: str) -> bytes:
-        stored = read_present(self.storage, kind, oid, 0, FIRST_READ)
+    def _open_either(self, kind: str, oid: str) -> bytes | SegmentedObject:
+        """Read a record's content, or open a segmented object, whichever it is."""
+        start = read_present(self.storage, kind, oid, 0, FIRST_READ)
+        if is_segmented(start):
+            return SegmentedObject(self.storage, kind, oid, start)
+        return self._read_framed(kind, oid, start)
+
+    def _read_framed(self, kind: str, oid: str, start: bytes | None = None) -> bytes:
+        stored = read_present(self.storage, kind, oid, 0, FIRST_READ) if start is None else start
         limit = record_length(kind, oid, stored)
         if len(stored) == FIRST_READ and limit > FIRST_READ:
             # One byte more than may follow, so that an overlong object is noticed and never held whole.

@@ -37,6 +37,10 @@ _EXCLUSIVE = _S3 | {"gs", "gcs", "az", "abfs", "abfss"}
 _OLDEST_S3FS = (2025, 7)  # the first that creates small values exclusively
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between attempts
 _UNCACHED = {"use_listings_cache": False, "skip_instance_cache": True}
+_S3_CONFIGURATION = {
+    # Some servers answer a range with the checksum of the whole object; what is read is verified by its oid anyway.
+    "response_checksum_validation": "when_required",
+}
 _MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
@@ -51,9 +55,9 @@ class FsspecStorage(Storage):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = url.rstrip("/")
+        self.protocol, _, rest = url.partition("://")
+        self.url = f"{self.protocol}://{rest.rstrip('/')}"
         self.options = dict(options or {})
-        self.protocol = url.partition("://")[0]
 
     @property
     def place(self) -> str:
@@ -70,12 +74,16 @@ class FsspecStorage(Storage):
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
+        options = {**_UNCACHED, **self.options}
         if self.protocol in _S3:
             _require_s3fs()
+            options["config_kwargs"] = {**_S3_CONFIGURATION, **options.get("config_kwargs", {})}
+        if self.url.endswith("://"):
+            raise UsageError(f"'{self.url}' names no bucket.", hint="Write for example s3://bucket/store.")
         try:
             from fsspec.core import url_to_fs
 
-            filesystem, root = url_to_fs(self.url, **{**_UNCACHED, **self.options})
+            filesystem, root = url_to_fs(self.url, **options)
         except ImportError as error:
             raise UsageError(
                 f"The library for {self.protocol}:// is not installed.",

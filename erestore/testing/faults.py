@@ -93,6 +93,10 @@ class FaultyStorage(Storage):
         """See :meth:`Storage.delete`."""
         self._call(lambda: self._inner.delete(key))
 
+    def remove_unfinished(self, before: float) -> int:
+        """See :meth:`Storage.remove_unfinished`."""
+        return self._call(lambda: self._inner.remove_unfinished(before))
+
     def _tear(self, key: str, data: Data) -> None:
         if isinstance(self._inner, LocalStorage):
             start = data if isinstance(data, bytes) else b"".join(itertools.islice(data, 1))
