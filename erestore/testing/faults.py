@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
@@ -54,13 +55,15 @@ class FaultyStorage(Storage):
         self._inner = inner
         self._die_at = die_at
         self._mode = mode
+        self._lock = threading.Lock()
 
     def _call(self, run: Callable[[], _T], tear: Callable[[], None] | None = None) -> _T:
-        if self.dead:
-            raise FaultInjected
-        self.calls += 1
-        self.dead = self.calls == self._die_at
-        if self.dead and self._mode != "after":
+        with self._lock:  # operations call from several threads
+            if self.dead:
+                raise FaultInjected
+            self.calls += 1
+            dies = self.dead = self.calls == self._die_at
+        if dies and self._mode != "after":
             if self._mode == "truncate" and tear:
                 tear()
             raise FaultInjected
