@@ -8,9 +8,10 @@ from pathlib import Path
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
+from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import find_weights, recognise, refuse_pointer
+from erestore.checkpoint.weights import find_adapter, find_weights, recognise, refuse_pointer
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 
 _LOOKED_FOR = "a Hugging Face directory, a .safetensors file, a file of torch.save, or a PEFT adapter"
@@ -62,14 +63,18 @@ def _open_file(path: Path) -> Checkpoint:
 
 def _open_directory(path: Path) -> Checkpoint:
     weights = find_weights(path)
-    if weights is None:
+    adapter = None if weights else find_adapter(path)
+    chosen = weights or adapter
+    if chosen is None:
         raise _no_weights(path)
-    reason = f"'{weights.files[0]}' holds the weights"
-    side = list_side_files(path, dict.fromkeys(weights.files, "") | dict.fromkeys(weights.others, reason))
-    readers = _open_readers(path, weights.format, weights.files)
+    reason = f"'{chosen.files[0]}' holds the weights"
+    side = list_side_files(path, dict.fromkeys(chosen.files, "") | dict.fromkeys(chosen.others, reason))
+    readers = _open_readers(path, chosen.format, chosen.files)
     try:
-        _check_index(weights.file_of, readers)
-        return OpenedCheckpoint(path, weights.format, readers, side_files=side.kept, left_out=side.left_out)
+        _check_index(chosen.file_of, readers)
+        if adapter:
+            return PeftCheckpoint(path, readers, side_files=side.kept, left_out=side.left_out)
+        return OpenedCheckpoint(path, chosen.format, readers, side_files=side.kept, left_out=side.left_out)
     except BaseException:
         _close(readers)
         raise

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from erestore.checkpoint.peft_configuration import CONFIGURATION
 from erestore.checkpoint.side_names import check_side_name
 from erestore.checkpoint.torch_file import ZIP_MAGIC, holds_torch_archive
 from erestore.errors import CheckpointError
@@ -100,6 +101,16 @@ def find_weights(root: Path) -> Weights | None:
             hint="Give the path of the file.",
         )
     return Weights("torch", tuple(candidates)) if candidates else None
+
+
+def find_adapter(root: Path) -> Weights | None:
+    """Find the weights of a PEFT adapter; None if the directory is not one."""
+    names = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if (root / name).is_file()]
+    if not names or not (root / CONFIGURATION).is_file():
+        return None
+    return Weights(
+        "safetensors" if names[0].endswith(".safetensors") else "torch", tuple(names[:1]), {}, tuple(names[1:])
+    )
 
 
 def _start(path: Path) -> bytes:
