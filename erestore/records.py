@@ -346,6 +346,12 @@ class Commit:
             yield "commit", oid
 
 
+def relative_error(commit: Commit) -> float | None:
+    """Return the error that was measured when the commit was made, None if there was nothing to measure against."""
+    text = commit.quality.get("relative_error")
+    return None if text is None else float(text)
+
+
 class _reading:  # noqa: N801 - used as a statement
     """Turn what strict reading trips over into the one error that names the kind."""
 

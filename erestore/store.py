@@ -27,7 +27,7 @@ from erestore.errors import (
 from erestore.records import Commit, Manifest
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import is_oid
+from erestore.storage.framing import encode_record, is_oid
 from erestore.storage.log import NumberedLog
 from erestore.storage.objects import Objects
 from erestore.storage.opening import open_storage
@@ -71,6 +71,11 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+
+
+def stored_bytes(commit: Commit) -> int:
+    """Return what a commit added to the store, its own record included (which cannot hold its own size)."""
+    return commit.stored_bytes + len(encode_record("commit", dump_canonical(commit.to_record())))
 
 
 class Recorded(NamedTuple):

@@ -1,0 +1,5 @@
+"""``python -m erestore``."""
+
+from erestore.cli.main import main
+
+main()

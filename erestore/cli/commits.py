@@ -1,0 +1,250 @@
+"""Commands that put something into a store: init, import, commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, json_option, verb
+from erestore.cli.text import error_text, json_text, listed, plural, printable, share_text, short
+from erestore.errors import UsageError
+
+if TYPE_CHECKING:
+    from erestore.api import Store
+    from erestore.model.quality import Quality
+    from erestore.ops.commit import CommitResult
+
+FAR = 0.7
+"""A residual longer than this share of its parent is a hint that the base is not the one it was tuned from."""
+
+KINDS = {
+    "dense": "stored densely",
+    "ere": "low-rank (ere)",
+    "factors": "as adapter factors",
+    "gamma": "scaled",
+    "lowrank": "low-rank",
+    "patch": "with an exact remainder",
+    "unchanged": "unchanged",
+    "vector": "as vectors",
+    "whole": "kept whole",
+    "added rows": "with added rows",
+}
+"""Section kinds in words, to follow a count of tensors."""
+
+
+@verb("init", example="erestore init\nerestore init s3://bucket/models")
+@click.argument("url", required=False)
+@json_option
+@click.pass_obj
+def init(session: Session, url: str | None, as_json: bool) -> None:
+    """Make a new, empty store at URL.
+
+    Without URL the store is made where --store or ERESTORE_STORE says, else in .erestore in the current directory.
+    `erestore commit` makes the latter by itself.
+    """
+    from erestore.ops.init import init as make
+    from erestore.store import DIRECTORY
+
+    made = make(url or session.named_place() or DIRECTORY, **session.storage_options())
+    if as_json:
+        click.echo(json_text(made))
+    else:
+        session.result(f"Made an empty store at {made.store}.")
+
+
+@verb("import", example="erestore import ./roberta-large --name roberta-large")
+@click.argument("path")
+@click.option("--name", required=True, metavar="REF", help="What to call the base.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
+@click.option("--author", metavar="TEXT", help="Who is importing. Default: user.name of the configuration.")
+@json_option
+@click.pass_obj
+def import_(session: Session, path: str, name: str, message: str, author: str | None, as_json: bool) -> None:
+    """Store the checkpoint at PATH as a base: whole, and each tensor once.
+
+    PATH is a Hugging Face directory or one file of weights. `erestore commit --base` imports a base on first use, so
+    this is for bases that should be there first or under another name.
+    """
+    with open_or_make(session) as store, progress_bar(session) as progress:
+        store.author = author or store.author
+        imported = store.import_base(path, name=name, message=message, progress=progress)
+    if as_json:
+        click.echo(json_text(imported))
+        return
+    session.result(
+        f"Imported {_name(imported.ref, imported.commit)}: {plural(imported.tensors, 'tensor')}, "
+        f"{share_text(imported.stored_bytes, imported.original_bytes)}."
+    )
+
+
+@verb(
+    "commit",
+    example="erestore commit ft/ --base roberta-large\n"
+    'erestore commit ft/ --name task-mnli --exact -m "MNLI, seed 3"\n'
+    "erestore commit ft-more/ --parent task-mnli",
+)
+@click.argument("path")
+@click.option(
+    "--base",
+    metavar="REF|PATH",
+    help="What PATH was fine-tuned from: a base in the store, a local path, or a model in the local Hugging Face cache; "
+    "imported on first use. Not needed if the store has one base only.",
+)
+@click.option("--parent", metavar="REVISION", help="The variant that PATH continues.")
+@click.option("--name", metavar="REF", help="What to call the variant. Default: the name of the directory.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
+@click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="A result to record; may be repeated.")
+@click.option("--author", metavar="TEXT", help="Who is committing. Default: user.name of the configuration.")
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="E",
+    help="Most of the residual's squared norm that may be lost, measured after rounding. Default: 0.01.",
+)
+@click.option("--exact", is_flag=True, help="Keep every bit, beside a linear part that can be merged.")
+@click.option("--exact-only", is_flag=True, help="Keep every bit and nothing else; cannot be merged.")
+@click.option("--codec", type=click.Choice(["lowrank", "ere"]), help="How to encode. Default: lowrank.")
+@click.option("--rank", type=int, metavar="R", help="For ere: the prior rank. Default: 16.")
+@click.option("--bits", type=int, metavar="B", help="For ere: bits per code, 2 to 8. Default: 4.")
+@click.option("--alpha", type=float, metavar="A", help="For ere: the weight of the prior rank, 0 to 1. Default: 0.5.")
+@click.option(
+    "--allocation",
+    type=click.Choice(["ere", "greedy", "uniform"]),
+    help="For ere: how ranks are shared among tensors. Default: ere.",
+)
+@json_option
+@click.pass_obj
+def commit(
+    session: Session,
+    path: str,
+    base: str | None,
+    parent: str | None,
+    name: str | None,
+    message: str,
+    metrics: tuple[str, ...],
+    author: str | None,
+    max_error: float | None,
+    exact: bool,
+    exact_only: bool,
+    codec: str | None,
+    rank: int | None,
+    bits: int | None,
+    alpha: float | None,
+    allocation: str | None,
+    as_json: bool,
+) -> None:
+    """Store the checkpoint at PATH as a variant of a base.
+
+    PATH is a Hugging Face directory, a file of weights, or a PEFT adapter directory. A second commit under the same
+    name is its next version. Where there is no store yet, one is made in .erestore in the current directory.
+    """
+    quality = _quality(
+        max_error=max_error,
+        exact=exact or None,
+        exact_only=exact_only or None,
+        codec=codec,
+        rank=rank,
+        bits=bits,
+        alpha=alpha,
+        allocation=allocation,
+    )
+    pairs = dict(_pair(metric) for metric in metrics)
+    if session.place() is None:
+        _check_sources(path, base)
+    with open_or_make(session) as store, progress_bar(session) as progress:
+        store.author = author or store.author
+        done = store.commit(
+            path,
+            base=base,
+            parent=parent,
+            name=name,
+            message=message,
+            quality=quality,
+            metrics=pairs,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json_text(done))
+    else:
+        _summarise(session, done)
+    _note(session, done)
+
+
+def open_or_make(session: Session) -> Store:
+    """Open the store; where none is named and none is found, make one in the current directory and say so."""
+    from erestore.api import Store
+    from erestore.store import DIRECTORY
+
+    place = session.place()
+    if place is not None:
+        return session.open(place)
+    store = Store.init(Path(DIRECTORY))
+    session.say(f"Made a store in {Path(DIRECTORY).absolute()}.")
+    return session.open(store.url)
+
+
+def _check_sources(path: str, base: str | None) -> None:
+    """Refuse what cannot succeed before a store is made for it."""
+    from erestore.checkpoint.opening import open_checkpoint
+    from erestore.model.sources import find_source
+
+    open_checkpoint(Path(path)).close()
+    if base is None:
+        raise UsageError("Say which base this was tuned from.", hint="Add --base NAME_OR_PATH.")
+    find_source(base)
+
+
+def _quality(**asked: float | str | None) -> Quality | None:
+    given = {key: value for key, value in asked.items() if value is not None}
+    if not given:
+        return None
+    if given.get("codec") != "ere" and (only := sorted(given.keys() & {"rank", "bits", "alpha", "allocation"})):
+        raise UsageError(f"--{only[0]} is for the ere codec.", hint="Add --codec ere, or leave it out.")
+    if "max_error" in given and given.get("codec") == "ere":
+        raise UsageError("--max-error is not for the ere codec, whose size is fixed by --rank and --bits.")
+    from erestore.model.quality import Quality
+
+    return Quality(**given)  # type: ignore[arg-type]  # each option has the type of its field
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"'{text}' is not a metric.", hint="Write it as --metric accuracy=0.91.")
+    return key, value
+
+
+def _summarise(session: Session, done: CommitResult) -> None:
+    kinds = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in done.tensors.items())
+    session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
+    session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")
+    if kinds:
+        session.result(f"  tensors: {kinds}")
+
+
+def _note(session: Session, done: CommitResult) -> None:
+    if done.imported:
+        session.notice(f"The base '{done.imported}' was not in the store yet and was imported.")
+    if done.matching:
+        session.notice(
+            f"Names were matched to the base's by exchanging prefixes: {printable(done.matching.replace("''", 'none'))}."
+        )
+    if done.distance > FAR:
+        session.notice(
+            f"The base does not fit: the residual is {done.distance:.2g} times as large as what it is added to. "
+            "It is stored all the same, but little is saved."
+        )
+    if done.not_finite:
+        session.notice(
+            f"{plural(len(done.not_finite), 'tensor')} kept whole because of NaN or infinity: "
+            f"{printable(listed(done.not_finite))}."
+        )
+    for name, reason in done.left_out.items():
+        session.notice(f"'{printable(name)}' was left out: {reason.rstrip('.')}.")
+
+
+def _name(ref: str, oid: str) -> str:
+    return f"[{click.style(ref, fg='green', bold=True)} {click.style(short(oid), fg='yellow')}]"

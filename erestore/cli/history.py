@@ -1,0 +1,181 @@
+"""Commands that look back: log, show."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from erestore.cli.session import Session, json_option, print_long, verb
+from erestore.cli.text import (
+    date_text,
+    error_text,
+    json_text,
+    plural,
+    printable,
+    share_text,
+    short,
+    size_text,
+    table,
+)
+
+if TYPE_CHECKING:
+    from erestore.ops.log import LogEntry
+    from erestore.ops.show import ShowResult
+
+TOP = 10
+"""Tensors that ``show`` lists."""
+
+
+@verb("log", example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline")
+@click.argument("revisions", nargs=-1)
+@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
+@click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
+@click.option("--oneline", is_flag=True, help="One line per commit.")
+@json_option
+@click.pass_obj
+def log(
+    session: Session, revisions: tuple[str, ...], limit: int | None, graph: bool, oneline: bool, as_json: bool
+) -> None:
+    """Show commits, newest first: those that REVISIONS lead to, by default all."""
+    with session.open() as store:
+        entries = store.log(revisions, limit=limit, topological=graph)
+    if as_json:
+        click.echo(json_text(entries))
+        return
+    if not entries:
+        session.say("There are no commits yet.")
+        return
+    names = {entry.commit: entry.refs[0] for entry in entries if entry.refs}
+    texts = [list(_one_line(entry) if oneline else _paragraph(entry, names)) for entry in entries]
+    if graph:
+        from erestore.cli.drawing import draw
+
+        lines: Iterable[str] = draw(
+            (entry.commit, entry.parents, text) for entry, text in zip(entries, texts, strict=True)
+        )
+    else:
+        lines = (line for text in texts for line in text)
+    print_long("\n".join(lines).rstrip())
+
+
+def _refs(entry: LogEntry | ShowResult) -> str:
+    if not entry.refs:
+        return ""
+    names = [
+        click.style(f"tag: {name}", fg="yellow", bold=True)
+        if name in entry.tags
+        else click.style(name, fg="green", bold=True)
+        for name in entry.refs
+    ]
+    return f" ({', '.join(names)})"
+
+
+def _one_line(entry: LogEntry) -> Iterator[str]:
+    subject = printable(entry.message.partition("\n")[0])
+    error = error_text(entry.relative_error, exact=entry.exact)
+    facts = f"{entry.edge}, {size_text(entry.stored_bytes)}" + ("" if entry.edge == "imported" else f", {error}")
+    yield f"{click.style(short(entry.commit), fg='yellow')}{_refs(entry)} {facts}{f': {subject}' if subject else ''}"
+
+
+def _paragraph(entry: LogEntry, names: dict[str, str]) -> Iterator[str]:
+    yield f"{click.style(f'commit {short(entry.commit)}', fg='yellow')}{_refs(entry)}"
+    yield f"Edge:   {_edge(entry.edge, entry.parents, names)}"
+    yield f"Author: {printable(entry.author)}"
+    yield f"Date:   {date_text(entry.time)}"
+    yield f"Size:   {_size(entry)}"
+    yield ""
+    if entry.message:
+        yield from textwrap.indent(printable(entry.message).rstrip(), "    ").splitlines()
+        yield ""
+
+
+def _edge(edge: str, parents: tuple[str, ...], names: dict[str, str]) -> str:
+    if not parents:
+        return edge
+    shown = ", ".join(f"{names[oid]} ({short(oid)})" if oid in names else short(oid) for oid in parents)
+    return f"{edge} from {shown}"
+
+
+def _size(entry: LogEntry | ShowResult) -> str:
+    size = share_text(entry.stored_bytes, entry.original_bytes)
+    return size if entry.edge == "imported" else f"{size}; {error_text(entry.relative_error, exact=entry.exact)}"
+
+
+@verb("show", example="erestore show task-mnli")
+@click.argument("revision")
+@click.option("--all", "every", is_flag=True, help="List every tensor, not only those with the largest errors.")
+@json_option
+@click.pass_obj
+def show(session: Session, revision: str, every: bool, as_json: bool) -> None:
+    """Show one commit in full: lineage, quality, what it is made of, and where its error is."""
+    with session.open() as store:
+        shown = store.show(revision)
+    click.echo(json_text(shown)) if as_json else print_long("\n".join(_lines(shown, every=every)))
+
+
+def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
+    yield f"{click.style(f'commit {shown.commit}', fg='yellow')}{_refs(shown)}"
+    yield f"Edge:     {_edge(shown.edge, shown.parents, {})}"
+    yield f"Author:   {printable(shown.author)}"
+    yield f"Date:     {date_text(shown.time)}"
+    yield f"Size:     {_size(shown)}"
+    if shown.edge != "imported":
+        yield f"Base:     {shown.base}"
+        yield f"Quality:  {', '.join(f'{key} {value}' for key, value in sorted(shown.quality.items()))}"
+    yield f"Files:    {plural(shown.files, 'weight file')} ({shown.format}), {plural(len(shown.side_files), 'side file')}"
+    if shown.metrics:
+        yield f"Metrics:  {', '.join(f'{printable(k)} {printable(v)}' for k, v in sorted(shown.metrics.items()))}"
+    if shown.message:
+        yield ""
+        yield textwrap.indent(printable(shown.message).rstrip(), "    ")
+    yield from _parts(shown)
+    if shown.tensors:
+        yield from _worst(shown, every=every)
+
+
+def _parts(shown: ShowResult) -> Iterator[str]:
+    if shown.terms:
+        yield ""
+        yield f"Value = {shown.base} + the sum of"
+        rows = [
+            [f"  {term.coefficient} ×", short(term.residual), size_text(term.bytes), "own" if term.own else "inherited"]
+            for term in shown.terms
+        ]
+        yield table(rows, right=(0, 2))
+    rows = [
+        [f"  {kind}", plural(part.tensors, "tensor"), size_text(part.bytes)] for kind, part in shown.sections.items()
+    ]
+    if shown.whole:
+        rows.append(["  whole", plural(shown.whole, "tensor"), ""])
+    if shown.added_rows:
+        rows.append(["  added rows", plural(shown.added_rows, "tensor"), ""])
+    if shown.patch_bytes is not None:
+        rows.append(["  exact remainder", "", size_text(shown.patch_bytes)])
+    if rows:
+        yield ""
+        yield "Stored as"
+        yield table(rows, right=(1, 2))
+
+
+def _worst(shown: ShowResult, *, every: bool) -> Iterator[str]:
+    tensors = shown.tensors if every else shown.tensors[:TOP]
+    total = sum(tensor.squared_error for tensor in shown.tensors)
+    rows = [
+        [
+            f"  {printable(tensor.name)}",
+            "×".join(map(str, tensor.shape)),
+            " + ".join(tensor.sections),
+            size_text(tensor.bytes),
+            "-" if tensor.relative_error is None else f"{tensor.relative_error:.2g}",
+            f"{100 * tensor.squared_error / total:.1f} %" if total else "-",
+        ]
+        for tensor in tensors
+    ]
+    yield ""
+    yield "Tensors by what was lost" + (
+        f" (the first {TOP} of {len(shown.tensors)})" if len(tensors) < len(shown.tensors) else ""
+    )
+    yield table(rows, right=(3, 4, 5), header=["  tensor", "shape", "sections", "size", "error", "of all"])

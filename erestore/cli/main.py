@@ -1,0 +1,107 @@
+"""The entry point ``erestore``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from erestore.cli.commits import commit, import_, init
+from erestore.cli.failures import DEBUG, PIPE_CLOSED, report
+from erestore.cli.history import log, show
+from erestore.cli.names import branch
+from erestore.cli.session import Session, global_options
+from erestore.cli.trees import cat, checkout
+from erestore.cli.upkeep import status
+
+VERBS = (init, import_, commit, checkout, status, log, show, branch, cat)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"erestore {version('erestore')}")
+        ctx.exit()
+
+
+class Root(click.Group):
+    """The group of all commands."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the commands in the order in which one meets them."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Root,
+    params=[
+        *global_options(),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version and leave.",
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command explains itself: erestore commit --help. "
+    'Completion: eval "$(_ERESTORE_COMPLETE=bash_source erestore)" (or zsh_source, fish_source).',
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Keep many variants of one model in little space, as git keeps versions of a text.
+
+    A base model is stored once; every fine-tune of it is stored as a small, mostly low-rank residual.
+    """
+    ctx.ensure_object(Session)
+
+
+for _verb in VERBS:
+    cli.add_command(_verb)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; nothing is raised.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Without the program's name.
+    """
+    try:
+        with cli.make_context("erestore", list(arguments)) as ctx:
+            cli.invoke(ctx)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
+        code = report(error)
+        if code != PIPE_CLOSED:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _discard_output()
+            return code
+        _discard_output()
+        return code
+    return 0
+
+
+def _discard_output() -> None:
+    """Keep the interpreter from failing once more when it flushes what nobody can take."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main() -> None:
+    """Run the command line and leave the process."""
+    if "_ERESTORE_COMPLETE" in os.environ:
+        cli.main(prog_name="erestore")
+    if not sys.warnoptions and not os.environ.get(DEBUG):
+        warnings.simplefilter("ignore")  # what libraries say to developers is noise to users
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,177 @@
+"""What the commands share: global options, the store they work on, and how they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from erestore.errors import StoreNotFoundError
+
+if TYPE_CHECKING:
+    from erestore.api import Store
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """One run of the command line: what the global options said."""
+
+    store: str | None = None
+    quiet: bool = False
+    single_writer: bool | None = None
+
+    def place(self) -> str | Path | None:
+        """Return where the store is: ``--store``, else ``ERESTORE_STORE``, else the nearest ``.erestore`` upward."""
+        from erestore.store import find_store
+
+        return self.named_place() or find_store(Path.cwd())
+
+    def named_place(self) -> str | None:
+        """Return the place that was named explicitly, if one was."""
+        return self.store or os.environ.get("ERESTORE_STORE") or None
+
+    def open(self, place: str | Path | None = None) -> Store:
+        """Open the store at `place`, by default at :meth:`place`."""
+        from erestore.api import Store
+
+        place = place or self.place()
+        if place is None:
+            raise StoreNotFoundError(
+                f"There is no store in {Path.cwd()} or any folder above it.",
+                hint="`erestore commit PATH --base BASE` makes one here, and so does `erestore init`; "
+                "--store names one elsewhere.",
+            )
+        return Store.open(place, **self.storage_options())
+
+    def storage_options(self) -> dict[str, Any]:
+        """Return what opening a store takes beside its place."""
+        return {"single_writer": bool(self.single_writer)}
+
+    def result(self, text: str) -> None:
+        """Print in words what a command did; ``--json`` prints the same as data."""
+        if not self.quiet:
+            click.echo(text)
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is not the command's data."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def notice(self, text: str) -> None:
+        """Tell the user something to think about."""
+        if not self.quiet:
+            click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def store_value(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        session = ctx.ensure_object(Session)
+        if value:
+            setattr(session, name, value)
+
+    return store_value
+
+
+def _set_color(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value == "always":
+        ctx.color = True
+    elif value == "never":
+        ctx.color = False
+    elif value == "auto" or ctx.parent is None:
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        ctx.color = False if plain else None
+
+
+def global_options() -> list[click.Parameter]:
+    """Return the options that every command takes, before or after its name."""
+    return [
+        click.Option(
+            ["--store"],
+            metavar="URL",
+            expose_value=False,
+            callback=_set("store"),
+            help="The store: a directory or a URL such as s3://bucket/path. Default: $ERESTORE_STORE, else the "
+            "nearest .erestore in this folder or above.",
+        ),
+        click.Option(
+            ["--single-writer"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set("single_writer"),
+            help="Skip the check that a remote lets only one of several writers win. You promise to be the only one.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set("quiet"),
+            help="Print data and errors only.",
+        ),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            expose_value=False,
+            callback=_set_color,
+            help="Whether to colour; auto: on a terminal, unless NO_COLOR is set.",
+        ),
+    ]
+
+
+class Verb(click.Command):
+    """One command: its own options, the global ones, and an example."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._example = example
+        self._global = global_options()
+        self.params.extend(self._global)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, then the global ones."""
+        own, shared = [], []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                (shared if parameter in self._global else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        with formatter.section("Options of every command"):
+            formatter.write_dl(shared)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Example" if "\n" not in self._example else "Examples"):
+            for line in self._example.splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}$ {line}\n")
+
+
+def verb(name: str, *, example: str) -> Callable[[Callable[..., Any]], Verb]:
+    """Make a function a command called `name`."""
+    return click.command(name, cls=Verb, example=example)
+
+
+def json_option(function: _C) -> _C:
+    """Give a command ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Tell whether a person is looking at `stream` on something that can move a cursor."""
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def print_long(text: str) -> None:
+    """Print data, through the pager when it goes to a terminal."""
+    if not is_terminal(sys.stdout):
+        click.echo(text)
+        return
+    os.environ.setdefault("LESS", "FRX")  # as git does: colours, and no waiting where one screen is enough
+    click.echo_via_pager(text + "\n", color=click.get_current_context().color is not False)

@@ -1,0 +1,120 @@
+"""How quantities read: sizes, errors, times, names from elsewhere; and plain tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+SHORT = 12
+"""Digits of an oid that people see."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes as people read it: ``813 B``, ``2.9 MB``, ``267 MB``."""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        value /= 1000
+        if value < 999.5:
+            break
+    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
+
+
+def share_text(part: int, whole: int) -> str:
+    """Return a size and its share of another: ``2.9 MB, 11 % of 26.7 MB``."""
+    if not whole:
+        return size_text(part)
+    percent = 100 * part / whole
+    digits = 0 if percent >= 9.95 else 1 if percent >= 0.095 else 2
+    return f"{size_text(part)}, {percent:.{digits}f} % of {size_text(whole)}"
+
+
+def error_text(error: float | None, *, exact: bool) -> str:
+    """Return a relative error in words where words are clearer."""
+    if exact:
+        return "exact"
+    if error is None:
+        return "error unknown"
+    return f"relative error {error:.2g}" if error else "relative error 0"
+
+
+def date_text(moment: datetime) -> str:
+    """Return a time as git writes it, in the local time zone."""
+    return moment.astimezone().strftime("%a %b %d %H:%M:%S %Y %z")
+
+
+def short(oid: str) -> str:
+    """Return the start of an oid."""
+    return oid[:SHORT]
+
+
+def printable(text: str) -> str:
+    """Return text that somebody else wrote without what could steer a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a count and its noun: ``1 commit``, ``3 commits``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Return the first few of many names."""
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def json_text(value: Any) -> str:
+    """Return a result as JSON: dataclasses by field, times in ISO 8601 UTC, numbers that JSON lacks as null."""
+    return json.dumps(_plain(value), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: Sequence[str] | None = None) -> str:
+    """Return rows in aligned columns.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of str
+        May be coloured; widths count what is seen.
+    right : iterable of int
+        Columns that are aligned to the right.
+    header : sequence of str, optional
+    """
+    shown = [*([[click.style(title, bold=True) for title in header]] if header else []), *rows]
+    if not shown:
+        return ""
+    right = set(right)
+    widths = [max(len(click.unstyle(row[column])) for row in shown) for column in range(len(shown[0]))]
+    lines = []
+    for row in shown:
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            gap = " " * (width - len(click.unstyle(cell)))
+            cells.append(gap + cell if column in right else cell + gap)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

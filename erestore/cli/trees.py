@@ -1,0 +1,90 @@
+"""Commands that take something out of a store: checkout, cat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, json_option, verb
+from erestore.cli.text import error_text, json_text, plural, printable, size_text
+
+if TYPE_CHECKING:
+    from erestore.ops.cat import CatResult
+
+
+@verb("checkout", example="erestore checkout task-mnli\nerestore checkout task-mnli~1 /tmp/before --force")
+@click.argument("revision")
+@click.argument("directory", required=False)
+@click.option("-f", "--force", is_flag=True, help="Replace what is there.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["safetensors", "torch"]),
+    help="Write the weights in this format. Default: as they were committed.",
+)
+@json_option
+@click.pass_obj
+def checkout(
+    session: Session, revision: str, directory: str | None, force: bool, format_: str | None, as_json: bool
+) -> None:
+    """Write the checkpoint of REVISION, as its library loads it, into DIRECTORY.
+
+    REVISION is a branch, a tag, the start of a commit's oid, name~2 (two versions before) or name@{1} (where the name
+    pointed before). Without DIRECTORY, a folder named for the revision is made in the current one.
+    """
+    with session.open() as store, progress_bar(session) as progress:
+        done = store.checkout(revision, directory, force=force, format=format_, progress=progress)
+    if as_json:
+        click.echo(json_text(done))
+        return
+    session.result(
+        f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, "
+        f"{error_text(done.relative_error, exact=done.exact)}."
+    )
+
+
+@verb("cat", example="erestore cat task-mnli classifier.dense.weight -o weight.safetensors")
+@click.argument("revision")
+@click.argument("tensor")
+@click.option("-o", "--output", metavar="FILE", help="Write the tensor to this safetensors file.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
+@json_option
+@click.pass_obj
+def cat(session: Session, revision: str, tensor: str, output: str | None, force: bool, as_json: bool) -> None:
+    """Read one TENSOR of REVISION, and no other.
+
+    With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are printed in
+    short.
+    """
+    with session.open() as store:
+        found = store.cat(revision, tensor)
+        if output is not None:
+            _write(found, output, force=force)
+    described = f"{printable(found.name)} {found.dtype} [{', '.join(map(str, found.shape))}]"
+    if as_json:
+        fields = {"commit": found.commit, "name": found.name, "dtype": found.dtype, "shape": found.shape}
+        click.echo(json_text(fields | {"output": output}), err=output == "-")
+    elif output is None:
+        click.echo(f"{described}\n{found.value}")
+    elif output != "-":
+        session.result(f"Wrote {described} to {output}.")
+
+
+def _write(found: CatResult, output: str, *, force: bool) -> None:
+    from erestore.checkpoint.replacing import replacing
+    from erestore.checkpoint.safetensors_header import build_header
+    from erestore.model.tensors import raw_bytes
+
+    header, _ = build_header({found.name: (found.dtype, found.shape)}, {})
+    content = raw_bytes(found.value)
+    if output == "-":
+        stream = click.get_binary_stream("stdout")
+        stream.write(header)
+        stream.write(content)
+        return
+    with replacing(Path(output), is_directory=False, force=force) as place, place.open("wb") as file:
+        file.write(header)
+        file.write(content)

@@ -1,0 +1,193 @@
+"""``branch``: list, make, delete and rename branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from erestore.errors import ConflictError, TargetExistsError
+from erestore.records import relative_error
+from erestore.storage.leases import Lease
+from erestore.storage.refs import RefEntry, check_name
+from erestore.store import Operation, Store, stored_bytes
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch and what it points to; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    name, commit, edge : str
+    base : str
+        Name of the base; the branch's own where it is one.
+    stored_bytes, original_bytes : int
+    relative_error : float or None
+    exact : bool
+    time : datetime
+        When the commit was made, UTC.
+    message : str
+    """
+
+    name: str
+    commit: str
+    edge: str
+    base: str
+    stored_bytes: int
+    original_bytes: int
+    relative_error: float | None
+    exact: bool
+    time: datetime
+    message: str
+
+
+@dataclass(frozen=True)
+class BranchChange:
+    """How one branch was changed: its commit before and after (None: there was, or is, no such branch).
+
+    Attributes
+    ----------
+    name : str
+    before, after : str or None
+    operation : str
+        For ``undo``.
+    variants : tuple of str
+        After the deletion of a base: branches and tags that go on using its tensors.
+    """
+
+    name: str
+    before: str | None
+    after: str | None
+    operation: str
+    variants: tuple[str, ...] = ()
+
+
+def branches(store: Store) -> tuple[Branch, ...]:
+    """List the branches, sorted by name."""
+    names = {store.manifest_of(oid).base: name for name, oid in store.base_commits().items()}
+    listed = []
+    for name, entry in store.refs.all().items():
+        if entry.oid is None or entry.kind != "branch":
+            continue
+        commit = store.commit_record(entry.oid)
+        base = store.manifest_of(entry.oid).base
+        listed.append(
+            Branch(
+                name=name,
+                commit=entry.oid,
+                edge=commit.edge,
+                base=name if commit.edge == "imported" else names.get(base, base[:12]),
+                stored_bytes=stored_bytes(commit),
+                original_bytes=commit.original_bytes,
+                relative_error=relative_error(commit),
+                exact=commit.quality.get("exact") == "yes",
+                time=datetime.fromtimestamp(commit.time / 1e6, UTC),
+                message=commit.message,
+            )
+        )
+    return tuple(listed)
+
+
+def branch(store: Store, name: str, revision: str, *, force: bool = False) -> BranchChange:
+    """Make a branch, or with `force` move an existing one.
+
+    Raises
+    ------
+    TargetExistsError
+        If there is a branch or tag of that name (a tag never moves).
+    UnknownRevisionError
+        If `revision` names nothing.
+    """
+    check_name(name)
+    operation = store.begin()
+    with Lease(store.storage, "writer", operation.writer) as lease:
+        oid = store.resolve(revision)
+        entry = store.refs.read(name)
+        if entry is not None and entry.oid is not None:
+            if entry.kind == "tag":
+                raise TargetExistsError(
+                    f"'{name}' is a tag, and a tag never moves.", hint="Give the branch another name."
+                )
+            if not force:
+                raise TargetExistsError(
+                    f"There is a branch '{name}' already.",
+                    hint=f"`erestore branch --force {name} {revision}` moves it; `erestore undo` takes that back.",
+                )
+        lease.confirm()
+        _move(store, operation, entry, name, oid, f"branch: {revision}")
+    return BranchChange(name, entry.oid if entry else None, oid, operation.id)
+
+
+def delete_branches(store: Store, names: Sequence[str]) -> tuple[BranchChange, ...]:
+    """Delete branches; what they pointed to stays until garbage collection, and ``undo`` brings all of them back.
+
+    Raises
+    ------
+    UnknownRevisionError
+        If one does not exist; nothing is deleted then.
+    ConflictError
+        If one is a tag.
+    """
+    operation = store.begin()
+    entries = [_existing(store, name) for name in dict.fromkeys(names)]
+    gone = {entry.name for entry in entries}
+    changes = []
+    for entry in entries:
+        assert entry.oid is not None
+        variants: tuple[str, ...] = ()
+        if store.commit_record(entry.oid).edge == "imported":
+            variants = _variants(store, store.manifest_of(entry.oid).base, gone)
+        _move(store, operation, entry, entry.name, None, "deleted")
+        changes.append(BranchChange(entry.name, entry.oid, None, operation.id, variants))
+    return tuple(changes)
+
+
+def rename_branch(store: Store, old: str, new: str) -> BranchChange:
+    """Give a branch another name; its log stays under the old one.
+
+    Raises
+    ------
+    UnknownRevisionError
+        If there is no branch `old`.
+    TargetExistsError
+        If there is a `new` already.
+    """
+    check_name(new)
+    operation = store.begin()
+    entry = _existing(store, old)
+    taken = store.refs.read(new)
+    if taken is not None and taken.oid is not None:
+        raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")
+    # The new name first: whatever happens in between, the commit keeps a name.
+    _move(store, operation, taken, new, entry.oid, f"renamed from {old}")
+    _move(store, operation, entry, old, None, f"renamed to {new}")
+    return BranchChange(new, None, entry.oid, operation.id)
+
+
+def _existing(store: Store, name: str) -> RefEntry:
+    entry = store.ref(name)
+    if entry.kind == "tag":
+        raise ConflictError(f"'{name}' is a tag, not a branch.", hint=f"`erestore tag -d {name}` deletes it.")
+    return entry
+
+
+def _variants(store: Store, base: str, besides: set[str]) -> tuple[str, ...]:
+    entries = store.refs.all().values()
+    return tuple(
+        entry.name
+        for entry in entries
+        if entry.oid is not None and entry.name not in besides and store.manifest_of(entry.oid).base == base
+    )
+
+
+def _move(store: Store, operation: Operation, entry: RefEntry | None, name: str, oid: str | None, message: str) -> None:
+    store.refs.update(
+        name,
+        oid,
+        expected=entry.number if entry else 0,
+        kind="branch",
+        operation=operation.id,
+        writer=operation.writer,
+        message=message,
+    )

@@ -1,0 +1,50 @@
+"""``init``: a new, empty store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erestore.errors import TargetExistsError
+from erestore.store import MARKER, Store
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """What ``init`` did; the fields are those of its JSON: where the store is, and its id."""
+
+    store: str
+    id: str
+
+
+def init(url: str | Path, **options: Any) -> InitResult:
+    """Make a new, empty store.
+
+    Parameters
+    ----------
+    url : str or Path
+        A directory that does not exist or is empty, or any URL that fsspec knows.
+    **options
+        See :func:`erestore.storage.opening.open_storage`.
+
+    Returns
+    -------
+    InitResult
+
+    Raises
+    ------
+    TargetExistsError
+        If there is a store, or a directory that holds something else.
+    UnsafeRemoteError
+        If the remote does not let exactly one of several writers win.
+    """
+    if "://" not in str(url):
+        directory = Path(url)
+        if directory.is_dir() and any(directory.iterdir()) and not (directory / MARKER).exists():
+            raise TargetExistsError(
+                f"'{directory}' holds other files, and a store needs a directory of its own.",
+                hint=f"`erestore init {directory / '.erestore'}` makes one inside it.",
+            )
+    store = Store.init(url, **options)
+    return InitResult(store.url, store.id)

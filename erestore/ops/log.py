@@ -1,0 +1,105 @@
+"""``log``: commits, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from erestore.graph import by_time, children_first
+from erestore.records import Commit, relative_error
+from erestore.store import Store, stored_bytes
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One commit; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    commit : str
+    parents : tuple of str
+    edge : str
+        One of :data:`erestore.records.EDGES`.
+    refs, tags : tuple of str
+        Branches and tags that point to it; a tag is among both.
+    author, message : str
+    time : datetime
+        UTC.
+    stored_bytes : int
+        What this commit added to the store.
+    original_bytes : int
+        Size of the checkpoint that was committed.
+    relative_error : float or None
+        None where nothing was measured: a merge has no original.
+    exact : bool
+    """
+
+    commit: str
+    parents: tuple[str, ...]
+    edge: str
+    refs: tuple[str, ...]
+    tags: tuple[str, ...]
+    author: str
+    message: str
+    time: datetime
+    stored_bytes: int
+    original_bytes: int
+    relative_error: float | None
+    exact: bool
+
+
+def log(
+    store: Store, revisions: Sequence[str] = (), *, limit: int | None = None, topological: bool = False
+) -> tuple[LogEntry, ...]:
+    """List commits, newest first.
+
+    Parameters
+    ----------
+    store : Store
+    revisions : sequence of str
+        Where to start; every branch and tag by default.
+    limit : int, optional
+        List no more than so many.
+    topological : bool
+        Never list a parent before its children, even where the clocks of two machines disagree. Reads the whole lineage.
+
+    Returns
+    -------
+    tuple of LogEntry
+
+    Raises
+    ------
+    UnknownRevisionError
+        If a revision names nothing.
+    """
+    refs = {name: entry for name, entry in store.refs.all().items() if entry.oid is not None}
+    names: dict[str, list[str]] = {}
+    for name, entry in refs.items():
+        names.setdefault(str(entry.oid), []).append(name)
+    tips = [store.resolve(revision) for revision in revisions] or list(names)
+    commits = by_time(tips, store.commit_record)
+    if topological:
+        commits = children_first(dict(commits))
+    return tuple(
+        _entry(oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"})
+        for oid, commit in islice(commits, limit)
+    )
+
+
+def _entry(oid: str, commit: Commit, names: list[str], tags: set[str]) -> LogEntry:
+    return LogEntry(
+        commit=oid,
+        parents=commit.parents,
+        edge=commit.edge,
+        refs=tuple(names),
+        tags=tuple(sorted(tags)),
+        author=commit.author,
+        message=commit.message,
+        time=datetime.fromtimestamp(commit.time / 1e6, UTC),
+        stored_bytes=stored_bytes(commit),
+        original_bytes=commit.original_bytes,
+        relative_error=relative_error(commit),
+        exact=commit.quality.get("exact") == "yes",
+    )

@@ -1,0 +1,222 @@
+"""``show``: one commit in full: what it is made of, how large, how true to its original, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from erestore.errors import CorruptionError
+from erestore.records import Commit, Layout, Manifest, format_coefficient, relative_error
+from erestore.storage.segments import SegmentedObject
+from erestore.store import Store, stored_bytes
+
+
+@dataclass(frozen=True)
+class ShownTerm:
+    """One residual that a variant is made of: oid, coefficient as stored, whether this commit made it, stored size."""
+
+    residual: str
+    coefficient: str
+    own: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ShownSection:
+    """All sections of one kind in the commit's own residuals: in how many tensors, and about how many stored bytes."""
+
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ShownTensor:
+    """One tensor that the commit's own residuals touch.
+
+    Attributes
+    ----------
+    name : str
+        The base's.
+    shape : tuple of int
+    sections : tuple of str
+        Kinds, in the order in which they are summed.
+    bytes : int
+        Before the entropy stage.
+    relative_error : float or None
+        ``squared_error / squared_norm``; None where the residual is zero.
+    squared_error : float
+        After rounding to the stored dtype.
+    squared_norm : float
+        Of original minus parent.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sections: tuple[str, ...]
+    bytes: int
+    relative_error: float | None
+    squared_error: float
+    squared_norm: float
+
+
+@dataclass(frozen=True)
+class ShowResult:
+    """What is known of a commit; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    commit : str
+    refs, tags, parents : tuple of str
+    edge, author, message, base : str
+    time : datetime
+        UTC.
+    stored_bytes, original_bytes : int
+    relative_error : float or None
+    exact : bool
+    terms : tuple of ShownTerm
+    sections : Mapping[str, ShownSection]
+        By kind.
+    whole, added_rows : int
+        Tensors that are held as they are, and tensors with rows below the base's.
+    patch_bytes : int or None
+        Stored size of the exact remainder.
+    format : str
+    files : int
+        Weight files; side files are not counted.
+    side_files : tuple of str
+    quality, metrics : Mapping[str, str]
+    recipe : Any
+    tensors : tuple of ShownTensor
+        Largest squared error first.
+    """
+
+    commit: str
+    refs: tuple[str, ...]
+    tags: tuple[str, ...]
+    parents: tuple[str, ...]
+    edge: str
+    author: str
+    message: str
+    base: str
+    time: datetime
+    stored_bytes: int
+    original_bytes: int
+    relative_error: float | None
+    exact: bool
+    terms: tuple[ShownTerm, ...]
+    sections: Mapping[str, ShownSection]
+    whole: int
+    added_rows: int
+    patch_bytes: int | None
+    format: str
+    files: int
+    side_files: tuple[str, ...]
+    quality: Mapping[str, str]
+    metrics: Mapping[str, str]
+    recipe: Any
+    tensors: tuple[ShownTensor, ...]
+
+
+def show(store: Store, revision: str) -> ShowResult:
+    """Describe the commit that a revision names; indices are read, no tensor is.
+
+    Parameters
+    ----------
+    store : Store
+    revision : str
+
+    Returns
+    -------
+    ShowResult
+
+    Raises
+    ------
+    UnknownRevisionError
+        If it names nothing.
+    """
+    oid = store.resolve(revision)
+    commit = store.commit_record(oid)
+    manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
+    layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))
+    entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
+    own = [store.objects.open("residual", residual) for residual in commit.own]
+    tensors = sorted((tensor for residual in own for tensor in _tensors(residual)), key=lambda t: -t.squared_error)
+    return ShowResult(
+        commit=oid,
+        refs=tuple(entries),
+        tags=tuple(name for name, entry in entries.items() if entry.kind == "tag"),
+        parents=commit.parents,
+        edge=commit.edge,
+        author=commit.author,
+        message=commit.message,
+        base=store.base_name(manifest.base),
+        time=datetime.fromtimestamp(commit.time / 1e6, UTC),
+        stored_bytes=stored_bytes(commit),
+        original_bytes=commit.original_bytes,
+        relative_error=relative_error(commit),
+        exact=commit.quality.get("exact") == "yes",
+        terms=tuple(_terms(store, commit, manifest)),
+        sections=_sections(own),
+        whole=len(manifest.dense),
+        added_rows=len(manifest.rows),
+        patch_bytes=store.objects.size(manifest.patch) if manifest.patch else None,
+        format=layout.format,
+        files=len(layout.files),
+        side_files=tuple(layout.side_files),
+        quality=commit.quality,
+        metrics=commit.metrics,
+        recipe=commit.recipe,
+        tensors=tuple(tensors),
+    )
+
+
+def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTerm]:
+    for residual, coefficient in manifest.terms:
+        text = format_coefficient(coefficient)
+        yield ShownTerm(residual, text, residual in commit.own, store.objects.size(residual))
+
+
+def _tensors(residual: SegmentedObject) -> Iterator[ShownTensor]:
+    for name, shape, sections, (_, error, norm) in _index(residual):
+        yield ShownTensor(
+            name=name,
+            shape=shape,
+            sections=tuple(kind for kind, _ in sections),
+            bytes=sum(length for _, parts in sections for _, length in parts),
+            relative_error=error / norm if norm else None,
+            squared_error=error,
+            squared_norm=norm,
+        )
+
+
+def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
+    """Count tensors by kind of section, and share the stored size of every segment out among what is in it."""
+    tensors: dict[str, int] = {}
+    sizes: dict[str, float] = {}
+    for residual in residuals:
+        shares = [segment.stored_length / max(1, segment.raw_length) for segment in residual.segments]
+        for _, _, sections, _ in _index(residual):
+            for kind in {kind for kind, _ in sections}:
+                tensors[kind] = tensors.get(kind, 0) + 1
+            for kind, parts in sections:
+                sizes[kind] = sizes.get(kind, 0) + sum(length * shares[segment] for segment, length in parts)
+    return {kind: ShownSection(tensors[kind], round(sizes[kind])) for kind in sorted(tensors)}
+
+
+_Section = tuple[str, list[tuple[int, int]]]
+
+
+def _index(residual: SegmentedObject) -> Iterator[tuple[str, tuple[int, ...], list[_Section], tuple[float, ...]]]:
+    """Yield name, shape, sections (kind and parts as segment and length) and the three squared errors of each tensor."""
+    try:
+        for name, tensor in residual.index["tensors"].items():
+            sections = [
+                (str(kind), [(range(len(residual.segments))[segment], int(length)) for segment, length in parts])
+                for kind, _, parts in tensor["sections"]
+            ]
+            linear, rounded, norm = map(float, tensor["errors"])
+            yield name, tuple(tensor["shape"]), sections, (linear, rounded, norm)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

@@ -1,0 +1,106 @@
+"""``status``: what a store holds at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from erestore.model.reachable import Reference, walk
+from erestore.storage.leases import EXPIRES_SECONDS, PREFIX
+from erestore.storage.reflogs import held_commits, read_reflogs
+from erestore.storage.refs import RefEntry
+from erestore.store import Store
+
+
+@dataclass(frozen=True)
+class LastOperation:
+    """The newest entry of all refs: operation, the ref, the message, and when (UTC)."""
+
+    operation: str
+    ref: str
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class StatusResult:
+    """What a store holds; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    store, id : str
+        URL, and the id that the store was made with.
+    bases, variants, tags : int
+        Branches that name a base, branches that name a variant, and tags.
+    commits : int
+        That branches and tags lead to.
+    objects, stored_bytes : int
+        All that is stored, whether anything leads to it or not.
+    unreachable_objects, unreachable_bytes : int
+        What no ref and no reflog leads to: the next garbage collection would take it, once it is old enough.
+    running : int
+        Operations that are writing just now, or died less than an hour ago.
+    last : LastOperation or None
+    """
+
+    store: str
+    id: str
+    bases: int
+    variants: int
+    tags: int
+    commits: int
+    objects: int
+    stored_bytes: int
+    unreachable_objects: int
+    unreachable_bytes: int
+    running: int
+    last: LastOperation | None
+
+
+def status(store: Store) -> StatusResult:
+    """Count what a store holds."""
+    logs = read_reflogs(store.storage)
+    newest = [log[-1].entry for log in logs.values() if log[-1].entry is not None]
+    named = [entry for entry in newest if entry.oid is not None]
+    branches = [entry for entry in named if entry.kind == "branch"]
+    bases = sum(store.commit_record(str(entry.oid)).edge == "imported" for entry in branches)
+    sizes = {held.oid: held.size for held in store.objects.list()}
+    reached: set[Reference] = set()
+    tips = [Reference("commit", str(entry.oid)) for entry in named]
+    commits = sum(visit.reference.kind == "commit" for visit in walk(store.objects, tips, reached))
+    logged = [Reference("commit", oid) for oid in held_commits(logs, before=0, deleted_before=0)]
+    # Older entries of a log may lead to what garbage collection has taken; that is no concern of a summary.
+    for _ in walk(store.objects, logged, reached, lambda *_: None):
+        pass
+    unreachable = sizes.keys() - {reference.oid for reference in reached}
+    return StatusResult(
+        store=store.url,
+        id=store.id,
+        bases=bases,
+        variants=len(branches) - bases,
+        tags=len(named) - len(branches),
+        commits=commits,
+        objects=len(sizes),
+        stored_bytes=sum(sizes.values()),
+        unreachable_objects=len(unreachable),
+        unreachable_bytes=sum(sizes[oid] for oid in unreachable),
+        running=_running(store),
+        last=_last(newest),
+    )
+
+
+def _running(store: Store) -> int:
+    """Count leases that are not known to be dead; the newest of them stands for the storage's clock."""
+    times: dict[str, float] = {}
+    for entry in store.storage.list(PREFIX):
+        name = entry.key.removeprefix(PREFIX).partition("/")[0]
+        times[name] = max(times.get(name, 0), entry.modified)
+    now = max(times.values(), default=0)
+    return sum(now - modified < EXPIRES_SECONDS for modified in times.values())
+
+
+def _last(newest: list[RefEntry]) -> LastOperation | None:
+    if not newest:
+        return None
+    entry = max(newest, key=lambda entry: entry.time)
+    return LastOperation(entry.operation, entry.name, entry.message, datetime.fromtimestamp(entry.time / 1e6, UTC))
