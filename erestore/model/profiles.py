@@ -26,7 +26,7 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
-_SPOOL_MEMORY = 256 << 20
+_SPOOL_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Profiled:
     side: str = "right"
 
 
-def profile(loaded: Loaded, *, factorise: bool, gamma: bool) -> Profiled:
+def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dtype = torch.float64) -> Profiled:
     """Look at one tensor's residual.
 
     Parameters
@@ -63,6 +63,8 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool) -> Profiled:
         Whether to compute the spectrum.
     gamma : bool
         Whether to take out a multiple of the base first.
+    precision : torch.dtype
+        Arithmetic of the spectrum; see :func:`erestore.residual.spectrum.decompose`.
     """
     if loaded.is_unchanged():
         return Profiled("unchanged", base_norm=_norms(loaded)[1])
@@ -74,7 +76,7 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool) -> Profiled:
     m, n = delta.shape
     singular_values, basis, side = None, None, "right"
     if factorise and min(m, n) >= _MIN_SIDE and m * n >= _MIN_ELEMENTS:
-        found = decompose(delta)
+        found = decompose(delta, precision=precision)
         singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side
         alive = singular_values > 0
         singular_values, basis = singular_values[alive], basis[:, alive]

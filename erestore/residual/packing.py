@@ -54,16 +54,18 @@ def pack(codes: torch.Tensor, width: int) -> bytes:
 
 def _pack(codes: torch.Tensor, width: int) -> bytes:
     columns, length = codes.shape
-    offset = (codes.to(torch.int64) + (1 << (width - 1))).cpu()
-    if width < 8:
-        each = 8 // width
-        padded = torch.nn.functional.pad(offset, (0, -length % each))
-        shifts = torch.arange(0, 8, width)
-        planes = (padded.view(columns, -1, each) << shifts).sum(dim=2).to(torch.uint8).unsqueeze(1)
-    else:
-        shifts = torch.arange(0, width, 8).view(1, -1, 1)
-        planes = ((offset.unsqueeze(1) >> shifts) & 0xFF).to(torch.uint8)
-    return planes.contiguous().numpy().tobytes()
+    half = 1 << (width - 1)
+    if width > 8:
+        offset = codes.to(torch.int64) + half
+        planes = torch.stack([(offset >> shift) & 0xFF for shift in range(0, width, 8)], dim=1)
+        return planes.to(torch.uint8).cpu().numpy().tobytes()
+    offset = (codes.to(torch.int16) + half).to(torch.uint8)
+    each = 8 // width
+    padded = torch.nn.functional.pad(offset, (0, -length % each)).view(columns, -1, each)
+    packed = padded[:, :, 0].clone()
+    for place in range(1, each):
+        packed |= padded[:, :, place] << (place * width)
+    return packed.cpu().numpy().tobytes()
 
 
 def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> torch.Tensor:
@@ -83,17 +85,33 @@ def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -
         raise CorruptionError(f"Packed codes of {len(content)} bytes do not hold {columns} x {length} codes.")
     if width == 0 or columns * length == 0:
         return torch.zeros((columns, length), dtype=torch.int8)
+    at_once = max(1, _CODES_AT_ONCE // length)
+    size = packed_size(length, width)
+    codes = torch.empty((columns, length), dtype=integer_type(width))
+    view = memoryview(content)
+    for start in range(0, columns, at_once):
+        stop = min(columns, start + at_once)
+        codes[start:stop] = _unpack(view[start * size : stop * size], stop - start, length, width)
+    return codes
+
+
+def _unpack(content: memoryview, columns: int, length: int, width: int) -> torch.Tensor:
     stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     if width < 8:
         return _UNPACK[width][stored.to(torch.int32)].view(columns, -1)[:, :length]
     if width == 8:
-        return (stored.view(columns, length).to(torch.int16) - 128).to(torch.int8)
+        # Offset binary and two's complement differ in the highest bit only.
+        return (stored ^ 0x80).view(torch.int8).view(columns, length)
     planes = stored.view(columns, width // 8, length)
-    wide = torch.int16 if width == 16 else torch.int32
-    value = torch.zeros((columns, length), dtype=torch.int64)
-    for index in range(width // 8):
+    value = planes[:, 0].to(torch.int64)
+    for index in range(1, width // 8):
         value += planes[:, index].to(torch.int64) << (8 * index)
-    return (value - (1 << (width - 1))).to(wide)
+    return value - (1 << (width - 1))
+
+
+def integer_type(width: int) -> torch.dtype:
+    """Return the smallest integer dtype that holds codes of a width."""
+    return torch.int8 if width <= 8 else torch.int16 if width == 16 else torch.int32
 
 
 def _table(width: int) -> torch.Tensor:

@@ -90,7 +90,9 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     tall = delta if side == "right" else delta.T
     short = torch.round(basis.to(torch.float64) * sigma / step).to(torch.int32)
     projector = (basis.to(torch.float64) / step).to(dtype)
-    long = torch.empty((tall.shape[0], rank), dtype=torch.int32, device=delta.device)
+    # |U S| is at most sigma_1, so the codes' size is known before they are.
+    narrow = rank == 0 or float(sigma[0]) < 2**14 * step
+    long = torch.empty((tall.shape[0], rank), dtype=torch.int16 if narrow else torch.int32, device=delta.device)
     block = max(1, _BLOCK // max(1, tall.shape[1]))
     for start in range(0, tall.shape[0], block):
         long[start : start + block] = torch.round(tall[start : start + block].to(dtype) @ projector)
@@ -292,23 +294,20 @@ def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[torch.Tens
     if int(shifts.max()) > _SHIFT_LIMIT or int(mantissas.min()) < 1:
         raise CorruptionError("A low-rank multiplier is out of range.")
     sides = []
+    view = memoryview(content)
     for indices, length in ((head[3] & 0xF, m), (head[3] >> 4, n)):
         if int(indices.max()) >= len(packing.WIDTHS):
             raise CorruptionError("A low-rank column has an unknown width.")
-        side = torch.zeros((columns, length), dtype=_integer_type(int(indices.max())))
+        side = torch.zeros((columns, length), dtype=packing.integer_type(packing.WIDTHS[int(indices.max())]))
         for index, width in enumerate(packing.WIDTHS):
             chosen = indices == index
             number = int(chosen.sum())
             size = number * packing.packed_size(length, width)
             if number:
-                side[chosen] = packing.unpack(content[position : position + size], number, length, width).to(side.dtype)
+                codes = packing.unpack(view[position : position + size], number, length, width)
+                side[chosen] = codes.to(side.dtype)
             position += size
         sides.append(side)
     if position != len(content):
         raise CorruptionError("A low-rank band is longer than its codes.")
     return sides[0], sides[1], mantissas, shifts
-
-
-def _integer_type(index: int) -> torch.dtype:
-    width = packing.WIDTHS[index]
-    return torch.int8 if width <= 8 else torch.int16 if width == 16 else torch.int32

@@ -27,12 +27,13 @@ CODE_LIMIT = (1 << 29) - 1
 
 def encode(values: torch.Tensor, step: float) -> EncodedSection:
     """Quantise `values` (any shape, float64) with about `step`."""
-    size = dyadic.nearest(max(step, float(values.abs().max()) / CODE_LIMIT if values.numel() else step), STEP_BITS)
-    codes = torch.round(values.to(torch.float64).reshape(-1) / size.value).to(torch.int64)
+    largest = max(abs(float(values.min())), abs(float(values.max()))) if values.numel() else 0.0
+    size = dyadic.nearest(max(step, largest / CODE_LIMIT), STEP_BITS)
     parts = []
-    for chunk in codes.split(CHUNK):
-        width = int(packing.width_of(chunk.abs().amax())) if chunk.numel() else 0
-        content = bytes([packing.WIDTHS.index(width)]) + packing.pack(chunk.unsqueeze(0), width)
+    for chunk in values.reshape(-1).split(CHUNK) if values.numel() else ():
+        codes = torch.round(chunk.to(torch.float64) / size.value).to(torch.int32)
+        width = int(packing.width_of(codes.abs().amax()))
+        content = bytes([packing.WIDTHS.index(width)]) + packing.pack(codes.unsqueeze(0), width)
         parts.append(EncodedPart(0, content))
     return EncodedSection(Vector.name, {"step": list(size)}, tuple(parts))
 
@@ -65,13 +66,14 @@ class Vector(Codec):
         lengths = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
         if len(parts) != len(lengths):
             raise CorruptionError("A vector section has a wrong number of parts.")
-        chunks = []
-        for part, length in zip(parts, lengths, strict=True):
-            if not part or part[0] >= len(packing.WIDTHS):
-                raise CorruptionError("A vector section has an unknown width.")
-            chunks.append(packing.unpack(memoryview(part)[1:], 1, length, packing.WIDTHS[part[0]]).reshape(-1))
-        widest = max((c.dtype for c in chunks), key=lambda d: torch.iinfo(d).bits, default=torch.int8)
-        codes = torch.cat([c.to(widest) for c in chunks]) if chunks else torch.zeros(0, dtype=torch.int8)
-        if codes.numel() and int(codes.to(torch.int64).abs().max()) > CODE_LIMIT:
+        if any(not part or part[0] >= len(packing.WIDTHS) for part in parts):
+            raise CorruptionError("A vector section has an unknown width.")
+        widths = [packing.WIDTHS[part[0]] for part in parts]
+        codes = torch.empty(total, dtype=packing.integer_type(max(widths, default=0)))
+        start = 0
+        for part, length, width in zip(parts, lengths, widths, strict=True):
+            codes[start : start + length] = packing.unpack(memoryview(part)[1:], 1, length, width)[0]
+            start += length
+        if total and max(-int(codes.min()), int(codes.max())) > CODE_LIMIT:
             raise CorruptionError("A vector section's code is out of range.")
         return VectorSection(shape, codes.view(shape), step.value)
