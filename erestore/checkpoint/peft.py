@@ -132,7 +132,7 @@ class PeftCheckpoint(OpenedCheckpoint):
         if shape[0] == shape[1]:
             transpose = _is_transposed(key, base, default=factors.transpose)
         else:
-            transpose = factors.transpose is (shape == factors.shape)
+            transpose = factors.transpose if shape == factors.shape else not factors.transpose
         return key, dataclasses.replace(factors, transpose=transpose, shape=shape)
 
     def _placed(self, found: Match, base: Mapping[str, Typed]) -> tuple[dict[str, str], dict[str, str]]:
