@@ -106,7 +106,7 @@ def plan(
     since: dict[str, float] = {}
     for condemned_list in lists:
         for each in condemned_list.objects:
-            if _is_unchanged(unreachable, each):
+            if _is_still_condemned(unreachable, each):
                 since.setdefault(each.oid, condemned_list.since)
     doomed = {
         oid
@@ -125,9 +125,9 @@ def plan(
     )
 
 
-def _is_unchanged(unreachable: Mapping[str, Unreachable], condemned: Condemned) -> bool:
+def _is_still_condemned(unreachable: Mapping[str, Unreachable], condemned: Condemned) -> bool:
     found = unreachable.get(condemned.oid)
-    return found is not None and found.condemned.modified == condemned.modified
+    return found is not None and found.condemned.modified <= condemned.modified
 
 
 def _spare_needed(doomed: set[str], unreachable: Mapping[str, Unreachable]) -> None:

@@ -169,8 +169,10 @@ class _Collection:
         self.logs = read_reflogs(self.store.storage, known)
         limits = {"before": now - self.periods.reflog, "deleted_before": now - self.periods.deleted}
         self.expired = expired(self.logs, **limits)
-        roots = [Reference("commit", oid) for oid in sorted(held_commits(self.logs, **limits))]
-        for _ in walk(self.store.objects, roots, self.reached):
+        held, replaced = held_commits(self.logs, **limits)
+        # A commit is deleted before its parts: while it is there, they are.
+        held |= set(filter(self.store.objects.exists, replaced))
+        for _ in walk(self.store.objects, [Reference("commit", oid) for oid in sorted(held)], self.reached):
             self.progress("marking", len(self.reached), len(self.reached))
 
     def plan(self, now: float) -> Garbage:

@@ -2,7 +2,7 @@
 
 A list is created once, under ``gc/condemned/<id>``, and removed when nothing on it is left to delete. It is canonical
 JSON: ``{"objects": [[oid, kind or null, size, modified], ...]}``, with the modification time of each object in
-microseconds by the storage's clock. An object that was written again since has another time, and the list no longer
+microseconds by the storage's clock. An object that was written again since has a later time, and the list no longer
 holds for it.
 """
 

@@ -91,11 +91,14 @@ def is_deleted(log: list[LoggedEntry]) -> bool:
     return log[-1].entry is not None and log[-1].entry.oid is None
 
 
-def held_commits(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float) -> set[str]:
-    """Return the commits that refs and their logs hold on to.
+def held_commits(
+    logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float
+) -> tuple[set[str], set[str]]:
+    """Return the commits that refs and their logs hold on to, and those that they hold on to if they are still there.
 
     Every entry that has not expired holds what it points to and what it replaced. The newest entry of a name stays for
     ever, so once it has expired only what it points to counts: else what a deletion replaced would stay for ever too.
+    Where an earlier collection has removed entries, what the oldest one left replaced may have gone with them.
 
     Raises
     ------
@@ -103,14 +106,16 @@ def held_commits(logs: Mapping[str, list[LoggedEntry]], *, before: float, delete
         If an entry cannot be read: what it holds is unknown.
     """
     held: set[str] = set()
+    replaced: set[str] = set()
     for log in logs.values():
         limit = deleted_before if is_deleted(log) else before
-        for logged in log:
+        for number, logged in enumerate(log, 1):
             if logged.error is not None:
                 raise logged.error
             assert logged.entry is not None
-            if logged.modified >= limit:
-                held |= {oid for oid in (logged.entry.oid, logged.entry.previous) if oid}
-        if (newest := log[-1].entry) is not None and newest.oid:
-            held.add(newest.oid)
-    return held
+            is_young = logged.modified >= limit
+            if logged.entry.oid and (is_young or number == len(log)):
+                held.add(logged.entry.oid)
+            if logged.entry.previous and is_young:
+                (held if number > 1 else replaced).add(logged.entry.previous)
+    return held, replaced - held
