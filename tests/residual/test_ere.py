@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ere_reference import allocate, relative_error
+from families import rxnfp
 
 from erestore.errors import CorruptionError
 from erestore.residual import allocation
@@ -64,6 +65,25 @@ def test_agrees_with_the_paper_written_down_again(residuals, rank, alpha, bits):
     arrays = [delta.numpy() for delta in residuals]
     assert ranks == allocate(arrays, rank, alpha)
     assert encoded_error(residuals, ranks, bits) == pytest.approx(relative_error(arrays, ranks, bits), rel=1e-6)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("fine_tune", ["bert_ft", "bert_ft_10k_25s"])
+def test_agrees_on_a_real_fine_tune(fine_tune):
+    def load(path):
+        state = torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        return {name.removeprefix("bert."): value.double() for name, value in state.items()}
+
+    paths = rxnfp()
+    base, tuned = load(paths["bert_pretrained"]), load(paths[fine_tune])
+    names = ("embeddings", "encoder.layer.0.", "encoder.layer.11.", "pooler")
+    deltas = [tuned[n] - base[n] for n in base if n.startswith(names) and base[n].ndim == 2]
+    assert len(deltas) == 16
+    spectra = [singular_values(delta).numpy() for delta in deltas]
+    ranks = allocation.ere(spectra, [tuple(delta.shape) for delta in deltas], 24)
+    arrays = [delta.numpy() for delta in deltas]
+    assert ranks == allocate(arrays, 24, 0.5)
+    assert encoded_error(deltas, ranks, 4) == pytest.approx(relative_error(arrays, ranks, 4), rel=1e-6)
 
 
 @pytest.mark.parametrize("bits", ere.BITS)
