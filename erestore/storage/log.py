@@ -6,6 +6,7 @@ who tries sees that the number is taken. No lock, no overwriting, and the histor
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 from erestore.errors import KeyNotFoundError
@@ -99,7 +100,8 @@ class NumberedLog:
         int
             How many were deleted.
         """
-        old = [entry for entry in self.entries()[:-1] if entry.modified < before]
+        # Up to the first young one: a hole would make a writer that was overtaken look like one that was built upon.
+        old = list(itertools.takewhile(lambda entry: entry.modified < before, self.entries()[:-1]))
         for entry in old:
             self._storage.delete(entry.key)
         return len(old)

@@ -192,6 +192,23 @@ def test_every_truncation_and_extension_of_a_segmented_object_is_found():
             Objects(storage).verify("residual", oid)
 
 
+@pytest.mark.parametrize("form", ["record", "segmented"])
+def test_a_sound_object_under_another_oid_is_corrupt(form):
+    storage = MemoryStorage()
+    if form == "record":
+        oid = Objects(storage).put_record("residual", {"a": 1}).oid
+        other = framing.record_oid("residual", b'{"a":2}')
+        read = Objects(storage).get_record
+    else:
+        oid, _ = segmented(storage)
+        other = framing.segmented_oid("residual", 16, b"{}")
+        read = Objects(storage).open
+    storage.create(object_key("residual", other), storage.read(object_key("residual", oid)))
+    read("residual", oid)
+    with pytest.raises(CorruptionError, match=other):
+        read("residual", other)
+
+
 ROWS = [
     None,
     [[1, 1, "raw"]],

@@ -141,8 +141,8 @@ def test_neighbours_are_read_together_and_nothing_else_is_read(objects):
     assert len(objects.storage.ranges) <= 3
     assert all(stop - start <= segments.RANGE_LIMIT for start, stop in objects.storage.ranges)
     objects.storage.ranges.clear()
-    assert [bytes(part) for part in held.read_many([150, 7])] == [noise(size, 150), noise(size, 7)]
-    assert sum(stop - start for start, stop in objects.storage.ranges) == 2 * size
+    assert [bytes(part) for part in held.read_many([150, 7, 9])] == [noise(size, n) for n in (150, 7, 9)]
+    assert sum(stop - start for start, stop in objects.storage.ranges) == 3 * size
 
 
 def test_a_large_index_is_read(objects):
@@ -230,3 +230,23 @@ def test_a_damaged_copy_is_dropped_and_read_again():
     storage.fresh = False
     assert held.read(0) == noise(100_000)
     assert storage.evicted == [object_key("commit", record), object_key("residual", residual)]
+
+
+def test_a_damaged_copy_that_was_read_with_the_head_is_read_again():
+    storage = Stale()
+    objects = Objects(storage)
+    with objects.writer("residual") as writer:
+        for seed in range(2):
+            writer.add(noise(100, seed), raw_length=100, stage="raw")
+        residual = writer.finish({}).oid
+    storage.fresh = False
+    held = objects.open("residual", residual)
+    assert held.read(1) == noise(100, 1)
+
+
+def test_verifying_asks_where_it_is_stored_and_not_the_copy():
+    storage = Stale()
+    objects = Objects(storage)
+    oid = objects.put_record("commit", {"a": 1}).oid
+    objects.verify("commit", oid)
+    assert storage.evicted == [object_key("commit", oid)]

@@ -161,6 +161,19 @@ def test_pruning_keeps_the_newest():
     assert move(refs, "main", B, 5).number == 6
 
 
+def test_pruning_makes_no_hole():
+    now = [1000.0]
+    storage = MemoryStorage(clock=lambda: now[0])
+    refs = Refs(storage)
+    for number in range(5):
+        now[0] += 10
+        move(refs, "main", A, number)
+    now[0] += 1000
+    storage.create("refs/main/0000000000000002", b"a loser's attempt makes it look young")
+    assert refs.prune("main", 2_000_000_000) == 1
+    assert [entry.number for entry in refs.log("main")] == [5, 4, 3, 2]
+
+
 class Interfering(MemoryStorage):
     """Lets somebody else act just before or just after a creation, as a race would."""
 
@@ -221,6 +234,8 @@ def test_a_log_is_of_any_content():
     assert log.latest() is None
     assert log.append(0, b"one", lambda _: False) == 1
     assert log.append(0, b"other", lambda _: False) is None
+    assert log.append(5, b"far ahead", lambda _: True) is None
+    assert log.numbers() == [1]
     assert log.append(1, b"two", lambda _: False) == 2
     assert log.latest() == (2, b"two")
     assert list(log.newest_first()) == [(2, b"two"), (1, b"one")]
