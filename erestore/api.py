@@ -1,20 +1,22 @@
 """The public Python interface: a store whose verbs are methods.
 
-Every method does what the command of the same name does, takes the same options, and returns a frozen dataclass whose fields
-are those of the command's JSON. Heavy libraries load when a verb that needs them is called.
+Every method does what the command of the same name does, takes the same options, and returns frozen dataclasses whose
+fields are those of the command's JSON. Heavy libraries load when a verb that needs them is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 from erestore import store as _store
 from erestore.progress import Progress, silent
+from erestore.store import Operation
 
 if TYPE_CHECKING:
-    import networkx
+    import networkx as nx
     import torch
 
     from erestore.model.quality import Quality
@@ -23,10 +25,17 @@ if TYPE_CHECKING:
     from erestore.ops.cat import CatResult
     from erestore.ops.checkout import CheckoutResult
     from erestore.ops.commit import CommitResult
+    from erestore.ops.config import ConfigEntry
+    from erestore.ops.du import DuResult
+    from erestore.ops.fsck import FsckResult
+    from erestore.ops.gc import GcResult
     from erestore.ops.import_base import ImportResult
     from erestore.ops.log import LogEntry
+    from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
     from erestore.ops.status import StatusResult
+    from erestore.ops.tag import Tag, TagChange
+    from erestore.ops.undo import UndoResult
 
 
 class StateDict(Mapping[str, "torch.Tensor"]):
@@ -64,7 +73,14 @@ class Store(_store.Store):
     >>> store.commit("ft/", base="roberta-large").relative_error    # doctest: +SKIP
     0.0098
     >>> weights = store.state_dict("ft")                            # doctest: +SKIP
+
+    Attributes
+    ----------
+    environment : Mapping[str, str]
+        Variables that override settings; none unless set, so that a program is not steered from outside unawares.
     """
+
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def __enter__(self) -> Self:
         return self
@@ -73,10 +89,37 @@ class Store(_store.Store):
         self.close()
 
     def close(self) -> None:
-        """Let go of connections and open files; the store object is of no use afterwards."""
-        close = getattr(self.storage, "close", None)
-        if close is not None:
-            close()
+        """Do nothing: no file or connection is kept open between two calls. It goes with the ``with`` statement."""
+
+    def begin(self, *, undoes: str | None = None) -> Operation:
+        """Start an operation by :attr:`author`, else by the ``user.name`` of the configuration."""
+        return Operation.begin(self.author or self.setting("user.name"), undoes=undoes)
+
+    def setting(self, key: str) -> Any:
+        """Return one setting's value: from :attr:`environment`, else the store, else the user's file, else the default.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such key.
+        UsageError
+            If what is set is not valid.
+        """
+        from erestore.ops.config import read_setting
+
+        return read_setting(self, key, environment=self.environment)
+
+    def settings(self) -> tuple[ConfigEntry, ...]:
+        """List all settings with where they come from; see :func:`erestore.ops.config.config`."""
+        from erestore.ops.config import config
+
+        return config(self, environment=self.environment)
+
+    def set_setting(self, key: str, value: str | None, *, user: bool = False) -> ConfigEntry:
+        """Set one setting, or with None unset it; see :func:`erestore.ops.config.set_config`."""
+        from erestore.ops.config import set_config
+
+        return set_config(self, key, value, user=user)
 
     def import_base(
         self, path: str | Path, *, name: str, message: str = "", progress: Progress = silent
@@ -99,8 +142,10 @@ class Store(_store.Store):
         progress: Progress = silent,
     ) -> CommitResult:
         """Store the checkpoint at `path` as a variant; see :func:`erestore.ops.commit.commit`."""
+        from erestore.model.quality import Quality
         from erestore.ops.commit import commit
 
+        quality = quality or Quality(max_error=self.setting("commit.max_error"))
         return commit(
             self,
             path,
@@ -199,14 +244,71 @@ class Store(_store.Store):
 
         return rename_branch(self, old, new)
 
-    def graph(self) -> networkx.DiGraph:
+    def tags(self) -> tuple[Tag, ...]:
+        """List the tags, sorted by name."""
+        from erestore.ops.tag import tags
+
+        return tags(self)
+
+    def tag(self, name: str, revision: str, *, message: str = "") -> TagChange:
+        """Give a commit a name that never moves; see :func:`erestore.ops.tag.tag`."""
+        from erestore.ops.tag import tag
+
+        return tag(self, name, revision, message=message)
+
+    def delete_tags(self, names: Sequence[str]) -> tuple[TagChange, ...]:
+        """Delete tags; see :func:`erestore.ops.tag.delete_tags`."""
+        from erestore.ops.tag import delete_tags
+
+        return delete_tags(self, names)
+
+    def reflog(self, name: str | None = None, *, limit: int | None = None) -> tuple[ReflogEntry, ...]:
+        """List where names pointed before, newest first; see :func:`erestore.ops.reflog.reflog`."""
+        from erestore.ops.reflog import reflog
+
+        return reflog(self, name, limit=limit)
+
+    def undo(self, operation: str | None = None) -> UndoResult:
+        """Take back an operation, by default the last; see :func:`erestore.ops.undo.undo`."""
+        from erestore.ops.undo import undo
+
+        return undo(self, operation)
+
+    def du(self) -> DuResult:
+        """Count bytes by name; see :func:`erestore.ops.du.du`."""
+        from erestore.ops.du import du
+
+        return du(self)
+
+    def gc(
+        self,
+        *,
+        grace_days: float | None = None,
+        reflog_days: float | None = None,
+        dry_run: bool = False,
+        progress: Progress = silent,
+    ) -> GcResult:
+        """Delete what no name leads to any more; see :func:`erestore.ops.gc.gc`."""
+        from erestore.ops.gc import gc
+
+        grace_days = self.setting("gc.grace_days") if grace_days is None else grace_days
+        reflog_days = self.setting("gc.reflog_days") if reflog_days is None else reflog_days
+        return gc(self, grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
+
+    def fsck(self, *, read_data: bool = False, deep: bool = False, progress: Progress = silent) -> FsckResult:
+        """Look for damage; see :func:`erestore.ops.fsck.fsck`."""
+        from erestore.ops.fsck import fsck
+
+        return fsck(self, read_data=read_data, deep=deep, progress=progress)
+
+    def graph(self) -> nx.DiGraph:
         """Return the lineage of everything that branches and tags lead to.
 
         Returns
         -------
         networkx.DiGraph
-            A node per commit oid, with the fields of :class:`erestore.ops.log.LogEntry`; an edge from parent to child, with
-            ``edge`` (``adapted``, ``merged``, ...) and ``position`` (which of its parents the parent is, from 0).
+            A node per commit oid, with the fields of :class:`erestore.ops.log.LogEntry`; an edge from parent to child,
+            with ``edge`` (``adapted``, ``merged``, ...) and ``position`` (which of its parents the parent is, from 0).
         """
         from erestore.graph import lineage
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import networkx
+    import networkx as nx
 
 
 class Node(Protocol):
@@ -80,7 +80,7 @@ def children_first(nodes: Mapping[str, _N]) -> Iterator[tuple[str, _N]]:
                 heapq.heappush(heap, (-nodes[parent].time, parent))
 
 
-def lineage(nodes: Iterable[tuple[str, Sequence[str], str, Mapping[str, Any]]]) -> networkx.DiGraph:
+def lineage(nodes: Iterable[tuple[str, Sequence[str], str, Mapping[str, Any]]]) -> nx.DiGraph:
     """Return commits as a directed acyclic graph.
 
     Parameters
@@ -93,9 +93,9 @@ def lineage(nodes: Iterable[tuple[str, Sequence[str], str, Mapping[str, Any]]]) 
     networkx.DiGraph
         Edges lead from parent to child; ``edge`` says what the child is to it, ``position`` which of its parents it is.
     """
-    import networkx
+    import networkx as nx
 
-    graph = networkx.DiGraph()
+    graph = nx.DiGraph()
     for oid, parents, edge, attributes in nodes:
         graph.add_node(oid, **attributes)
         for position, parent in enumerate(parents):

@@ -61,8 +61,8 @@ class Operation:
 
     @classmethod
     def begin(cls, author: str | None = None, *, undoes: str | None = None) -> Self:
-        """Start an operation now; the author is `author`, else ``ERESTORE_AUTHOR``, else user and machine."""
-        name = author or os.environ.get("ERESTORE_AUTHOR") or f"{_user()}@{socket.gethostname()}"
+        """Start an operation now; the author is `author`, else user and machine."""
+        name = author or f"{_user()}@{socket.gethostname()}"
         return cls(new_id(), new_id(), name, time.time_ns() // 1000, undoes)
 
 
@@ -298,7 +298,7 @@ class Store:
         except UsageError:
             entry = None
         if entry is None or entry.oid is None:
-            raise UnknownRevisionError(name, self._near(name))
+            raise UnknownRevisionError(name, self.near(name))
         return entry
 
     def _resolve_name(self, name: str) -> str:
@@ -314,7 +314,7 @@ class Store:
                 raise UsageError(f"'{name}' is the start of {len(found)} commits.", hint="Give more digits.")
             if found:
                 return found[0]
-        raise UnknownRevisionError(name, self._near(name))
+        raise UnknownRevisionError(name, self.near(name))
 
     def _is_commit(self, oid: str) -> bool:
         from erestore.errors import ErestoreError
@@ -329,7 +329,7 @@ class Store:
         for number, entry in enumerate(self.refs.log(check_name(name))):
             if number == back and entry.oid is not None:
                 return entry.oid
-        raise UnknownRevisionError(revision, self._near(name))
+        raise UnknownRevisionError(revision, self.near(name))
 
     def _ancestor(self, oid: str, back: int, revision: str) -> str:
         for _ in range(back):
@@ -339,7 +339,8 @@ class Store:
             oid = parents[0]
         return oid
 
-    def _near(self, name: str) -> tuple[str, ...]:
+    def near(self, name: str) -> tuple[str, ...]:
+        """Return names of branches and tags that look like `name`."""
         return tuple(difflib.get_close_matches(name, self.refs.names(), n=3, cutoff=0.5))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,6 @@ from erestore.errors import UsageError
 
 if TYPE_CHECKING:
     from erestore.api import Store
-    from erestore.model.quality import Quality
     from erestore.ops.commit import CommitResult
 
 FAR = 0.7
@@ -39,7 +38,7 @@ KINDS = {
 @click.argument("url", required=False)
 @json_option
 @click.pass_obj
-def init(session: Session, url: str | None, as_json: bool) -> None:
+def init(session: Session, *, url: str | None, as_json: bool) -> None:
     """Make a new, empty store at URL.
 
     Without URL the store is made where --store or ERESTORE_STORE says, else in .erestore in the current directory.
@@ -48,7 +47,8 @@ def init(session: Session, url: str | None, as_json: bool) -> None:
     from erestore.ops.init import init as make
     from erestore.store import DIRECTORY
 
-    made = make(url or session.named_place() or DIRECTORY, **session.storage_options())
+    place = url or session.named_place() or DIRECTORY
+    made = make(place, **session.storage_options(place))
     if as_json:
         click.echo(json_text(made))
     else:
@@ -62,7 +62,7 @@ def init(session: Session, url: str | None, as_json: bool) -> None:
 @click.option("--author", metavar="TEXT", help="Who is importing. Default: user.name of the configuration.")
 @json_option
 @click.pass_obj
-def import_(session: Session, path: str, name: str, message: str, author: str | None, as_json: bool) -> None:
+def import_(session: Session, *, path: str, name: str, message: str, author: str | None, as_json: bool) -> None:
     """Store the checkpoint at PATH as a base: whole, and each tensor once.
 
     PATH is a Hugging Face directory or one file of weights. `erestore commit --base` imports a base on first use, so
@@ -90,7 +90,7 @@ def import_(session: Session, path: str, name: str, message: str, author: str | 
 @click.option(
     "--base",
     metavar="REF|PATH",
-    help="What PATH was fine-tuned from: a base in the store, a local path, or a model in the local Hugging Face cache; "
+    help="What PATH was tuned from: a base in the store, a local path, or a model in the local Hugging Face cache; "
     "imported on first use. Not needed if the store has one base only.",
 )
 @click.option("--parent", metavar="REVISION", help="The variant that PATH continues.")
@@ -119,6 +119,7 @@ def import_(session: Session, path: str, name: str, message: str, author: str | 
 @click.pass_obj
 def commit(
     session: Session,
+    *,
     path: str,
     base: str | None,
     parent: str | None,
@@ -141,7 +142,7 @@ def commit(
     PATH is a Hugging Face directory, a file of weights, or a PEFT adapter directory. A second commit under the same
     name is its next version. Where there is no store yet, one is made in .erestore in the current directory.
     """
-    quality = _quality(
+    asked = _asked(
         max_error=max_error,
         exact=exact or None,
         exact_only=exact_only or None,
@@ -152,6 +153,9 @@ def commit(
         allocation=allocation,
     )
     pairs = dict(_pair(metric) for metric in metrics)
+    from erestore.model.quality import Quality
+
+    Quality(**asked)  # refuses what makes no sense before anything is opened
     if session.place() is None:
         _check_sources(path, base)
     with open_or_make(session) as store, progress_bar(session) as progress:
@@ -162,7 +166,7 @@ def commit(
             parent=parent,
             name=name,
             message=message,
-            quality=quality,
+            quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
             metrics=pairs,
             progress=progress,
         )
@@ -197,17 +201,14 @@ def _check_sources(path: str, base: str | None) -> None:
     find_source(base)
 
 
-def _quality(**asked: float | str | None) -> Quality | None:
-    given = {key: value for key, value in asked.items() if value is not None}
-    if not given:
-        return None
+def _asked(**options: float | str | None) -> dict[str, Any]:
+    """Return the options of quality that were given, refusing those that do not go together."""
+    given = {key: value for key, value in options.items() if value is not None}
     if given.get("codec") != "ere" and (only := sorted(given.keys() & {"rank", "bits", "alpha", "allocation"})):
         raise UsageError(f"--{only[0]} is for the ere codec.", hint="Add --codec ere, or leave it out.")
     if "max_error" in given and given.get("codec") == "ere":
-        raise UsageError("--max-error is not for the ere codec, whose size is fixed by --rank and --bits.")
-    from erestore.model.quality import Quality
-
-    return Quality(**given)  # type: ignore[arg-type]  # each option has the type of its field
+        raise UsageError("The size of the ere codec is fixed by --rank and --bits; it takes no --max-error.")
+    return given
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -229,13 +230,12 @@ def _note(session: Session, done: CommitResult) -> None:
     if done.imported:
         session.notice(f"The base '{done.imported}' was not in the store yet and was imported.")
     if done.matching:
-        session.notice(
-            f"Names were matched to the base's by exchanging prefixes: {printable(done.matching.replace("''", 'none'))}."
-        )
+        pairs = printable(done.matching.replace("''", "none"))
+        session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
     if done.distance > FAR:
         session.notice(
-            f"The base does not fit: the residual is {done.distance:.2g} times as large as what it is added to. "
-            "It is stored all the same, but little is saved."
+            f"The base does not fit: the residual is {done.distance:.2g} times as large as the base. "
+            "It is stored all the same, but takes more space than a fine-tune of that base would."
         )
     if done.not_finite:
         session.notice(

@@ -1,8 +1,8 @@
 """The lineage drawn in characters beside the commits, as ``git log --graph`` does.
 
-Column ``i`` is at character ``2 i``. A *strand* is a column that waits for one commit: the parent of something above. Each
-commit is drawn in its strand's column; then its strand goes on to its first parent, further parents get strands beside it,
-and strands that wait for the same commit run together.
+Column ``i`` is at character ``2 i``. A *strand* is a column that waits for one commit: the parent of something above.
+Each commit is drawn in its strand's column; then its strand goes on to its first parent, further parents get strands
+beside it, and strands that wait for the same commit run together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every way in which a command can fail, as one sentence, a next step and an exit code. The only place that maps them."""
+"""Every way in which a command can fail, as a sentence, a next step and an exit code. The only place that maps them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -37,7 +37,7 @@ TOP = 10
 @json_option
 @click.pass_obj
 def log(
-    session: Session, revisions: tuple[str, ...], limit: int | None, graph: bool, oneline: bool, as_json: bool
+    session: Session, *, revisions: tuple[str, ...], limit: int | None, graph: bool, oneline: bool, as_json: bool
 ) -> None:
     """Show commits, newest first: those that REVISIONS lead to, by default all."""
     with session.open() as store:
@@ -109,7 +109,7 @@ def _size(entry: LogEntry | ShowResult) -> str:
 @click.option("--all", "every", is_flag=True, help="List every tensor, not only those with the largest errors.")
 @json_option
 @click.pass_obj
-def show(session: Session, revision: str, every: bool, as_json: bool) -> None:
+def show(session: Session, *, revision: str, every: bool, as_json: bool) -> None:
     """Show one commit in full: lineage, quality, what it is made of, and where its error is."""
     with session.open() as store:
         shown = store.show(revision)
@@ -124,8 +124,9 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
     yield f"Size:     {_size(shown)}"
     if shown.edge != "imported":
         yield f"Base:     {shown.base}"
-        yield f"Quality:  {', '.join(f'{key} {value}' for key, value in sorted(shown.quality.items()))}"
-    yield f"Files:    {plural(shown.files, 'weight file')} ({shown.format}), {plural(len(shown.side_files), 'side file')}"
+        yield f"Quality:  {_quality(shown.quality)}"
+    files = f"{plural(shown.files, 'weight file')} ({shown.format})"
+    yield f"Files:    {files}, {plural(len(shown.side_files), 'side file')}"
     if shown.metrics:
         yield f"Metrics:  {', '.join(f'{printable(k)} {printable(v)}' for k, v in sorted(shown.metrics.items()))}"
     if shown.message:
@@ -134,6 +135,21 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
     yield from _parts(shown)
     if shown.tensors:
         yield from _worst(shown, every=every)
+
+
+def _quality(quality: Mapping[str, str]) -> str:
+    """Return what was asked for, and how far the variant is from its parent."""
+    codec = quality.get("codec", "no residual of its own")
+    asked = [
+        f"{words} {quality[key]}"
+        for key, words in (("max_error", "at most"), ("rank", "rank"), ("bits", "bits"), ("allocation", "allocation"))
+        if key in quality
+    ]
+    if quality.get("exact") == "yes":
+        asked.append("exact")
+    if "relative_norm" in quality:
+        asked.append(f"the residual is {float(quality['relative_norm']):.2g} times as large as its parent")
+    return ", ".join([codec, *asked])
 
 
 def _parts(shown: ShowResult) -> Iterator[str]:

@@ -13,12 +13,30 @@ import click
 from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, PIPE_CLOSED, report
 from erestore.cli.history import log, show
-from erestore.cli.names import branch
+from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
+from erestore.cli.settings import config
 from erestore.cli.trees import cat, checkout
-from erestore.cli.upkeep import status
+from erestore.cli.upkeep import du, fsck, gc, status
 
-VERBS = (init, import_, commit, checkout, status, log, show, branch, cat)
+VERBS = (
+    init,
+    import_,
+    commit,
+    checkout,
+    status,
+    log,
+    show,
+    branch,
+    tag,
+    reflog,
+    undo,
+    cat,
+    du,
+    gc,
+    fsck,
+    config,
+)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -1,22 +1,28 @@
-"""Commands about names: branch."""
+"""Commands about names: branch, tag, reflog, undo."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import error_text, json_text, listed, plural, printable, short, size_text, table
+from erestore.cli.session import Session, json_option, print_long, verb
+from erestore.cli.text import error_text, json_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.errors import UsageError
 
 if TYPE_CHECKING:
-    from erestore.ops.branch import Branch
+    from erestore.ops.branch import Branch, BranchChange
+    from erestore.ops.reflog import ReflogEntry
+    from erestore.ops.tag import TagChange
 
 
 @verb(
     "branch",
-    example="erestore branch\nerestore branch best task-mnli~1\nerestore branch -m best champion\nerestore branch -d old",
+    example="erestore branch\n"
+    "erestore branch best task-mnli~1\n"
+    "erestore branch -m best champion\n"
+    "erestore branch -d old",
 )
 @click.argument("names", nargs=-1, metavar="[NAME [REVISION]]")
 @click.option("-d", "--delete", is_flag=True, help="Delete the branches that follow.")
@@ -24,48 +30,53 @@ if TYPE_CHECKING:
 @click.option("-f", "--force", is_flag=True, help="Move an existing branch to REVISION.")
 @json_option
 @click.pass_obj
-def branch(session: Session, names: tuple[str, ...], delete: bool, move: bool, force: bool, as_json: bool) -> None:
+def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool, force: bool, as_json: bool) -> None:
     """List branches, or make, rename or delete one.
 
     Deleting takes the name away, not the data: `erestore undo` brings it back until garbage collection.
     """
+    if delete and move:
+        raise UsageError("--delete and --move exclude each other.")
     with session.open() as store:
-        if delete and move:
-            raise UsageError("--delete and --move exclude each other.")
         if delete:
-            if not names:
-                raise UsageError("Say which branch to delete.", hint="`erestore branch` lists them.")
-            changes = store.delete_branches(names)
-            if as_json:
-                click.echo(json_text(changes))
+            changes = store.delete_branches(_some(names, "branch"))
+            _deleted(session, changes, as_json=as_json)
             for change in changes:
-                session.result(
-                    f"Deleted {change.name} (was {short(change.before or '')}); `erestore undo` brings it back."
-                )
                 if change.variants:
                     session.notice(
-                        f"{plural(len(change.variants), 'variant')} of it remain ({listed(change.variants)}): its tensors "
-                        "stay in the store for them."
+                        f"{plural(len(change.variants), 'variant')} of {change.name} remain "
+                        f"({listed(change.variants)}): its tensors stay in the store for them."
                     )
-            return
-        if move:
+        elif move:
             if len(names) != 2:
                 raise UsageError("Renaming takes two names.", hint="erestore branch -m OLD NEW")
-            change = store.rename_branch(*names)
-            text = f"Renamed {names[0]} to {change.name}."
+            renamed = store.rename_branch(*names)
+            click.echo(json_text(renamed)) if as_json else session.result(f"Renamed {names[0]} to {renamed.name}.")
         elif not names:
-            _list(session, as_json, store.branches())
-            return
+            _list_branches(session, store.branches(), as_json=as_json)
         elif len(names) == 2:
-            change = store.branch(*names, force=force)
-            moved = f"moved from {short(change.before)}" if change.before else "made"
-            text = f"{change.name} {moved}, now {short(change.after or '')}."
+            made = store.branch(*names, force=force)
+            text = f"Moved {made.name} from {short(made.before)}" if made.before else f"Made {made.name}"
+            click.echo(json_text(made)) if as_json else session.result(f"{text} to {short(made.after or '')}.")
         else:
             raise UsageError("A branch is made from a name and a revision.", hint="erestore branch NAME REVISION")
-    click.echo(json_text(change)) if as_json else session.result(text)
 
 
-def _list(session: Session, as_json: bool, branches: tuple[Branch, ...]) -> None:
+def _some(names: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    if not names:
+        raise UsageError(f"Say which {kind} to delete.", hint=f"`erestore {kind}` lists them.")
+    return names
+
+
+def _deleted(session: Session, changes: Sequence[BranchChange | TagChange], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_text(changes))
+        return
+    for change in changes:
+        session.result(f"Deleted {change.name} (was {short(change.before or '')}); `erestore undo` brings it back.")
+
+
+def _list_branches(session: Session, branches: Sequence[Branch], *, as_json: bool) -> None:
     if as_json:
         click.echo(json_text(branches))
         return
@@ -79,9 +90,103 @@ def _list(session: Session, as_json: bool, branches: tuple[Branch, ...]) -> None
             "base" if branch.edge == "imported" else f"on {branch.base}",
             size_text(branch.stored_bytes),
             "" if branch.edge == "imported" else error_text(branch.relative_error, exact=branch.exact),
-            branch.time.astimezone().strftime("%Y-%m-%d %H:%M"),
+            minute_text(branch.time),
             printable(branch.message.partition("\n")[0]),
         ]
         for branch in branches
     ]
     click.echo(table(rows, right=(3,)))
+
+
+@verb(
+    "tag",
+    example='erestore tag\nerestore tag v1 task-mnli -m "as published"\nerestore tag -d v1',
+)
+@click.argument("names", nargs=-1, metavar="[NAME [REVISION]]")
+@click.option("-d", "--delete", is_flag=True, help="Delete the tags that follow.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="What the tag means.")
+@json_option
+@click.pass_obj
+def tag(session: Session, *, names: tuple[str, ...], delete: bool, message: str, as_json: bool) -> None:
+    """List tags, or make or delete one.
+
+    A tag is a name that never moves. To give its name to another commit, delete it first.
+    """
+    with session.open() as store:
+        if delete:
+            _deleted(session, store.delete_tags(_some(names, "tag")), as_json=as_json)
+        elif not names:
+            found = store.tags()
+            if as_json:
+                click.echo(json_text(found))
+            elif not found:
+                session.say("There are no tags yet.")
+            else:
+                rows = [
+                    [_styled(each.name), _oid(each.commit), minute_text(each.time), printable(each.message)]
+                    for each in found
+                ]
+                click.echo(table(rows))
+        elif len(names) == 2:
+            made = store.tag(*names, message=message)
+            click.echo(json_text(made)) if as_json else session.result(
+                f"Tagged {short(made.after or '')} as {made.name}."
+            )
+        else:
+            raise UsageError("A tag is made from a name and a revision.", hint="erestore tag NAME REVISION")
+
+
+@verb("reflog", example="erestore reflog\nerestore reflog task-mnli -n 5\nerestore checkout task-mnli@{1}")
+@click.argument("name", required=False)
+@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT moves.")
+@json_option
+@click.pass_obj
+def reflog(session: Session, *, name: str | None, limit: int | None, as_json: bool) -> None:
+    """Show where names pointed before, newest first, and the operation that moved each.
+
+    Deleted names are shown, too. `erestore undo OPERATION` takes any of these operations back.
+    """
+    with session.open() as store:
+        entries = store.reflog(name, limit=limit)
+    if as_json:
+        click.echo(json_text(entries))
+    elif not entries:
+        session.say("No name has been made yet.")
+    else:
+        print_long(table([_moved(entry) for entry in entries], header=["operation", "time", "name", "move", "message"]))
+
+
+def _moved(entry: ReflogEntry) -> list[str]:
+    move = f"{short(entry.previous) if entry.previous else 'none'} → {short(entry.commit) if entry.commit else 'none'}"
+    time = minute_text(entry.time)
+    return [_oid(entry.operation), time, _styled(entry.selector), move, printable(entry.message)]
+
+
+@verb("undo", example="erestore undo\nerestore undo 3f1c09aa21be")
+@click.argument("operation", required=False)
+@json_option
+@click.pass_obj
+def undo(session: Session, *, operation: str | None, as_json: bool) -> None:
+    """Take back the last operation, or OPERATION: every name it moved points again to where it pointed before.
+
+    Another undo goes one operation further back. To redo, undo the undo by its id, which `erestore reflog` shows.
+    Nothing is deleted: commits stay until garbage collection.
+    """
+    with session.open() as store:
+        done = store.undo(operation)
+    if as_json:
+        click.echo(json_text(done))
+        return
+    session.result(f"Undid operation {short(done.undone)} ({printable(done.message)}):")
+    for ref in done.refs:
+        now = f"back at {short(ref.after)}" if ref.after else "gone"
+        session.result(f"  {ref.name}: {now}" + (f" (was {short(ref.before)})" if ref.before else ""))
+    session.result(f"`erestore undo {short(done.operation)}` does it again.")
+
+
+def _styled(name: str) -> str:
+    return click.style(name, fg="green")
+
+
+def _oid(oid: str) -> str:
+    return click.style(short(oid), fg="yellow")

@@ -48,11 +48,26 @@ class Session:
                 hint="`erestore commit PATH --base BASE` makes one here, and so does `erestore init`; "
                 "--store names one elsewhere.",
             )
-        return Store.open(place, **self.storage_options())
+        store = Store.open(place, **self.storage_options(place))
+        store.environment = os.environ
+        return store
 
-    def storage_options(self) -> dict[str, Any]:
-        """Return what opening a store takes beside its place."""
-        return {"single_writer": bool(self.single_writer)}
+    def storage_options(self, place: str | Path) -> dict[str, Any]:
+        """Return what opening a store takes beside its place: nothing, unless it is on a remote."""
+        if "://" not in str(place) or str(place).startswith(("file:", "memory:")):
+            return {}
+        import platformdirs
+
+        from erestore.ops.config import read_setting
+
+        def setting(key: str) -> Any:
+            return read_setting(None, key, environment=os.environ)
+
+        options: dict[str, Any] = {"single_writer": self.single_writer or setting("storage.single_writer")}
+        if limit := setting("cache.limit_bytes"):
+            directory = setting("cache.directory") or platformdirs.user_cache_path("erestore")
+            options |= {"cache_directory": Path(directory).expanduser(), "cache_limit_bytes": limit}
+        return options
 
     def result(self, text: str) -> None:
         """Print in words what a command did; ``--json`` prints the same as data."""
@@ -135,7 +150,8 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, then the global ones."""
-        own, shared = [], []
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:

@@ -23,10 +23,10 @@ def size_text(size: int) -> str:
     if size < 1000:
         return f"{size} B"
     value = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
+    units = iter(("kB", "MB", "GB", "TB", "PB"))
+    while value >= 999.5:
         value /= 1000
-        if value < 999.5:
-            break
+        unit = next(units)
     return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
 
 
@@ -51,6 +51,11 @@ def error_text(error: float | None, *, exact: bool) -> str:
 def date_text(moment: datetime) -> str:
     """Return a time as git writes it, in the local time zone."""
     return moment.astimezone().strftime("%a %b %d %H:%M:%S %Y %z")
+
+
+def minute_text(moment: datetime) -> str:
+    """Return a time in short, in the local time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def short(oid: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def checkout(
-    session: Session, revision: str, directory: str | None, force: bool, format_: str | None, as_json: bool
+    session: Session, *, revision: str, directory: str | None, force: bool, format_: str | None, as_json: bool
 ) -> None:
     """Write the checkpoint of REVISION, as its library loads it, into DIRECTORY.
 
@@ -53,7 +54,7 @@ def checkout(
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @json_option
 @click.pass_obj
-def cat(session: Session, revision: str, tensor: str, output: str | None, force: bool, as_json: bool) -> None:
+def cat(session: Session, *, revision: str, tensor: str, output: str | None, force: bool, as_json: bool) -> None:
     """Read one TENSOR of REVISION, and no other.
 
     With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are printed in
@@ -81,7 +82,7 @@ def _write(found: CatResult, output: str, *, force: bool) -> None:
     header, _ = build_header({found.name: (found.dtype, found.shape)}, {})
     content = raw_bytes(found.value)
     if output == "-":
-        stream = click.get_binary_stream("stdout")
+        stream = sys.stdout.buffer
         stream.write(header)
         stream.write(content)
         return

@@ -1,45 +1,184 @@
-"""Commands that look after a store: status."""
+"""Commands that look after a store: status, du, gc, fsck."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
 
+from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import date_text, json_text, plural, printable, short, size_text, table
+from erestore.cli.text import date_text, json_text, listed, plural, printable, short, size_text, table
+
+if TYPE_CHECKING:
+    from erestore.ops.du import DuResult
+    from erestore.ops.fsck import Damage, FsckResult
+    from erestore.ops.gc import GcResult
+    from erestore.ops.status import StatusResult
+
+CORRUPT = 4
+"""Exit code of an fsck that found damage."""
 
 
 @verb("status", example="erestore status")
 @json_option
 @click.pass_obj
-def status(session: Session, as_json: bool) -> None:
+def status(session: Session, *, as_json: bool) -> None:
     """Show what the store holds: bases, variants, size, and what happened last."""
     with session.open() as store:
         found = store.status()
     if as_json:
         click.echo(json_text(found))
         return
-    rows = [
-        ["store", found.store],
-        [
-            "holds",
-            f"{plural(found.bases, 'base')}, {plural(found.variants, 'variant')}, {plural(found.tags, 'tag')}, "
-            f"{plural(found.commits, 'commit')}",
-        ],
-        ["size", f"{size_text(found.stored_bytes)} in {plural(found.objects, 'object')}"],
-    ]
-    if found.last:
-        rows.append(
-            [
-                "last",
-                f"{found.last.ref}: {printable(found.last.message)}, {date_text(found.last.time)} "
-                f"(operation {short(found.last.operation)})",
-            ]
-        )
-    if found.running:
-        rows.append(["running", f"{plural(found.running, 'operation')} writing now, or killed less than an hour ago"])
-    click.echo(table(rows))
+    click.echo(table(list(_status_rows(found))))
     if found.unreachable_objects:
         session.notice(
-            f"{size_text(found.unreachable_bytes)} in {plural(found.unreachable_objects, 'object')} that nothing leads to; "
-            "`erestore gc` frees them."
+            f"Nothing leads to {size_text(found.unreachable_bytes)} in "
+            f"{plural(found.unreachable_objects, 'object')}; `erestore gc` frees them in time."
         )
+
+
+def _status_rows(found: StatusResult) -> Iterator[list[str]]:
+    yield ["store", found.store]
+    counts = (
+        plural(found.bases, "base"),
+        plural(found.variants, "variant"),
+        plural(found.tags, "tag"),
+        plural(found.commits, "commit"),
+    )
+    yield ["holds", ", ".join(counts)]
+    yield ["size", f"{size_text(found.stored_bytes)} in {plural(found.objects, 'object')}"]
+    if found.last:
+        what = f"{found.last.ref}: {printable(found.last.message)}"
+        yield ["last", f"{what}, {date_text(found.last.time)} (operation {short(found.last.operation)})"]
+    if found.running:
+        yield ["running", f"{plural(found.running, 'operation')} writing now, or killed less than an hour ago"]
+
+
+@verb("du", example="erestore du")
+@json_option
+@click.pass_obj
+def du(session: Session, *, as_json: bool) -> None:
+    """Show what takes how much space, and what separate checkpoints would take.
+
+    "own" is what only this name leads to, and so about what deleting it would free; "shared" is what others need, too.
+    """
+    with session.open() as store:
+        found = store.du()
+    if as_json:
+        click.echo(json_text(found))
+        return
+    if found.variants:
+        rows = [
+            [
+                click.style(usage.name, fg="green"),
+                usage.kind,
+                size_text(usage.own_bytes),
+                size_text(usage.shared_bytes),
+                size_text(usage.original_bytes),
+            ]
+            for usage in found.variants
+        ]
+        header = ["name", "kind", "own", "shared", "as a checkpoint"]
+        click.echo(table(rows, right=(2, 3, 4), header=header))
+        click.echo()
+    click.echo(_total(found))
+
+
+def _total(found: DuResult) -> str:
+    text = f"The store takes {size_text(found.stored_bytes)}"
+    if found.other_bytes:
+        text += f", {size_text(found.other_bytes)} of it for what no name leads to any more"
+    if not found.variants:
+        return f"{text}."
+    times = f" ({found.saved_ratio:.1f} times as much)" if found.saved_ratio and found.saved_ratio >= 1 else ""
+    return f"{text}; separate checkpoints would take {size_text(found.separate_bytes)}{times}."
+
+
+@verb("gc", example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
+@click.option(
+    "--grace-days",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Delete what has been unreachable for so long; 0 deletes at once. Default: gc.grace_days, 14.",
+)
+@click.option(
+    "--reflog-days",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="How long former places of names count. Default: gc.reflog_days, 90.",
+)
+@json_option
+@click.pass_obj
+def gc(session: Session, *, dry_run: bool, grace_days: float | None, reflog_days: float | None, as_json: bool) -> None:
+    """Delete what nothing leads to any more.
+
+    What no name leads to, now or in its reflog, is condemned by one collection and deleted by a later one, when it has
+    been condemned for the grace period. What can be reached is never touched.
+    """
+    with session.open() as store, progress_bar(session) as progress:
+        done = store.gc(grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
+    if as_json:
+        click.echo(json_text(done))
+        return
+    for line in _collected(done):
+        session.result(line)
+    if done.waiting:
+        session.notice(f"Nothing was deleted: {done.waiting}")
+
+
+def _collected(done: GcResult) -> Iterator[str]:
+    for garbage in done.objects:
+        yield f"would {garbage.action} {short(garbage.oid)}  {garbage.kind or 'damaged'}  {size_text(garbage.size)}"
+    if done.waiting:
+        return
+    deleted = plural(done.deleted_objects, "object")
+    what = f"Would delete {deleted}" if done.dry_run else f"Deleted {deleted}"
+    yield f"{what}, {size_text(done.freed_bytes)}; {done.kept_objects:,} stay."
+    if done.condemned_objects:
+        yield (
+            f"{plural(done.condemned_objects, 'object')}, {size_text(done.condemned_bytes)}, will be deleted by a "
+            "collection after the grace period."
+        )
+    if done.expired_entries:
+        yield f"{plural(done.expired_entries, 'old entry', 'old entries')} of reflogs expired."
+
+
+@verb("fsck", example="erestore fsck\nerestore fsck --deep")
+@click.option("--read-data", is_flag=True, help="Also read and verify every stored byte.")
+@click.option("--deep", is_flag=True, help="Also decode every tensor of every variant; includes --read-data.")
+@json_option
+@click.pass_context
+def fsck(ctx: click.Context, *, read_data: bool, deep: bool, as_json: bool) -> None:
+    """Look for damage, and change nothing.
+
+    Leaves with 0 only if everything that names lead to is there and whole.
+    """
+    session: Session = ctx.obj
+    with session.open() as store, progress_bar(session) as progress:
+        found = store.fsck(read_data=read_data, deep=deep, progress=progress)
+    if as_json:
+        click.echo(json_text(found))
+    else:
+        for line in _faults(found):
+            click.echo(line)
+        looked = f"{plural(found.checked, 'object')} checked"
+        unreachable = f", {len(found.unreachable):,} unreachable" if found.unreachable else ""
+        state = "no damage" if found.clean else "damage found"
+        session.result(f"{looked}{unreachable}: {state}.")
+    if not found.clean:
+        ctx.exit(CORRUPT)
+
+
+def _faults(found: FsckResult) -> Iterator[str]:
+    for kind, damages in (("corrupt", found.corrupt), ("missing", found.missing)):
+        for damage in damages:
+            yield f"{click.style(kind, fg='red')} {damage.kind} {damage.oid}{_needed(damage)}\n  {damage.reason}"
+    for entry in found.entries:
+        yield f"{click.style('corrupt', fg='red')} {printable(entry.key)}\n  {printable(entry.reason)}"
+
+
+def _needed(damage: Damage) -> str:
+    return f", needed by {printable(listed(damage.needed_by))}" if damage.needed_by else ""

@@ -115,7 +115,7 @@ def branch(store: Store, name: str, revision: str, *, force: bool = False) -> Br
                     hint=f"`erestore branch --force {name} {revision}` moves it; `erestore undo` takes that back.",
                 )
         lease.confirm()
-        _move(store, operation, entry, name, oid, f"branch: {revision}")
+        _move(store, operation, entry, name, oid, message=f"branch: {revision}")
     return BranchChange(name, entry.oid if entry else None, oid, operation.id)
 
 
@@ -138,7 +138,7 @@ def delete_branches(store: Store, names: Sequence[str]) -> tuple[BranchChange, .
         variants: tuple[str, ...] = ()
         if store.commit_record(entry.oid).edge == "imported":
             variants = _variants(store, store.manifest_of(entry.oid).base, gone)
-        _move(store, operation, entry, entry.name, None, "deleted")
+        _move(store, operation, entry, entry.name, None, message="deleted")
         changes.append(BranchChange(entry.name, entry.oid, None, operation.id, variants))
     return tuple(changes)
 
@@ -160,8 +160,8 @@ def rename_branch(store: Store, old: str, new: str) -> BranchChange:
     if taken is not None and taken.oid is not None:
         raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")
     # The new name first: whatever happens in between, the commit keeps a name.
-    _move(store, operation, taken, new, entry.oid, f"renamed from {old}")
-    _move(store, operation, entry, old, None, f"renamed to {new}")
+    _move(store, operation, taken, new, entry.oid, message=f"renamed from {old}")
+    _move(store, operation, entry, old, None, message=f"renamed to {new}")
     return BranchChange(new, None, entry.oid, operation.id)
 
 
@@ -181,7 +181,9 @@ def _variants(store: Store, base: str, besides: set[str]) -> tuple[str, ...]:
     )
 
 
-def _move(store: Store, operation: Operation, entry: RefEntry | None, name: str, oid: str | None, message: str) -> None:
+def _move(
+    store: Store, operation: Operation, entry: RefEntry | None, name: str, oid: str | None, *, message: str
+) -> None:
     store.refs.update(
         name,
         oid,

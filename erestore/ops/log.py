@@ -63,7 +63,8 @@ def log(
     limit : int, optional
         List no more than so many.
     topological : bool
-        Never list a parent before its children, even where the clocks of two machines disagree. Reads the whole lineage.
+        Never list a parent before its children, even where the clocks of two machines disagree; reads the whole
+        lineage.
 
     Returns
     -------

@@ -209,7 +209,7 @@ _Section = tuple[str, list[tuple[int, int]]]
 
 
 def _index(residual: SegmentedObject) -> Iterator[tuple[str, tuple[int, ...], list[_Section], tuple[float, ...]]]:
-    """Yield name, shape, sections (kind and parts as segment and length) and the three squared errors of each tensor."""
+    """Yield name, shape, sections (kind, and parts as segment and length) and the squared errors of each tensor."""
     try:
         for name, tensor in residual.index["tensors"].items():
             sections = [

@@ -68,7 +68,8 @@ def status(store: Store) -> StatusResult:
     reached: set[Reference] = set()
     tips = [Reference("commit", str(entry.oid)) for entry in named]
     commits = sum(visit.reference.kind == "commit" for visit in walk(store.objects, tips, reached))
-    logged = [Reference("commit", oid) for oid in held_commits(logs, before=0, deleted_before=0)]
+    held, replaced = held_commits(logs, before=0, deleted_before=0)
+    logged = [Reference("commit", oid) for oid in held | replaced]
     # Older entries of a log may lead to what garbage collection has taken; that is no concern of a summary.
     for _ in walk(store.objects, logged, reached, lambda *_: None):
         pass

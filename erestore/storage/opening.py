@@ -17,6 +17,7 @@ def open_storage(
     *,
     options: Mapping[str, Any] | None = None,
     cache_directory: Path | None = None,
+    cache_limit_bytes: int = 20 << 30,
     single_writer: bool = False,
 ) -> Storage:
     """Open the storage that `url` names; nothing is read or written yet.
@@ -29,6 +30,8 @@ def open_storage(
         For a remote: what its fsspec file system takes.
     cache_directory : Path, optional
         For a remote: where to keep local copies of what was read.
+    cache_limit_bytes : int
+        What those copies may take.
     single_writer : bool
         For a remote: skip the check that it lets one of several writers win; the caller promises to be the only one.
 
@@ -53,5 +56,5 @@ def open_storage(
     if cache_directory is not None:
         from erestore.storage.cache import CachedStorage
 
-        storage = CachedStorage(storage, cache_directory, place=remote.place)
+        storage = CachedStorage(storage, cache_directory, cache_limit_bytes, place=remote.place)
     return storage

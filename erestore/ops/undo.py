@@ -1,0 +1,193 @@
+"""``undo``: take back an operation by pointing every name that it moved to where it pointed before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from erestore.errors import ConflictError, ErestoreError, MissingObjectError, NotFoundError, RefConflictError
+from erestore.model.reachable import Reference, walk
+from erestore.storage.leases import Lease
+from erestore.storage.reflogs import LoggedEntry, read_reflogs
+from erestore.storage.refs import RefEntry
+from erestore.store import Store
+
+
+@dataclass(frozen=True)
+class UndoneRef:
+    """One name: its commit before and after undoing (None: there was, or is, no such name)."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class UndoResult:
+    """What ``undo`` did; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    operation : str
+        Id of this undoing; to undo it is to redo what was undone.
+    undone : str
+        Id of the operation that was taken back.
+    message : str
+        Of that operation.
+    refs : tuple of UndoneRef
+    """
+
+    operation: str
+    undone: str
+    message: str
+    refs: tuple[UndoneRef, ...]
+
+
+@dataclass
+class _Past:
+    """One operation as the logs show it: its entries in each name, oldest first."""
+
+    id: str
+    time: int = 0
+    undoes: str | None = None
+    entries: dict[str, list[RefEntry]] = field(default_factory=dict)
+    undone: set[str] = field(default_factory=set)
+    """Names in which it was taken back."""
+
+    @property
+    def is_undone(self) -> bool:
+        return self.entries.keys() <= self.undone
+
+    @property
+    def message(self) -> str:
+        return next(entries[-1].message for entries in self.entries.values())
+
+
+def undo(store: Store, operation: str | None = None) -> UndoResult:
+    """Take back one operation.
+
+    Parameters
+    ----------
+    store : Store
+    operation : str, optional
+        Start of an operation's id, of at least four digits; by default the last operation that is not an undo and has
+        not been undone, so that one goes further back with every call. Undoing an undo does again what it took back.
+
+    Returns
+    -------
+    UndoResult
+
+    Raises
+    ------
+    NotFoundError
+        If there is nothing to undo, no such operation, or garbage collection has taken what would come back.
+    ConflictError
+        If a name was moved again since, or the operation was undone before; nothing is changed then.
+    """
+    begun = store.begin()
+    with Lease(store.storage, "writer", begun.writer) as lease:
+        logs = read_reflogs(store.storage)
+        past = _operations(logs.values())
+        chosen = _choose(past, operation)
+        moves = [_move(logs[name], entries) for name, entries in chosen.entries.items() if name not in chosen.undone]
+        _require_stored(store, [move.after for move in moves if move.after])
+        lease.confirm()
+        done: list[UndoneRef] = []
+        for move in moves:
+            try:
+                store.refs.update(
+                    move.newest.name,
+                    move.after,
+                    expected=move.newest.number,
+                    kind=move.kind,
+                    operation=begun.id,
+                    writer=begun.writer,
+                    message=f"undo: {chosen.message}",
+                    undoes=chosen.id,
+                )
+            except RefConflictError as error:
+                if not done:
+                    raise
+                raise ConflictError(
+                    f"{error.message} Undone so far: {', '.join(ref.name for ref in done)}.",
+                    hint=f"`erestore undo {chosen.id[:12]}` undoes the rest.",
+                ) from error
+            done.append(UndoneRef(move.newest.name, move.newest.oid, move.after))
+    return UndoResult(begun.id, chosen.id, chosen.message, tuple(done))
+
+
+def _operations(logs: Iterable[list[LoggedEntry]]) -> list[_Past]:
+    """Return all operations, oldest first, with what was taken back of each."""
+    found: dict[str, _Past] = {}
+    for log in logs:
+        for entry in (logged.entry for logged in log if logged.entry is not None):
+            past = found.setdefault(entry.operation, _Past(entry.operation))
+            past.time = max(past.time, entry.time)
+            past.undoes = entry.undoes
+            past.entries.setdefault(entry.name, []).append(entry)
+    ordered = sorted(found.values(), key=lambda past: past.time)
+    # An undo that was itself undone has taken nothing back: later operations decide first.
+    for past in reversed(ordered):
+        if past.undoes in found:
+            found[past.undoes].undone |= past.entries.keys() - past.undone
+    return ordered
+
+
+def _choose(past: list[_Past], operation: str | None) -> _Past:
+    if operation is None:
+        for each in reversed(past):
+            if each.undoes is None and not each.is_undone:
+                return each
+        raise NotFoundError("There is nothing to undo.", hint="`erestore reflog` lists all operations.")
+    found = [each for each in past if len(operation) >= 4 and each.id.startswith(operation)]
+    if len(found) != 1:
+        reason = "There is no operation" if not found else f"{len(found)} operations start with"
+        raise NotFoundError(f"{reason} '{operation}'.", hint="`erestore reflog` lists them; give at least 4 digits.")
+    if found[0].is_undone:
+        raise ConflictError(
+            f"The operation {found[0].id[:12]} was undone already.", hint="`erestore reflog` shows by which."
+        )
+    return found[0]
+
+
+class _Move(NamedTuple):
+    """How to take back an operation in one name: the newest entry, and the commit and kind that it had before."""
+
+    newest: RefEntry
+    after: str | None
+    kind: str
+
+
+def _move(log: list[LoggedEntry], entries: list[RefEntry]) -> _Move:
+    """Return how to take back an operation's entries in one name.
+
+    What matters is where the name points, not how often it was moved: after an undo it points there again.
+    """
+    newest = log[-1].entry
+    if newest is None:
+        raise log[-1].error or ConflictError(f"The log of '{log[-1].name}' is damaged.")
+    if newest.oid != entries[-1].oid:
+        raise ConflictError(
+            f"'{newest.name}' was moved again since that operation.",
+            hint=f"Undo the later one first: it is operation {newest.operation[:12]}.",
+        )
+    return _Move(newest, entries[0].previous, entries[0].kind)
+
+
+def _require_stored(store: Store, commits: list[str]) -> None:
+    """Make sure that garbage collection has not taken what names are to point to."""
+    gone: list[Reference] = []
+
+    def note(reference: Reference, error: ErestoreError) -> None:
+        if not isinstance(error, MissingObjectError):
+            raise error
+        gone.append(reference)
+
+    visits = list(walk(store.objects, [Reference("commit", oid) for oid in commits], set(), note))
+    gone += [visit.reference for visit in visits if not visit.needs and not store.objects.exists(visit.reference.oid)]
+    if gone:
+        raise NotFoundError(
+            f"What it would bring back is gone: the {gone[0].kind} {gone[0].oid[:12]} is no longer in the store.",
+            hint="Garbage collection takes what names led to longer ago than gc.reflog_days (see `erestore config`).",
+        )
