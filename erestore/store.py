@@ -62,8 +62,12 @@ class Operation:
     @classmethod
     def begin(cls, author: str | None = None, *, undoes: str | None = None) -> Self:
         """Start an operation now; the author is `author`, else user and machine."""
-        name = author or f"{_user()}@{socket.gethostname()}"
-        return cls(new_id(), new_id(), name, time.time_ns() // 1000, undoes)
+        return cls(new_id(), new_id(), author or default_author(), time.time_ns() // 1000, undoes)
+
+
+def default_author() -> str:
+    """Return user and machine."""
+    return f"{_user()}@{socket.gethostname()}"
 
 
 def _user() -> str:

@@ -34,7 +34,7 @@ KINDS = {
 """Section kinds in words, to follow a count of tensors."""
 
 
-@verb("init", example="erestore init\nerestore init s3://bucket/models")
+@verb("init", "Make a new, empty store.", example="erestore init\nerestore init s3://bucket/models")
 @click.argument("url", required=False)
 @json_option
 @click.pass_obj
@@ -55,7 +55,7 @@ def init(session: Session, *, url: str | None, as_json: bool) -> None:
         session.result(f"Made an empty store at {made.store}.")
 
 
-@verb("import", example="erestore import ./roberta-large --name roberta-large")
+@verb("import", "Store a checkpoint as a base.", example="erestore import ./roberta-large --name roberta-large")
 @click.argument("path")
 @click.option("--name", required=True, metavar="REF", help="What to call the base.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
@@ -82,6 +82,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
 
 @verb(
     "commit",
+    "Store a checkpoint as a variant of a base.",
     example="erestore commit ft/ --base roberta-large\n"
     'erestore commit ft/ --name task-mnli --exact -m "MNLI, seed 3"\n'
     "erestore commit ft-more/ --parent task-mnli",

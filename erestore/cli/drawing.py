@@ -8,6 +8,7 @@ beside it, and strands that wait for the same commit run together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 import click
 
@@ -30,10 +31,10 @@ def draw(commits: Iterable[tuple[str, Sequence[str], Sequence[str]]]) -> Iterato
         node = ["|"] * len(strands)
         node[column] = "*"
         rows = [" ".join(node), *_continue(strands, column, parents)]
-        rest = list(text)
-        while rows or rest:
-            row = rows.pop(0) if rows else " ".join("|" * len(strands))
-            yield f"{_colored(row)}  {rest.pop(0) if rest else ''}".rstrip()
+        rows += [" ".join("|" * len(strands))] * (len(text) - len(rows))
+        width = max(map(len, rows))
+        for row, line in zip_longest(rows, text, fillvalue=""):
+            yield f"{_colored(row)}{'':{width - len(row)}} {line}".rstrip()
 
 
 def _continue(strands: list[str], column: int, parents: Sequence[str]) -> list[str]:

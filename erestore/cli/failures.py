@@ -44,7 +44,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, ConnectionError | TimeoutError):
         error = RemoteError(f"The connection failed: {error}.", hint="Check the network, then repeat the command.")
     elif isinstance(error, OSError):
-        error = access_error(error, "use", error.filename or "the disk")
+        error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
     if isinstance(error, ErestoreError):
         _print("error", error.message, error.hint)
         return error.exit_code

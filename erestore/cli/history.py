@@ -29,7 +29,11 @@ TOP = 10
 """Tensors that ``show`` lists."""
 
 
-@verb("log", example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline")
+@verb(
+    "log",
+    "Show commits, newest first.",
+    example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline",
+)
 @click.argument("revisions", nargs=-1)
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
 @click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
@@ -104,7 +108,7 @@ def _size(entry: LogEntry | ShowResult) -> str:
     return size if entry.edge == "imported" else f"{size}; {error_text(entry.relative_error, exact=entry.exact)}"
 
 
-@verb("show", example="erestore show task-mnli")
+@verb("show", "Show one commit in full.", example="erestore show task-mnli")
 @click.argument("revision")
 @click.option("--all", "every", is_flag=True, help="List every tensor, not only those with the largest errors.")
 @json_option
@@ -133,7 +137,7 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield ""
         yield textwrap.indent(printable(shown.message).rstrip(), "    ")
     yield from _parts(shown)
-    if shown.tensors:
+    if every or any(tensor.squared_norm for tensor in shown.tensors):
         yield from _worst(shown, every=every)
 
 
@@ -177,21 +181,20 @@ def _parts(shown: ShowResult) -> Iterator[str]:
 
 
 def _worst(shown: ShowResult, *, every: bool) -> Iterator[str]:
-    tensors = shown.tensors if every else shown.tensors[:TOP]
+    touched = [tensor for tensor in shown.tensors if tensor.squared_norm]
+    tensors = shown.tensors if every else touched[:TOP]
     total = sum(tensor.squared_error for tensor in shown.tensors)
     rows = [
         [
             f"  {printable(tensor.name)}",
             "×".join(map(str, tensor.shape)),
-            " + ".join(tensor.sections),
-            size_text(tensor.bytes),
+            " + ".join(tensor.sections) or "as before",
+            size_text(tensor.bytes) if tensor.bytes else "-",
             "-" if tensor.relative_error is None else f"{tensor.relative_error:.2g}",
             f"{100 * tensor.squared_error / total:.1f} %" if total else "-",
         ]
         for tensor in tensors
     ]
     yield ""
-    yield "Tensors by what was lost" + (
-        f" (the first {TOP} of {len(shown.tensors)})" if len(tensors) < len(shown.tensors) else ""
-    )
+    yield "Tensors by what was lost" + (f" (the first {TOP} of {len(touched)})" if len(tensors) < len(touched) else "")
     yield table(rows, right=(3, 4, 5), header=["  tensor", "shape", "sections", "size", "error", "of all"])

@@ -41,9 +41,13 @@ VERBS = (
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"erestore {version('erestore')}")
+        try:
+            found = version("erestore")
+        except PackageNotFoundError:
+            found = "(not installed: run from its sources)"
+        click.echo(f"erestore {found}")
         ctx.exit()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @verb(
     "branch",
+    "List, make, rename or delete branches.",
     example="erestore branch\n"
     "erestore branch best task-mnli~1\n"
     "erestore branch -m best champion\n"
@@ -100,6 +101,7 @@ def _list_branches(session: Session, branches: Sequence[Branch], *, as_json: boo
 
 @verb(
     "tag",
+    "List, make or delete tags.",
     example='erestore tag\nerestore tag v1 task-mnli -m "as published"\nerestore tag -d v1',
 )
 @click.argument("names", nargs=-1, metavar="[NAME [REVISION]]")
@@ -136,7 +138,11 @@ def tag(session: Session, *, names: tuple[str, ...], delete: bool, message: str,
             raise UsageError("A tag is made from a name and a revision.", hint="erestore tag NAME REVISION")
 
 
-@verb("reflog", example="erestore reflog\nerestore reflog task-mnli -n 5\nerestore checkout task-mnli@{1}")
+@verb(
+    "reflog",
+    "Show where names pointed before.",
+    example="erestore reflog\nerestore reflog task-mnli -n 5\nerestore checkout task-mnli@{1}",
+)
 @click.argument("name", required=False)
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT moves.")
 @json_option
@@ -162,7 +168,7 @@ def _moved(entry: ReflogEntry) -> list[str]:
     return [_oid(entry.operation), time, _styled(entry.selector), move, printable(entry.message)]
 
 
-@verb("undo", example="erestore undo\nerestore undo 3f1c09aa21be")
+@verb("undo", "Take back an operation.", example="erestore undo\nerestore undo 3f1c09aa21be")
 @click.argument("operation", required=False)
 @json_option
 @click.pass_obj

@@ -56,8 +56,6 @@ class Session:
         """Return what opening a store takes beside its place: nothing, unless it is on a remote."""
         if "://" not in str(place) or str(place).startswith(("file:", "memory:")):
             return {}
-        import platformdirs
-
         from erestore.ops.config import read_setting
 
         def setting(key: str) -> Any:
@@ -65,8 +63,7 @@ class Session:
 
         options: dict[str, Any] = {"single_writer": self.single_writer or setting("storage.single_writer")}
         if limit := setting("cache.limit_bytes"):
-            directory = setting("cache.directory") or platformdirs.user_cache_path("erestore")
-            options |= {"cache_directory": Path(directory).expanduser(), "cache_limit_bytes": limit}
+            options |= {"cache_directory": Path(setting("cache.directory")).expanduser(), "cache_limit_bytes": limit}
         return options
 
     def result(self, text: str) -> None:
@@ -154,7 +151,7 @@ class Verb(click.Command):
         shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 (shared if parameter in self._global else own).append(record)
         with formatter.section("Options"):
             formatter.write_dl(own)
@@ -169,9 +166,9 @@ class Verb(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}$ {line}\n")
 
 
-def verb(name: str, *, example: str) -> Callable[[Callable[..., Any]], Verb]:
-    """Make a function a command called `name`."""
-    return click.command(name, cls=Verb, example=example)
+def verb(name: str, summary: str, *, example: str) -> Callable[[Callable[..., Any]], Verb]:
+    """Make a function a command called `name`; its docstring is the help text, `summary` its line in the list."""
+    return click.command(name, cls=Verb, short_help=summary, example=example)
 
 
 def json_option(function: _C) -> _C:

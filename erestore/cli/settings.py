@@ -13,6 +13,7 @@ from erestore.errors import UsageError
 
 @verb(
     "config",
+    "List, read and set settings.",
     example="erestore config\n"
     "erestore config gc.grace_days\n"
     "erestore config gc.grace_days 7\n"

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from erestore.ops.cat import CatResult
 
 
-@verb("checkout", example="erestore checkout task-mnli\nerestore checkout task-mnli~1 /tmp/before --force")
+@verb(
+    "checkout",
+    "Write a variant's checkpoint.",
+    example="erestore checkout task-mnli\nerestore checkout task-mnli~1 /tmp/before --force",
+)
 @click.argument("revision")
 @click.argument("directory", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace what is there.")
@@ -47,7 +51,11 @@ def checkout(
     )
 
 
-@verb("cat", example="erestore cat task-mnli classifier.dense.weight -o weight.safetensors")
+@verb(
+    "cat",
+    "Read one tensor of a variant.",
+    example="erestore cat task-mnli classifier.dense.weight -o weight.safetensors",
+)
 @click.argument("revision")
 @click.argument("tensor")
 @click.option("-o", "--output", metavar="FILE", help="Write the tensor to this safetensors file.")

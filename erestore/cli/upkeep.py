@@ -21,7 +21,7 @@ CORRUPT = 4
 """Exit code of an fsck that found damage."""
 
 
-@verb("status", example="erestore status")
+@verb("status", "Show what the store holds.", example="erestore status")
 @json_option
 @click.pass_obj
 def status(session: Session, *, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def _status_rows(found: StatusResult) -> Iterator[list[str]]:
         yield ["running", f"{plural(found.running, 'operation')} writing now, or killed less than an hour ago"]
 
 
-@verb("du", example="erestore du")
+@verb("du", "Show what takes how much space.", example="erestore du")
 @json_option
 @click.pass_obj
 def du(session: Session, *, as_json: bool) -> None:
@@ -96,7 +96,11 @@ def _total(found: DuResult) -> str:
     return f"{text}; separate checkpoints would take {size_text(found.separate_bytes)}{times}."
 
 
-@verb("gc", example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0")
+@verb(
+    "gc",
+    "Delete what nothing leads to any more.",
+    example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
 @click.option(
     "--grace-days",
@@ -146,7 +150,7 @@ def _collected(done: GcResult) -> Iterator[str]:
         yield f"{plural(done.expired_entries, 'old entry', 'old entries')} of reflogs expired."
 
 
-@verb("fsck", example="erestore fsck\nerestore fsck --deep")
+@verb("fsck", "Look for damage.", example="erestore fsck\nerestore fsck --deep")
 @click.option("--read-data", is_flag=True, help="Also read and verify every stored byte.")
 @click.option("--deep", is_flag=True, help="Also decode every tensor of every variant; includes --read-data.")
 @json_option

@@ -11,7 +11,7 @@ from typing import Any
 
 from erestore.errors import NotFoundError, StoreNotFoundError, UsageError
 from erestore.storage.access import refusals
-from erestore.store import Store
+from erestore.store import Store, default_author
 
 ANYWHERE = ("store", "user")
 
@@ -27,8 +27,8 @@ class Setting:
     expected : str
         What the text has to be, in words.
     description : str
-    default : str
-        Text; empty where something else decides.
+    default : str or callable
+        Text, or what returns it.
     scopes : tuple of str
         Where it can be set: ``store``, ``user``. What is needed to open a store cannot be read from it.
     """
@@ -36,7 +36,7 @@ class Setting:
     parse: Callable[[str], Any]
     expected: str
     description: str
-    default: str = ""
+    default: str | Callable[[], str]
     scopes: tuple[str, ...] = ANYWHERE
 
 
@@ -65,6 +65,12 @@ def _flag(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
+def _cache_directory() -> str:
+    import platformdirs
+
+    return platformdirs.user_cache_dir("erestore")
+
+
 def _text(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise ValueError
@@ -72,7 +78,7 @@ def _text(text: str) -> str:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "user.name": Setting(_text, "a name", "Who commits. Default: the login name and the machine."),
+    "user.name": Setting(_text, "a name", "Who commits.", default_author),
     "commit.max_error": Setting(
         _share, "a number between 0 and 1", "Most of a residual's squared norm that a commit may lose.", "0.01"
     ),
@@ -84,7 +90,7 @@ SETTINGS: Mapping[str, Setting] = {
         _days, "a number of days", "How long the reflogs of deleted names are kept.", "30", ("store",)
     ),
     "cache.directory": Setting(
-        _text, "a directory", "Where copies of what was read from remotes are kept.", scopes=("user",)
+        _text, "a directory", "Where copies of what was read from remotes are kept.", _cache_directory, ("user",)
     ),
     "cache.limit_bytes": Setting(
         _count, "a number of bytes; 0 for no copies", "What those copies may take.", str(20 << 30), ("user",)
@@ -131,7 +137,7 @@ def config(store: Store | None, *, environment: Mapping[str, str] | None = None)
     held = {"store": store.config() if store else {}, "user": read_user()}
     entries = []
     for key, setting in SETTINGS.items():
-        value, origin = setting.default, "default"
+        value, origin = setting.default if isinstance(setting.default, str) else setting.default(), "default"
         for scope in reversed(setting.scopes):
             if key in held[scope]:
                 value, origin = held[scope][key], scope
@@ -142,7 +148,7 @@ def config(store: Store | None, *, environment: Mapping[str, str] | None = None)
 
 
 def read_setting(store: Store | None, key: str, *, environment: Mapping[str, str] | None = None) -> Any:
-    """Return the value of one setting, parsed; None where nothing is set and there is no default.
+    """Return the value of one setting, parsed.
 
     Raises
     ------
@@ -151,8 +157,6 @@ def read_setting(store: Store | None, key: str, *, environment: Mapping[str, str
     """
     check_key(key)
     entry = next(entry for entry in config(store, environment=environment) if entry.key == key)
-    if entry.origin == "default" and not entry.value:
-        return None
     origin = variable(key) if entry.origin == "environment" else f"the {entry.origin} configuration"
     return _parse(key, entry.value, f" in {origin}")
 

@@ -33,19 +33,22 @@ class ShownSection:
 
 @dataclass(frozen=True)
 class ShownTensor:
-    """One tensor that the commit's own residuals touch.
+    """One tensor of a variant; of tied ones the first.
 
     Attributes
     ----------
     name : str
-        The base's.
+        The variant's own.
+    dtype : str
+        As safetensors writes it.
     shape : tuple of int
     sections : tuple of str
-        Kinds, in the order in which they are summed.
+        Kinds in the commit's own residuals, in the order in which they are summed; ``whole`` and ``added rows`` for what
+        is held as it is. Empty where the commit's parent, or the base, has all of it.
     bytes : int
         Before the entropy stage.
     relative_error : float or None
-        ``squared_error / squared_norm``; None where the residual is zero.
+        ``squared_error / squared_norm``; None where there is no residual.
     squared_error : float
         After rounding to the stored dtype.
     squared_norm : float
@@ -53,6 +56,7 @@ class ShownTensor:
     """
 
     name: str
+    dtype: str
     shape: tuple[int, ...]
     sections: tuple[str, ...]
     bytes: int
@@ -142,7 +146,7 @@ def show(store: Store, revision: str) -> ShowResult:
     layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))
     entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
     own = [store.objects.open("residual", residual) for residual in commit.own]
-    tensors = sorted((tensor for residual in own for tensor in _tensors(residual)), key=lambda t: -t.squared_error)
+    tensors = sorted(_tensors(manifest, layout, own), key=lambda tensor: -tensor.squared_error)
     return ShowResult(
         commit=oid,
         refs=tuple(entries),
@@ -178,12 +182,21 @@ def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTe
         yield ShownTerm(residual, text, residual in commit.own, store.objects.size(residual))
 
 
-def _tensors(residual: SegmentedObject) -> Iterator[ShownTensor]:
-    for name, shape, sections, (_, error, norm) in _index(residual):
+def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject]) -> Iterator[ShownTensor]:
+    indexed = {key: (sections, errors) for residual in own for key, sections, errors in _index(residual)}
+    seen: set[str] = set()
+    for name, tensor in layout.tensors.items():
+        if tensor.key in seen:
+            continue
+        seen.add(tensor.key)
+        sections, errors = indexed.get(tensor.key, ([], (0.0, 0.0, 0.0)))
+        _, error, norm = errors
+        whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
         yield ShownTensor(
             name=name,
-            shape=shape,
-            sections=tuple(kind for kind, _ in sections),
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            sections=(*(kind for kind, _ in sections), *whole),
             bytes=sum(length for _, parts in sections for _, length in parts),
             relative_error=error / norm if norm else None,
             squared_error=error,
@@ -197,7 +210,7 @@ def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
     sizes: dict[str, float] = {}
     for residual in residuals:
         shares = [segment.stored_length / max(1, segment.raw_length) for segment in residual.segments]
-        for _, _, sections, _ in _index(residual):
+        for _, sections, _ in _index(residual):
             for kind in {kind for kind, _ in sections}:
                 tensors[kind] = tensors.get(kind, 0) + 1
             for kind, parts in sections:
@@ -208,8 +221,8 @@ def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
 _Section = tuple[str, list[tuple[int, int]]]
 
 
-def _index(residual: SegmentedObject) -> Iterator[tuple[str, tuple[int, ...], list[_Section], tuple[float, ...]]]:
-    """Yield name, shape, sections (kind, and parts as segment and length) and the squared errors of each tensor."""
+def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float, float]]]:
+    """Yield key, sections (kind, and parts as segment and length) and the three squared errors of each tensor."""
     try:
         for name, tensor in residual.index["tensors"].items():
             sections = [
@@ -217,6 +230,6 @@ def _index(residual: SegmentedObject) -> Iterator[tuple[str, tuple[int, ...], li
                 for kind, _, parts in tensor["sections"]
             ]
             linear, rounded, norm = map(float, tensor["errors"])
-            yield name, tuple(tensor["shape"]), sections, (linear, rounded, norm)
+            yield name, sections, (linear, rounded, norm)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error
