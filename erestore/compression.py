@@ -37,7 +37,9 @@ def decompress(frame: bytes | bytearray | memoryview, size: int) -> bytes:
     try:
         parameters = zstandard.get_frame_parameters(frame)
         if parameters.content_size != size:
-            raise CorruptionError(f"A compressed frame declares {parameters.content_size} bytes where {size} are recorded.")
+            raise CorruptionError(
+                f"A compressed frame declares {parameters.content_size} bytes where {size} are recorded."
+            )
         # A frame with a single segment uses its content as window, which `size` bounds already.
         if parameters.window_size > max(WINDOW_LIMIT, size):
             raise CorruptionError("A compressed frame asks for too large a window.")

@@ -24,10 +24,9 @@ from erestore.model.targets import Target, divide, same_bits
 from erestore.model.tensors import TensorReader, TensorWriter, raw_bytes
 from erestore.model.variant import Variant, linear_digest
 from erestore.progress import Progress
-from erestore.records import Manifest, Part, Term, TensorRef, normal_terms
+from erestore.records import Manifest, Part, TensorRef, Term, normal_terms
 from erestore.residual import difference
 from erestore.storage.objects import Objects
-
 
 Parts = dict[str, tuple[Part, ...]]
 
@@ -208,7 +207,9 @@ class VariantWriter:
 def _check_inverse(key: str, own: torch.Tensor, predicted: torch.Tensor) -> None:
     """Decode a remainder and compare it, before anything is acknowledged."""
     pairs: Iterator[tuple[torch.Tensor, torch.Tensor]] = zip(
-        own.reshape(-1).split(difference.CHUNK), predicted.reshape(-1).split(difference.CHUNK), strict=True
+        torch.split(own.reshape(-1), difference.CHUNK),
+        torch.split(predicted.reshape(-1), difference.CHUNK),
+        strict=True,
     )
     for value, guess in pairs:
         if not same_bits(difference.decode(difference.encode(value, guess)[0], guess), value):

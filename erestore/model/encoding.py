@@ -19,7 +19,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
-from erestore.model.quality import Outcome, Quality
+from erestore.model.quality import Outcome, Quality, ratio
 from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
@@ -29,6 +29,7 @@ from erestore.residual.codecs import dense, ere, gamma, lowrank, vector
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
 from erestore.residual.rounding import round_to
+from erestore.residual.spectrum import Decomposition
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -36,6 +37,9 @@ _ATTEMPTS = 5
 _LEAST_USE = 0.75
 """Share of the allowed error below which a larger step is tried."""
 _SMALLEST = 2.0**-40
+_CALIBRATED = 12
+"""Tensors that stand for all when the effect of rounding is estimated."""
+_CALIBRATION_LIMIT = 64.0
 _FLOAT32_ERROR = 2e-3
 """Largest error asked for from which on spectra are computed in float32, in about 0.4 times the time."""
 
@@ -146,6 +150,7 @@ class Encoder:
         allowed = self.quality.max_error * norm
         total = sum(found.energy for found in profiles)
         aim, best, attempts = 0.94 * allowed, None, 0
+        aim /= self._rounding_factor(executor, changed, profiled, bases, aim)
         while True:
             step = planning.solve_step(profiles, aim)
 
@@ -173,6 +178,33 @@ class Encoder:
                         hint="Use --exact to keep every bit.",
                     )
 
+    def _rounding_factor(
+        self,
+        executor: Executor,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+        aim: float,
+    ) -> float:
+        """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""
+        narrow = [target for target in changed if target.dtype.itemsize < 4 and len(target.shape) > 1]
+        chosen = sorted(narrow[:: max(1, len(narrow) // _CALIBRATED)], key=lambda target: target.key)
+        if not chosen:
+            return 1.0
+        step = planning.solve_step([_profile_of(profiled, target) for target in changed], aim)
+
+        def measured(target: Target) -> tuple[float, float]:
+            found = _profile_of(profiled, target)
+            basis = bases.get(target.key) if found.singular_values is not None else None
+            loaded = Loaded.read(target, self.checkpoint.read, self.parent)
+            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: ())
+            sections = encode_at(item, loaded, loaded.delta(), step)
+            return measure(loaded, sections).rounded, planning.plan(found, step).error
+
+        pairs = list(bounded_map(executor, measured, chosen, in_flight=worker_count()))
+        rounded, predicted = (sum(values) for values in zip(*pairs, strict=True))
+        return min(_CALIBRATION_LIMIT, max(1 / _CALIBRATION_LIMIT, ratio(rounded, predicted)))
+
     def _encode_ere(
         self,
         executor: Executor,
@@ -182,28 +214,33 @@ class Encoder:
         bases: BasisSpool,
     ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
         """Encode as the paper does: ranks by allocation, codes of b bits, vectors raw."""
-        matrices = [target for target in changed if len(target.shape) > 1 and _profile_of(profiled, target)]
-        spectra, shapes = [], []
-        for target in matrices:
-            found = _profile_of(profiled, target)
-            sigma = found.singular_values if found.singular_values is not None else torch.zeros(0)
-            spectra.append(sigma.numpy())
-            shapes.append(found.shape)
-        ranks = dict(zip((t.key for t in matrices), self._ranks(spectra, shapes), strict=True))
+        ranks = self._ranks([(target.key, _profile_of(profiled, target)) for target in changed])
 
         def encode(item: Item, _: Loaded, delta: torch.Tensor) -> tuple[EncodedSection, ...]:
             if item.target.key not in ranks:
                 return (dense.encode(delta),)
+            found = item.profiled.profile
+            assert found is not None
+            assert found.singular_values is not None
+            assert item.basis is not None
+            known = Decomposition(delta, found.singular_values, item.basis, item.profiled.side)
             rank = ranks[item.target.key]
-            return (ere.encode_section(delta, rank, self.quality.bits),) if rank else ()
+            return (ere.encode_section(delta, rank, self.quality.bits, known),) if rank else ()
 
         writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
         errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
         return writer, errors, kinds
 
-    def _ranks(self, spectra: list[object], shapes: list[tuple[int, int]]) -> list[int]:
+    def _ranks(self, profiles: list[tuple[str, planning.Profile]]) -> dict[str, int]:
+        """Share the budget of ranks among the tensors that have a spectrum; vectors and tiny matrices stay whole."""
+        spectra, shapes, keys = [], [], []
+        for key, found in profiles:
+            if found.singular_values is not None:
+                keys.append(key)
+                spectra.append(found.singular_values.numpy())
+                shapes.append(found.shape)
         chosen = allocation.ALLOCATIONS[self.quality.allocation]
-        return list(chosen(spectra, shapes, self.quality.rank, self.quality.alpha))
+        return dict(zip(keys, chosen(spectra, shapes, self.quality.rank, self.quality.alpha), strict=True))
 
     def _pass(
         self,

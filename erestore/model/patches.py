@@ -110,10 +110,7 @@ class Patch:
             for key in sorted(held.index["tensors"]):
                 tensor, parts = held.index["tensors"][key], []
                 for number, length in tensor["parts"]:
-                    if min(number, length) < 0 or used[number] + length > held.segments[number].raw_length:
-                        raise ValueError
-                    parts.append((number, used[number], length))
-                    used[number] += length
+                    parts.append((number, _place(used, held.segments[number].raw_length, number, length), length))
                 predictor = tuple(map(str, tensor["predictor"]))
                 shape = tuple(int(size) for size in tensor["shape"])
                 tensors[key] = PatchedTensor(str(tensor["dtype"]), shape, predictor, tuple(parts))
@@ -133,7 +130,7 @@ class Patch:
         tensor = self.tensors[key]
         flat = predicted.contiguous().reshape(-1)
         size = torch_dtype(tensor.dtype).itemsize
-        lengths = [len(chunk) * size for chunk in flat.split(difference.CHUNK)] if flat.numel() else []
+        lengths = [len(chunk) * size for chunk in torch.split(flat, difference.CHUNK)] if flat.numel() else []
         if lengths != [length for _, _, length in tensor.parts] or math.prod(tensor.shape) != flat.numel():
             raise CorruptionError(f"The exact remainder of '{key}' has the wrong size.")
         result = torch.empty_like(flat)
@@ -149,3 +146,11 @@ class Patch:
             last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
             self._last = last
         return last[1]
+
+
+def _place(used: list[int], capacity: int, number: int, length: int) -> int:
+    """Return where a part begins in its segment, and count it."""
+    if min(number, length) < 0 or used[number] + length > capacity:
+        raise ValueError
+    used[number] += length
+    return used[number] - length

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 
@@ -50,7 +50,7 @@ class Profiled:
     base_norm: float = 0.0
     profile: Profile | None = None
     basis: torch.Tensor | None = None
-    side: str = "right"
+    side: Literal["left", "right"] = "right"
 
 
 def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dtype = torch.float64) -> Profiled:
@@ -74,7 +74,8 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
     delta = loaded.delta()
     factor = _take_gamma(delta, loaded) if gamma else None
     m, n = delta.shape
-    singular_values, basis, side = None, None, "right"
+    singular_values, basis = None, None
+    side: Literal["left", "right"] = "right"
     if factorise and min(m, n) >= _MIN_SIDE and m * n >= _MIN_ELEMENTS:
         found = decompose(delta, precision=precision)
         singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side

@@ -27,7 +27,7 @@ BASE_ALIGNMENT = 4096
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a CPU tensor of any dtype and shape (0-dim and empty too) without copying."""
     flat = tensor.detach().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
 
 
 def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> str:

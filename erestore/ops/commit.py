@@ -8,7 +8,9 @@ from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, UsageError
+from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.matching import match_base, nearer_parent
@@ -129,7 +131,7 @@ def commit(
             base, imported = _provide_base(store, base, operation, progress)
         lineage = _lineage(store, base, parent, previous)
         stored, base_name, matching = _write(store, checkpoint, lineage, quality, progress)
-        exact = quality.exact or quality.exact_only
+        exact = quality.exact or quality.exact_only or isinstance(checkpoint, PeftCheckpoint)
         record = Commit(
             manifest=stored.manifest_oid,
             parents=(lineage.parent,),
@@ -217,9 +219,13 @@ def _write(
     """Return what was written, the name of the base, and which prefixes were exchanged."""
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
     variants = [Variant.open(store.objects, oid) for oid in manifests]
+    base_name = store.base_name(variants[0].manifest.base)
+    if isinstance(checkpoint, PeftCheckpoint):
+        # An adapter was trained on the base or on the parent that is named, never on its own former version.
+        return AdapterWriter(store.objects, checkpoint, variants[-1], progress).write(), base_name, ""
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     writer = VariantWriter(
         store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress
     )
-    return writer.write(), store.base_name(variants[0].manifest.base), matched.prefixes
+    return writer.write(), base_name, matched.prefixes

@@ -37,7 +37,7 @@ def cost(values: torch.Tensor, predicted: torch.Tensor) -> float:
 
 def encode(values: torch.Tensor, predicted: torch.Tensor) -> list[bytes]:
     """Encode `values` given `predicted` (same dtype and shape): one part for every :data:`CHUNK` elements."""
-    pairs = zip(values.reshape(-1).split(CHUNK), predicted.reshape(-1).split(CHUNK), strict=True)
+    pairs = zip(torch.split(values.reshape(-1), CHUNK), torch.split(predicted.reshape(-1), CHUNK), strict=True)
     return [to_planes(zigzag(value, guess)) for value, guess in pairs]
 
 

@@ -7,6 +7,8 @@ into byte planes. Each column is padded to whole bytes. Only these widths exist;
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from erestore.errors import CorruptionError
@@ -19,7 +21,7 @@ _CODES_AT_ONCE = 1 << 20
 def width_of(largest: torch.Tensor) -> torch.Tensor:
     """Return the smallest width of :data:`WIDTHS` that holds codes of absolute value up to `largest`, elementwise."""
     widths = torch.zeros_like(largest)
-    for narrow, wide in zip(WIDTHS, WIDTHS[1:], strict=False):
+    for narrow, wide in pairwise(WIDTHS):
         limit = 2 ** (narrow - 1) - 1 if narrow else 0
         widths = torch.where(largest > limit, wide, widths)
     return widths
@@ -49,7 +51,7 @@ def pack(codes: torch.Tensor, width: int) -> bytes:
     if width == 0 or codes.numel() == 0:
         return b""
     at_once = max(1, _CODES_AT_ONCE // length)
-    return b"".join(_pack(chunk, width) for chunk in codes.split(at_once))
+    return b"".join(_pack(chunk, width) for chunk in torch.split(codes, at_once))
 
 
 def _pack(codes: torch.Tensor, width: int) -> bytes:

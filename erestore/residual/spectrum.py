@@ -9,7 +9,7 @@ matrix is noise and is set to zero, so that a matrix of low rank has a spectrum 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +125,49 @@ def singular_values(matrix: Tensor) -> Tensor:
     return _roots(torch.linalg.eigvalsh(gram), exponent, floor)
 
 
+def singular_values_of_rows(blocks: Iterable[Tensor], columns: int) -> Tensor:
+    """Return what :func:`singular_values` does of a matrix that comes in blocks of rows and is never held.
+
+    Parameters
+    ----------
+    blocks : iterable of Tensor, shape (any, columns), float64
+        All rows, of magnitudes whose squares float64 holds.
+    columns : int
+
+    Returns
+    -------
+    Tensor, shape (columns,), float64
+        Descending; with fewer rows than columns, followed by zeros.
+    """
+    gram = torch.zeros(columns, columns, dtype=torch.float64)
+    for rows in blocks:
+        _add_gram(gram, rows)
+    return _roots(torch.linalg.eigvalsh(gram), 0, _noise_floor(columns, torch.float64))
+
+
+def singular_values_of_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the singular values of ``left @ right.T``, which is never formed: QR of both sides, SVD of the small core.
+
+    Parameters
+    ----------
+    left : Tensor, shape (m, r), float64
+    right : Tensor, shape (n, r), float64
+
+    Returns
+    -------
+    Tensor, shape (min(m, n),), float64
+        Descending; zero where they are below rounding, and from ``r`` on.
+    """
+    length = min(left.shape[0], right.shape[0])
+    found = torch.zeros(length, dtype=torch.float64)
+    core = torch.linalg.qr(left, mode="r").R @ torch.linalg.qr(right, mode="r").R.T
+    values = torch.linalg.svdvals(core)[:length]
+    if values.numel():
+        floor = max(left.shape[0], right.shape[0]) * torch.finfo(torch.float64).eps * values[0]
+        found[: len(values)] = torch.where(values > floor, values, 0)
+    return found
+
+
 def effective_rank(singular_values: Tensor) -> float:
     """Return exp of the Shannon entropy of the singular values scaled to sum to one; 0 for a zero matrix.
 
@@ -169,13 +212,23 @@ def _gram(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, int, float]:
     peak = float(matrix.abs().max()) if matrix.numel() else 0.0
     exponent = math.frexp(peak)[1]
     gram = torch.zeros(size, size, dtype=dtype, device=matrix.device)
-    width = max(1, -(-size // _STRIPES))
     for rows in _long_rows(matrix, dtype):
-        scaled = _times_power(rows, -exponent)
-        for start in range(0, size, width):
-            stripe = scaled[:, start : start + width]
-            gram[start:, start : start + width].addmm_(scaled[:, start:].T, stripe)
-    return gram, exponent, max(16.0, math.sqrt(size) / 2) * torch.finfo(dtype).eps
+        _add_gram(gram, _times_power(rows, -exponent))
+    return gram, exponent, _noise_floor(size, dtype)
+
+
+def _add_gram(gram: Tensor, rows: Tensor) -> None:
+    """Add ``rows.T @ rows`` to the lower triangle of `gram`."""
+    size = gram.shape[0]
+    width = max(1, -(-size // _STRIPES))
+    for start in range(0, size, width):
+        stripe = rows[:, start : start + width]
+        gram[start:, start : start + width].addmm_(rows[:, start:].T, stripe)
+
+
+def _noise_floor(size: int, dtype: torch.dtype) -> float:
+    """Return the eigenvalue, relative to the largest, below which those of a Gram matrix are rounding errors."""
+    return max(16.0, math.sqrt(size) / 2) * torch.finfo(dtype).eps
 
 
 def _roots(eigenvalues: Tensor, exponent: int, floor: float) -> Tensor:

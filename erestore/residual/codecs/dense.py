@@ -25,7 +25,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 def encode(values: torch.Tensor) -> EncodedSection:
     """Write `values` (any shape) in their own dtype, one of :data:`DTYPES`."""
     code = next(code for code, dtype in DTYPES.items() if dtype == values.dtype)
-    chunks = values.detach().cpu().contiguous().reshape(-1).split(CHUNK) if values.numel() else ()
+    chunks = torch.split(values.detach().cpu().contiguous().reshape(-1), CHUNK) if values.numel() else ()
     parts = tuple(EncodedPart(0, to_planes(chunk)) for chunk in chunks)
     return EncodedSection(Dense.name, {"dtype": code}, parts)
 

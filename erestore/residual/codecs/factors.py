@@ -22,15 +22,16 @@ from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Par
 from erestore.residual.codecs.dense import DTYPES
 from erestore.residual.planes import from_planes, to_planes
 
-_CODES = {dtype: code for code, dtype in DTYPES.items() if code != "F64"}
+STORED = {dtype: code for code, dtype in DTYPES.items() if code != "F64"}
+"""Dtypes that factors may have: their products are exact in float64."""
 
 
 def encode(up: torch.Tensor, down: torch.Tensor, scaling: float, *, transpose: bool = False) -> EncodedSection:
     """Write an adapter's two factors in their own dtypes (F32, F16 or BF16)."""
     parameters = {
         "rank": int(up.shape[1]),
-        "up": _CODES[up.dtype],
-        "down": _CODES[down.dtype],
+        "up": STORED[up.dtype],
+        "down": STORED[down.dtype],
         "scaling": repr(float(scaling)),
         "transpose": transpose,
     }

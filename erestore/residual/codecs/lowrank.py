@@ -225,7 +225,7 @@ class LowRankSection(Section):
         if cached is None:
             cached = list(self._sides())
             object.__setattr__(self, "_cache", cached)
-        return cached  # type: ignore[no-any-return]
+        return cached
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float64 factors; see :meth:`Section.factors`."""

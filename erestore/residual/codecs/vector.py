@@ -30,7 +30,7 @@ def encode(values: torch.Tensor, step: float) -> EncodedSection:
     largest = max(abs(float(values.min())), abs(float(values.max()))) if values.numel() else 0.0
     size = dyadic.nearest(max(step, largest / CODE_LIMIT), STEP_BITS)
     parts = []
-    for chunk in values.reshape(-1).split(CHUNK) if values.numel() else ():
+    for chunk in torch.split(values.reshape(-1), CHUNK) if values.numel() else ():
         codes = torch.round(chunk.to(torch.float64) / size.value).to(torch.int32)
         width = int(packing.width_of(codes.abs().amax()))
         content = bytes([packing.WIDTHS.index(width)]) + packing.pack(codes.unsqueeze(0), width)

@@ -1,0 +1,299 @@
+"""How two sides differ, tensor by tensor, with the spectrum of every difference.
+
+Variants of one base differ by ``sum (beta - alpha) * R`` over the residuals whose coefficients are not equal: shared ones
+cancel and are never evaluated, and a tensor that no other residual touches is unchanged without a byte of it being read.
+Everything else (exact remainders, whole tensors, other bases, checkpoints) is compared by the values that a checkout gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+
+from erestore.checkpoint.dtypes import is_floating
+from erestore.checkpoint.naming import fits, match_names
+from erestore.model.base_spectra import BaseSpectra
+from erestore.model.residuals import Residual, matrix_shape
+from erestore.model.sides import Side, VariantSide
+from erestore.model.targets import same_bits
+from erestore.model.variant import LinearTensor, Variant, evaluate, row_blocks
+from erestore.records import LayoutTensor, Term, normal_terms
+from erestore.residual.codecs.abc import Section
+from erestore.residual.codecs.gamma import GammaSection
+from erestore.residual.spectrum import singular_values, singular_values_of_product, singular_values_of_rows
+
+Rows = Callable[[int, int], torch.Tensor]
+"""Float64 rows ``start:stop`` of a matrix."""
+Weighted = list[tuple[float, tuple[Section, ...]]]
+"""Coefficient and sections of each residual that does not cancel."""
+
+
+class Pair(NamedTuple):
+    """One tensor by its own name on each side, None where a side has no such tensor."""
+
+    before: str | None
+    after: str | None
+
+    @property
+    def name(self) -> str:
+        """The name on the second side, if it is there."""
+        return self.after or self.before or ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one tensor differs.
+
+    Attributes
+    ----------
+    status : str
+        ``unchanged``; ``changed``; ``resized`` (other rows, compared where both have them); ``retyped`` (the values agree, the
+        dtypes do not); ``replaced`` (not numbers, or not finite); ``reshaped``; ``added``; ``removed``.
+    computed_from : str
+        ``scale`` (a multiple of the base), ``factors``, ``residuals`` (evaluated), ``values``; empty where nothing was.
+    norm, before : float or None
+        Norms of the difference and of the first side's value; None where there are none.
+    singular_values : torch.Tensor or None
+        Of the difference, float64, descending; None for vectors and where there is no difference.
+    """
+
+    status: str
+    computed_from: str = ""
+    norm: float | None = None
+    before: float | None = None
+    singular_values: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides and what is known about them.
+
+    Attributes
+    ----------
+    a, b : Side
+    spectra : BaseSpectra
+    """
+
+    a: Side
+    b: Side
+    spectra: BaseSpectra
+
+    @cached_property
+    def variants(self) -> tuple[Variant, Variant] | None:
+        """Both variants, if they have one base."""
+        if not (isinstance(self.a, VariantSide) and isinstance(self.b, VariantSide)):
+            return None
+        a, b = self.a.variant, self.b.variant
+        return (a, b) if a.manifest.base == b.manifest.base else None
+
+    @cached_property
+    def net(self) -> tuple[tuple[float, Residual], ...]:
+        """What is left of the terms of variants of one base: coefficient and residual, none of coefficient 0."""
+        if self.variants is None:
+            return ()
+        a, b = (variant.manifest for variant in self.variants)
+        left = normal_terms((*b.terms, *(Term(oid, -coefficient) for oid, coefficient in a.terms)))
+        opened = {residual.oid: residual for _, residual in self.variants[0].residuals} if left else {}
+        objects = self.variants[0].objects
+        return tuple((float(c), opened.get(oid) or Residual.open(objects, oid)) for oid, c in left)
+
+    def pairs(self) -> list[Pair]:
+        """Match the tensors of both sides: by the base's names where they have one base, else by their own."""
+        before, after = self.a.tensors, self.b.tensors
+        if self.variants:
+            names = {tensor.key: name for name, tensor in before.items()}
+            found = {name: names[tensor.key] for name, tensor in after.items() if tensor.key in names}
+        else:
+            found = dict(match_names(after, before).keys)
+            taken = set(found.values())
+            # Equal names of different shapes are one tensor that was reshaped.
+            found |= {name: name for name in after if name in before and name not in found and name not in taken}
+        taken = set(found.values())
+        pairs = [Pair(found.get(name), name) for name in after]
+        return pairs + [Pair(name, None) for name in before if name not in taken]
+
+    def base_spectrum(self, pair: Pair) -> torch.Tensor | None:
+        """Return the singular values of the tensor in the base that a side has, the first side's if both have one."""
+        for side, name in ((self.a, pair.before), (self.b, pair.after)):
+            if isinstance(side, VariantSide) and name is not None:
+                found = self.spectra.of(side.variant, side.tensors[name].key)
+                if found is not None:
+                    return found
+        return None
+
+    def change(self, pair: Pair) -> Change:
+        """Compare one tensor."""
+        if pair.before is None:
+            return Change("added")
+        if pair.after is None:
+            return Change("removed")
+        before, after = self.a.tensors[pair.before], self.b.tensors[pair.after]
+        if before.shape == after.shape:
+            shared = matrix_shape(after.shape)[0]
+        elif fits(after, before) and not (self.a.is_whole(pair.before) and self.b.is_whole(pair.after)):
+            shared = min(matrix_shape(after.shape)[0], matrix_shape(before.shape)[0])
+        else:
+            return Change("reshaped")
+        found = self._from_terms(before, after, shared) or self._from_values(pair, shared)
+        if found.status in ("unchanged", "changed") and before.shape != after.shape:
+            return Change("resized", found.computed_from, found.norm, found.before, found.singular_values)
+        if found.status == "unchanged" and before.dtype != after.dtype:
+            return Change("retyped")
+        return found
+
+    def _from_terms(self, before: LayoutTensor, after: LayoutTensor, shared: int) -> Change | None:
+        """Compare by what is left of the terms; None where values beyond them count."""
+        if self.variants is None:
+            return None
+        (a, b), key = self.variants, after.key
+        if key in a.manifest.dense or key in b.manifest.dense:
+            is_same = a.manifest.dense.get(key) == b.manifest.dense.get(key) and before == after
+            return Change("unchanged") if is_same else None
+        if key not in a.base or not (is_floating(before.dtype) and is_floating(after.dtype)):
+            return None
+        net = [(coefficient, residual) for coefficient, residual in self.net if key in residual.tensors]
+        rows = matrix_shape(a.base[key].shape)[0]
+        if shared > rows and a.manifest.rows.get(key) != b.manifest.rows.get(key):
+            return None
+        if _patch_of(a, key) != _patch_of(b, key) or (net and _patch_of(a, key)):
+            return None
+        if not net:
+            return Change("unchanged")
+        return self._from_net([(c, residual.sections(key)) for c, residual in net], key, min(shared, rows))
+
+    def _from_net(self, net: Weighted, key: str, shared: int) -> Change:
+        """Compare by residuals, from their factors where they are few enough."""
+        assert self.variants is not None
+        variant = self.variants[0]
+        shape = shared, matrix_shape(variant.base[key].shape)[1]
+        before = self._norm_before(key, shape)
+        scale = _scale(net)
+        spectrum = self.spectra.of(variant, key) if scale is not None and _is_all(variant, key, shape) else None
+        if scale is not None and spectrum is not None:
+            return _changed("scale", spectrum * abs(scale), before)
+        factors = _stacked(net, shape)
+        if factors is not None:
+            return _changed("factors", singular_values_of_product(*factors), before)
+        base: torch.Tensor | None = None
+        if any(isinstance(section, GammaSection) for _, sections in net for section in sections):
+            base = variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
+
+        def rows(start: int, stop: int) -> torch.Tensor:
+            return _evaluate(net, base, start, stop, shape[1])
+
+        norm, values = _measure(rows, shape)
+        return Change("changed" if norm else "unchanged", "residuals", norm, before, values if norm else None)
+
+    def _norm_before(self, key: str, shape: tuple[int, int]) -> float:
+        """Return the norm of the first side's linear value, from the base's spectrum where that is all of it."""
+        assert self.variants is not None
+        variant = self.variants[0]
+        terms = [(c, sections) for c, residual in variant.residuals if (sections := residual.sections(key))]
+        if not terms and _is_all(variant, key, shape):
+            spectrum = self.spectra.of(variant, key)
+            if spectrum is not None:
+                return float(torch.linalg.vector_norm(spectrum))
+        base = variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
+        return _norm(LinearTensor(base, tuple(terms)).rows, shape)
+
+    def _from_values(self, pair: Pair, shared: int) -> Change:
+        """Compare what checkouts of both sides give."""
+        assert pair.before is not None
+        assert pair.after is not None
+        before, after = self.a.tensors[pair.before], self.b.tensors[pair.after]
+        one, two = self.a.stored(pair.before), self.b.stored(pair.after)
+        if before.dtype == after.dtype and before.shape == after.shape and same_bits(one.reshape(-1), two.reshape(-1)):
+            return Change("unchanged")
+        if not (is_floating(before.dtype) and is_floating(after.dtype)):
+            return Change("replaced", "values")
+        shape = shared, matrix_shape(after.shape)[1]
+        one, two = one.reshape(matrix_shape(before.shape)), two.reshape(matrix_shape(after.shape))
+
+        def value(start: int, stop: int) -> torch.Tensor:
+            return one[start:stop].to(torch.float64)
+
+        def rows(start: int, stop: int) -> torch.Tensor:
+            return two[start:stop].to(torch.float64) - value(start, stop)
+
+        if not math.isfinite(_norm(rows, shape)):
+            return Change("replaced", "values")
+        norm, values = _measure(rows, shape)
+        return Change("changed" if norm else "unchanged", "values", norm, _norm(value, shape), values if norm else None)
+
+
+def _patch_of(variant: Variant, key: str) -> str | None:
+    """Return the exact remainder that holds a tensor, if one does."""
+    return variant.manifest.patch if variant.patch and key in variant.patch.tensors else None
+
+
+def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:
+    return matrix_shape(variant.base[key].shape) == shape
+
+
+def _changed(computed_from: str, values: torch.Tensor, before: float) -> Change:
+    norm = float(torch.linalg.vector_norm(values))
+    return Change("changed", computed_from, norm, before, values) if norm else Change("unchanged", computed_from)
+
+
+def _scale(net: Weighted) -> float | None:
+    """Return the multiple of the base that the difference is, None if it is more than that."""
+    sections = [(coefficient, section) for coefficient, found in net for section in found]
+    if not all(isinstance(section, GammaSection) for _, section in sections):
+        return None
+    return math.fsum(c * section.factor for c, section in sections if isinstance(section, GammaSection))
+
+
+def _stacked(net: Weighted, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return all factors side by side, coefficients on the left, None where some have none or they are too many."""
+    left, right, rank = [], [], 0
+    for coefficient, sections in net:
+        for section in sections:
+            factors = section.factors()
+            if factors is None:
+                return None
+            rank += factors[0].shape[1]
+            if 2 * rank >= min(shape):
+                return None
+            # A residual may cover fewer rows than the base, where a vocabulary shrank.
+            part = factors[0][: shape[0]] * coefficient
+            left.append(torch.nn.functional.pad(part, (0, 0, 0, shape[0] - part.shape[0])))
+            right.append(factors[1])
+    return torch.cat(left, dim=1), torch.cat(right, dim=1)
+
+
+def _evaluate(net: Weighted, base: torch.Tensor | None, start: int, stop: int, columns: int) -> torch.Tensor:
+    total = torch.zeros((stop - start, columns), dtype=torch.float64)
+    held = total.clone() if base is None else base[start:stop].to(torch.float64)
+    for coefficient, sections in net:
+        end = min(stop, sections[0].shape[0])
+        if end > start:
+            total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
+    return total
+
+
+def _norm(rows: Rows, shape: tuple[int, int]) -> float:
+    return math.sqrt(math.fsum(float(rows(*block).square().sum()) for block in row_blocks(*shape)))
+
+
+def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | None]:
+    """Return the norm of a finite matrix that comes in rows, and its singular values unless it is a vector."""
+    if min(shape) < 2:
+        return _norm(rows, shape), None
+    squares: list[float] = []
+
+    def blocks() -> Iterator[torch.Tensor]:
+        for block in row_blocks(*shape):
+            found = rows(*block)
+            squares.append(float(found.square().sum()))
+            yield found
+
+    if shape[0] >= shape[1]:
+        values = singular_values_of_rows(blocks(), shape[1])
+    else:
+        values = singular_values(torch.cat(list(blocks())))
+    return math.sqrt(math.fsum(squares)), values

@@ -1,0 +1,125 @@
+"""The two sides of a comparison: a variant, or a checkpoint that is in no store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.errors import CheckpointError
+from erestore.model.variant import Variant
+from erestore.records import LayoutTensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Side(ABC):
+    """What is compared.
+
+    Attributes
+    ----------
+    tensors : Mapping[str, LayoutTensor]
+        By own name; of tied names the first only.
+    format : str
+        ``safetensors`` or ``torch``.
+    files : int
+        Weight files.
+    ties : tuple of tuple of str
+    side_files : tuple of str
+        Their POSIX paths.
+    """
+
+    tensors: Mapping[str, LayoutTensor]
+    format: str
+    files: int
+    ties: tuple[tuple[str, ...], ...]
+    side_files: tuple[str, ...]
+
+    @abstractmethod
+    def stored(self, name: str) -> torch.Tensor:
+        """Return one tensor as a checkout gives it."""
+
+    @abstractmethod
+    def side_file(self, name: str) -> bytes:
+        """Return the content of a side file."""
+
+    @abstractmethod
+    def is_whole(self, name: str) -> bool:
+        """Tell whether a tensor is held by itself, not as a residual on a base."""
+
+
+class VariantSide(Side):
+    """A variant of a store.
+
+    Parameters
+    ----------
+    variant : Variant
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        layout = variant.layout
+        self.variant = variant
+        first: dict[str, str] = {}
+        for name, tensor in layout.tensors.items():
+            first.setdefault(tensor.key, name)
+        self.tensors = {name: layout.tensors[name] for name in first.values()}
+        self.format, self.files, self.ties = layout.format, len(layout.files), layout.ties
+        self.side_files = tuple(sorted(layout.side_files))
+
+    def stored(self, name: str) -> torch.Tensor:
+        """See :meth:`Side.stored`."""
+        return self.variant.tensor(name)
+
+    def side_file(self, name: str) -> bytes:
+        """See :meth:`Side.side_file`."""
+        return self.variant.objects.get_blob(self.variant.layout.side_files[name])
+
+    def is_whole(self, name: str) -> bool:
+        """See :meth:`Side.is_whole`."""
+        key = self.tensors[name].key
+        return key in self.variant.manifest.dense or key not in self.variant.base
+
+
+class CheckpointSide(Side):
+    """A checkpoint on disk.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Stays open as long as this is used.
+
+    Raises
+    ------
+    CheckpointError
+        If it is an adapter, which has no values without its base.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.format == "peft":
+            raise CheckpointError(
+                f"{checkpoint.path} is an adapter, which has no values of its own to compare.",
+                hint="Commit it, then compare the variant.",
+            )
+        followers = {name for group in checkpoint.ties for name in group[1:]}
+        self.checkpoint = checkpoint
+        self.tensors = {
+            name: LayoutTensor(name, info.dtype, info.shape)
+            for name, info in checkpoint.tensors.items()
+            if name not in followers
+        }
+        self.format, self.files, self.ties = checkpoint.format, len(checkpoint.files), checkpoint.ties
+        self.side_files = tuple(sorted(checkpoint.side_files))
+
+    def stored(self, name: str) -> torch.Tensor:
+        """See :meth:`Side.stored`."""
+        return self.checkpoint.read(name)
+
+    def side_file(self, name: str) -> bytes:
+        """See :meth:`Side.side_file`."""
+        return self.checkpoint.side_files[name].read_bytes()
+
+    def is_whole(self, name: str) -> bool:  # noqa: ARG002 - all of them are
+        """See :meth:`Side.is_whole`."""
+        return True
