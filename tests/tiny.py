@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from erestore.model.quality import Quality
 from erestore.model.variant import Variant
@@ -64,6 +64,11 @@ def write_model(directory: Path, tensors: Tensors, note: str = "") -> Path:
     (directory / "config.json").write_text('{"model_type": "tiny"}\n')
     (directory / "notes.txt").write_text(f"trained on {note}\n")
     return directory
+
+
+def weights_of(directory: Path) -> Tensors:
+    """Read the weights that :func:`write_model` wrote."""
+    return load_file(directory / "model.safetensors")
 
 
 def store_on(storage: Storage) -> Store:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erestore.errors import TargetExistsError
+from erestore.storage.local import TEMPORARY
 from erestore.store import MARKER, Store
 
 
@@ -41,10 +42,15 @@ def init(url: str | Path, **options: Any) -> InitResult:
     """
     if "://" not in str(url):
         directory = Path(url)
-        if directory.is_dir() and any(directory.iterdir()) and not (directory / MARKER).exists():
+        if not (directory / MARKER).exists() and _holds_files(directory):
             raise TargetExistsError(
                 f"'{directory}' holds other files, and a store needs a directory of its own.",
                 hint=f"`erestore init {directory / '.erestore'}` makes one inside it.",
             )
     store = Store.init(url, **options)
     return InitResult(store.url, store.id)
+
+
+def _holds_files(directory: Path) -> bool:
+    """Tell whether there is something besides what an ``init`` that was killed has left."""
+    return directory.is_dir() and not all(path.name.startswith(TEMPORARY) for path in directory.iterdir())

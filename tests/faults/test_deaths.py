@@ -1,0 +1,312 @@
+"""Every verb dies at every storage call: afterwards the store shows old or new, never half.
+
+After each death a fresh store on the same storage must have every name where it was or where the verb would have put
+it, pass ``fsck --deep``, let the verb be repeated, and lose all that was left behind to ``gc``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import tiny
+
+import erestore.store
+from erestore.errors import ConflictError, NotFoundError, UnknownRevisionError
+from erestore.ops.branch import branch, delete_branches, rename_branch
+from erestore.ops.commit import commit
+from erestore.ops.fsck import fsck
+from erestore.ops.gc import gc
+from erestore.ops.import_base import import_base
+from erestore.ops.init import init
+from erestore.ops.tag import delete_tags, tag
+from erestore.ops.undo import undo
+from erestore.storage.abc import Entry, Storage
+from erestore.storage.local import LocalStorage
+from erestore.storage.memory import MemoryStorage
+from erestore.store import Store
+from erestore.testing.faults import FaultInjected, FaultyStorage, Mode
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb, the state of the store that it starts from, and what it makes of names.
+
+    Attributes
+    ----------
+    start : str
+        Name of one of the states of :func:`states`.
+    run : callable
+        Of a store and the directory of models.
+    moved : tuple of str
+        Names that may be new, moved or deleted afterwards.
+    weights : str or None
+        Model whose weights `moved` must have, bit for bit, if it has moved.
+    order : tuple of str
+        Names that may not be missing both at once: the second goes after the first has come.
+    """
+
+    start: str
+    run: Callable[[Store, Path], object]
+    moved: tuple[str, ...] = ()
+    weights: str | None = None
+    order: tuple[str, ...] = ()
+
+
+def collect_in_two_phases(store: Store, _models: Path) -> None:
+    gc(store)
+    gc(store, reflog_days=0, grace_days=0)
+
+
+VERBS = {
+    "import": Verb("empty", lambda s, m: import_base(s, m / "base", name="base"), ("base",), "base"),
+    "commit": Verb("base", lambda s, m: commit(s, m / "one", base="base", name="ft"), ("ft",)),
+    "commit and import": Verb(
+        "empty", lambda s, m: commit(s, m / "one", base=str(m / "base"), name="ft"), ("base", "ft")
+    ),
+    "commit --exact": Verb(
+        "base", lambda s, m: commit(s, m / "one", base="base", name="ft", quality=tiny.EXACT), ("ft",), "one"
+    ),
+    "next version": Verb("exact", lambda s, m: commit(s, m / "two", name="exact"), ("exact",)),
+    "next exact version": Verb(
+        "exact", lambda s, m: commit(s, m / "two", name="exact", quality=tiny.EXACT), ("exact",), "two"
+    ),
+    "branch": Verb("exact", lambda s, m: branch(s, "other", "exact"), ("other",), "one"),
+    "branch --force": Verb("other", lambda s, m: branch(s, "other", "exact", force=True), ("other",), "one"),
+    "branch -d": Verb("other", lambda s, m: delete_branches(s, ["other", "exact"]), ("other", "exact")),
+    "branch -m": Verb(
+        "exact", lambda s, m: rename_branch(s, "exact", "new"), ("exact", "new"), "one", ("exact", "new")
+    ),
+    "tag": Verb("exact", lambda s, m: tag(s, "v1", "exact"), ("v1",), "one"),
+    "tag -d": Verb("tagged", lambda s, m: delete_tags(s, ["v1"]), ("v1",)),
+    "undo": Verb("deleted", lambda s, m: undo(s), ("other", "exact")),
+    "config": Verb("exact", lambda s, m: s.configure("gc.grace_days", "3")),
+    "gc": Verb("garbage", collect_in_two_phases),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models")
+    base = tiny.base_weights()
+    one = tiny.tuned(base, 1)
+    for name, tensors in (("base", base), ("one", one), ("two", tiny.tuned(one, 2))):
+        tiny.write_model(directory / name, tensors, name)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def states(models: Path) -> dict[str, Storage]:
+    """Stores to start from, each a step further."""
+    found: dict[str, Storage] = {}
+    store = tiny.make_store(MemoryStorage())
+
+    def keep(name: str) -> None:
+        found[name] = tiny.copy_store(store.storage, MemoryStorage()).storage
+
+    keep("empty")
+    import_base(store, models / "base", name="base")
+    keep("base")
+    commit(store, models / "one", base="base", name="exact", quality=tiny.EXACT)
+    keep("exact")
+    tag(store, "v1", "exact")
+    keep("tagged")
+    commit(store, models / "two", base="base", name="other")
+    keep("other")
+    delete_branches(store, ["other", "exact"])
+    keep("deleted")
+    store.objects.put_blob(b"left over")
+    tiny.make_older(store.storage, 60 * tiny.DAY)
+    keep("garbage")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs die here, machines do not: waiting for the disk would only take time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+class FaultyWrites(FaultyStorage):
+    """Dies at the n-th call that changes something; to die at a read shows nothing else."""
+
+    def read(self, key: str) -> bytes:
+        return self._pass(lambda: self._inner.read(key))
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        return self._pass(lambda: self._inner.read_range(key, start, stop))
+
+    def exists(self, key: str) -> bool:
+        return self._pass(lambda: self._inner.exists(key))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return self._pass(lambda: iter([*self._inner.list(prefix)]))
+
+    def _pass(self, run: Callable[[], _T]) -> _T:
+        if self.dead:
+            raise FaultInjected
+        return run()
+
+
+def restart(states: dict[str, Storage], verb: Verb, place: Path | None) -> Storage:
+    """Copy the state that a verb starts from."""
+    storage = MemoryStorage() if place is None else LocalStorage(place)
+    tiny.copy_store(states[verb.start], storage)
+    if verb.start == "garbage":
+        tiny.make_older(storage, 60 * tiny.DAY)
+    return storage
+
+
+def names_of(store: Store) -> dict[str, str | None]:
+    return {name: entry.oid for name, entry in store.refs.all().items()}
+
+
+def check_old_or_new(verb: Verb, before: dict[str, str | None], storage: Storage, models: Path) -> None:
+    store = tiny.store_on(storage)
+    after = names_of(store)
+    for name in before.keys() | after.keys():
+        moved = before.get(name) != after.get(name)
+        assert not moved or name in verb.moved
+        oid = after.get(name)
+        if oid and moved and verb.weights:
+            assert tiny.same_tensors(tiny.tensors_of(store, name), tiny.weights_of(models / verb.weights))
+    assert not verb.order or any(after.get(name) for name in verb.order)
+    found = fsck(store, deep=True)
+    assert found.clean, found
+
+
+def check_repeated(verb: Verb, storage: Storage, models: Path) -> None:
+    store = tiny.store_on(storage)
+    before = names_of(store)
+    try:
+        verb.run(store, models)
+    except (ConflictError, NotFoundError):
+        # Where the whole of it had happened before the death, there is nothing left to do, and it says so.
+        assert verb.moved
+        assert names_of(store) == before
+    tiny.make_older(storage, 3601, "gc/leases/")  # the dead program's lease
+    if isinstance(storage, LocalStorage):
+        for stray in storage.directory.rglob("#*"):
+            os.utime(stray, (0, 0))  # as clocks tick coarsely
+    collected = gc(store, grace_days=0)
+    assert collected.waiting is None
+    found = fsck(store, deep=True)
+    assert found.clean, found
+    assert found.unreachable == ()
+    if isinstance(storage, LocalStorage):
+        assert not list(storage.directory.rglob("#*"))
+
+
+def die_everywhere(
+    kind: type[FaultyStorage],
+    mode: Mode,
+    verb: Verb,
+    states: dict[str, Storage],
+    models: Path,
+    place: Callable[[int], Path | None],
+) -> int:
+    """Let a verb die at its first, second, third ... call until it comes through; return how many deaths that took."""
+    checked = -1
+    for number in itertools.count(1):
+        storage = restart(states, verb, place(number))
+        before = names_of(tiny.store_on(storage))
+        faulty = kind(storage, number, mode)
+        try:
+            verb.run(tiny.store_on(faulty), models)
+        except FaultInjected:
+            pass
+        else:
+            check_old_or_new(verb, before, storage, models)
+            return number - 1
+        # Between two writes nothing changes: one check is enough for all reads in between.
+        state = hash(frozenset(tiny.keys_of(storage)))
+        if state != checked or kind is FaultyWrites:
+            check_old_or_new(verb, before, storage, models)
+            check_repeated(verb, storage, models)
+        checked = state
+    raise AssertionError
+
+
+QUICK = [name for name in VERBS if "commit" not in name and "next" not in name]
+
+
+@pytest.mark.parametrize("name", [*QUICK, "next exact version"])
+def test_a_verb_dies_at_every_call(name: str, states: dict[str, Storage], models: Path) -> None:
+    deaths = die_everywhere(FaultyStorage, "before", VERBS[name], states, models, lambda _: None)
+    assert deaths >= 3
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_dies_in_the_middle_of_every_write(
+    name: str, states: dict[str, Storage], models: Path, tmp_path: Path
+) -> None:
+    deaths = die_everywhere(
+        FaultyWrites, "truncate", VERBS[name], states, models, lambda number: tmp_path / str(number)
+    )
+    assert deaths >= 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["before", "after", "truncate"])
+@pytest.mark.parametrize("kind", ["memory", "local"])
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_dies_in_every_way(
+    name: str, kind: str, mode: Mode, states: dict[str, Storage], models: Path, tmp_path: Path
+) -> None:
+    place = (lambda _: None) if kind == "memory" else (lambda number: tmp_path / str(number))
+    die_everywhere(FaultyStorage, mode, VERBS[name], states, models, place)
+    if mode == "after":
+        die_everywhere(FaultyWrites, mode, VERBS[name], states, models, lambda number: place(-number))
+
+
+@pytest.mark.parametrize("mode", ["before", "after", "truncate"])
+def test_init_dies_at_every_call(mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in itertools.count(1):
+        place = tmp_path / str(number)
+        with monkeypatch.context() as patched:
+            faulty = FaultyStorage(LocalStorage(place), number, mode)
+            patched.setattr(erestore.store, "open_storage", lambda *_, faulty=faulty: faulty)
+            try:
+                init(place)
+                died = False
+            except FaultInjected:
+                died = True
+        if not died:
+            assert number >= 3
+            assert fsck(Store.open(place)).clean
+            return
+        if not LocalStorage(place).exists(erestore.store.MARKER):
+            with pytest.raises(NotFoundError):
+                Store.open(place)
+            init(place)
+        for stray in place.rglob("#*"):
+            os.utime(stray, (0, 0))  # as clocks tick coarsely
+        store = Store.open(place)
+        gc(store, grace_days=0)
+        assert fsck(store, deep=True).clean
+        assert not list(place.rglob("#*"))
+
+
+def test_a_revision_that_was_deleted_half_is_named_as_such(states: dict[str, Storage], models: Path) -> None:
+    """Two names deleted by one verb: after a death between them, undo brings back the first."""
+    verb = VERBS["branch -d"]
+    storage = restart(states, verb, None)
+    expected = names_of(tiny.store_on(storage))
+    for number in itertools.count(1):
+        storage = restart(states, verb, None)
+        with pytest.raises(FaultInjected):
+            verb.run(tiny.store_on(FaultyWrites(storage, number)), models)
+        if names_of(tiny.store_on(storage)) != expected:
+            break
+    store = tiny.store_on(storage)
+    with pytest.raises(UnknownRevisionError):
+        store.ref("other")
+    undo(store)
+    assert names_of(store) == expected
