@@ -12,6 +12,7 @@ from erestore.checkpoint.conversion import convert
 from erestore.checkpoint.dtypes import DTYPES
 from erestore.checkpoint.replacing import replacing
 from erestore.checkpoint.safetensors_file import write_safetensors
+from erestore.checkpoint.safetensors_header import build_header
 from erestore.checkpoint.side_names import check_side_names
 from erestore.checkpoint.streams import Block, write_exactly
 from erestore.checkpoint.torch_writing import write_torch
@@ -81,6 +82,20 @@ def write_checkpoint(
                 _write_file(place / name, [content])
             for name in layout.side_files:
                 _write_file(place / name, side_files(name))
+
+
+def reading_order(layout: Layout, format: str | None) -> list[str]:  # noqa: A002 - the option's name
+    """Return the own names in the order in which :func:`write_checkpoint` reads them."""
+    layout = convert(layout, format)[0]
+    order: list[str] = []
+    for file in layout.files:
+        tensors = {name: _info(layout, name) for name in file.tensors}
+        if layout.format == "safetensors":
+            entries = build_header({name: (info.dtype, info.shape) for name, info in tensors.items()}, {})[1].entries
+            order += entries
+        else:
+            order += tensors
+    return order
 
 
 def _write_weights(

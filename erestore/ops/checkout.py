@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.dtypes import tensor_bytes
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.writing import reading_order, write_checkpoint
+from erestore.execute import Ahead, tensor_threads, worker_count
 from erestore.model.sources import name_of
-from erestore.model.tensors import SEGMENT, raw_bytes
+from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Layout
@@ -81,26 +82,30 @@ def checkout(
     variant = Variant.open(store.objects, commit.manifest)
     layout = variant.layout
     target = _target(layout, revision, directory)
-    done = 0
-
-    def read(name: str) -> Iterator[memoryview]:
-        nonlocal done
-        content = raw_bytes(variant.tensor(name))
-        for start in range(0, len(content), SEGMENT):
-            yield content[start : start + SEGMENT]
-        done += 1
-        progress("writing", done, len(layout.tensors))
-
     structure = json.loads(store.objects.get_blob(layout.structure)) if layout.structure else None
-    write_checkpoint(
-        target,
-        layout,
-        read,
-        lambda name: store.objects.iter_blob(layout.side_files[name]),
-        format=format,
-        force=force,
-        structure=structure,
-    )
+    with tensor_threads() as executor:
+        order = reading_order(layout, format)
+        ahead = Ahead(executor, variant.tensor, order, in_flight=worker_count())
+        done = 0
+
+        def read(name: str) -> Iterator[memoryview]:
+            nonlocal done
+            yield raw_bytes(ahead.get(name))
+            done += 1
+            progress("writing", done, len(order))
+
+        try:
+            write_checkpoint(
+                target,
+                layout,
+                read,
+                lambda name: store.objects.iter_blob(layout.side_files[name]),
+                format=format,
+                force=force,
+                structure=structure,
+            )
+        finally:
+            ahead.cancel()
     error = commit.quality.get("relative_error")
     return CheckoutResult(
         commit=oid,
@@ -117,5 +122,7 @@ def _target(layout: Layout, revision: str, directory: str | Path | None) -> Path
         return Path(directory) if directory is not None else Path(name_of(revision))
     file = Path(layout.files[0].name)
     if directory is None:
-        return Path(name_of(revision) + "".join(file.suffixes[-2:] if file.name.endswith(".pth.tar") else file.suffixes[-1:]))
+        return Path(
+            name_of(revision) + "".join(file.suffixes[-2:] if file.name.endswith(".pth.tar") else file.suffixes[-1:])
+        )
     return Path(directory) / file.name if Path(directory).is_dir() else Path(directory)
