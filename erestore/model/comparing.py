@@ -18,19 +18,16 @@ import torch
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.naming import fits, match_names
 from erestore.model.base_spectra import BaseSpectra
+from erestore.model.net import Net
 from erestore.model.residuals import Residual, matrix_shape
 from erestore.model.sides import Side, VariantSide
 from erestore.model.targets import same_bits
-from erestore.model.variant import LinearTensor, Variant, evaluate, row_blocks
+from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import LayoutTensor, Term, normal_terms
-from erestore.residual.codecs.abc import Section
-from erestore.residual.codecs.gamma import GammaSection
 from erestore.residual.spectrum import singular_values, singular_values_of_product, singular_values_of_rows
 
 Rows = Callable[[int, int], torch.Tensor]
 """Float64 rows ``start:stop`` of a matrix."""
-Weighted = list[tuple[float, tuple[Section, ...]]]
-"""Coefficient and sections of each residual that does not cancel."""
 
 
 class Pair(NamedTuple):
@@ -164,27 +161,26 @@ class Comparison:
             return None
         if not net:
             return Change("unchanged")
-        return self._from_net([(c, residual.sections(key)) for c, residual in net], key, min(shared, rows))
+        columns = matrix_shape(a.base[key].shape)[1]
+        parts = tuple((coefficient, residual.sections(key)) for coefficient, residual in net)
+        return self._from_net(Net((min(shared, rows), columns), parts), key)
 
-    def _from_net(self, net: Weighted, key: str, shared: int) -> Change:
+    def _from_net(self, net: Net, key: str) -> Change:
         """Compare by residuals, from their factors where they are few enough."""
         assert self.variants is not None
-        variant = self.variants[0]
-        shape = shared, matrix_shape(variant.base[key].shape)[1]
+        variant, shape = self.variants[0], net.shape
         before = self._norm_before(key, shape)
-        scale = _scale(net)
+        scale = net.scale()
         spectrum = self.spectra.of(variant, key) if scale is not None and _is_all(variant, key, shape) else None
         if scale is not None and spectrum is not None:
             return _changed("scale", spectrum * abs(scale), before)
-        factors = _stacked(net, shape)
+        factors = net.factors()
         if factors is not None:
             return _changed("factors", singular_values_of_product(*factors), before)
-        base: torch.Tensor | None = None
-        if any(isinstance(section, GammaSection) for _, sections in net for section in sections):
-            base = variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
+        base = _base_matrix(variant, key) if net.needs_base else None
 
         def rows(start: int, stop: int) -> torch.Tensor:
-            return _evaluate(net, base, start, stop, shape[1])
+            return net.rows(start, stop, base)
 
         norm, values = _measure(rows, shape)
         return Change("changed" if norm else "unchanged", "residuals", norm, before, values if norm else None)
@@ -198,8 +194,7 @@ class Comparison:
             spectrum = self.spectra.of(variant, key)
             if spectrum is not None:
                 return float(torch.linalg.vector_norm(spectrum))
-        base = variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
-        return _norm(LinearTensor(base, tuple(terms)).rows, shape)
+        return _norm(LinearTensor(_base_matrix(variant, key), tuple(terms)).rows, shape)
 
     def _from_values(self, pair: Pair, shared: int) -> Change:
         """Compare what checkouts of both sides give."""
@@ -231,6 +226,10 @@ def _patch_of(variant: Variant, key: str) -> str | None:
     return variant.manifest.patch if variant.patch and key in variant.patch.tensors else None
 
 
+def _base_matrix(variant: Variant, key: str) -> torch.Tensor:
+    return variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
+
+
 def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:
     return matrix_shape(variant.base[key].shape) == shape
 
@@ -238,42 +237,6 @@ def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:
 def _changed(computed_from: str, values: torch.Tensor, before: float) -> Change:
     norm = float(torch.linalg.vector_norm(values))
     return Change("changed", computed_from, norm, before, values) if norm else Change("unchanged", computed_from)
-
-
-def _scale(net: Weighted) -> float | None:
-    """Return the multiple of the base that the difference is, None if it is more than that."""
-    sections = [(coefficient, section) for coefficient, found in net for section in found]
-    if not all(isinstance(section, GammaSection) for _, section in sections):
-        return None
-    return math.fsum(c * section.factor for c, section in sections if isinstance(section, GammaSection))
-
-
-def _stacked(net: Weighted, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return all factors side by side, coefficients on the left, None where some have none or they are too many."""
-    left, right, rank = [], [], 0
-    for coefficient, sections in net:
-        for section in sections:
-            factors = section.factors()
-            if factors is None:
-                return None
-            rank += factors[0].shape[1]
-            if 2 * rank >= min(shape):
-                return None
-            # A residual may cover fewer rows than the base, where a vocabulary shrank.
-            part = factors[0][: shape[0]] * coefficient
-            left.append(torch.nn.functional.pad(part, (0, 0, 0, shape[0] - part.shape[0])))
-            right.append(factors[1])
-    return torch.cat(left, dim=1), torch.cat(right, dim=1)
-
-
-def _evaluate(net: Weighted, base: torch.Tensor | None, start: int, stop: int, columns: int) -> torch.Tensor:
-    total = torch.zeros((stop - start, columns), dtype=torch.float64)
-    held = total.clone() if base is None else base[start:stop].to(torch.float64)
-    for coefficient, sections in net:
-        end = min(stop, sections[0].shape[0])
-        if end > start:
-            total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
-    return total
 
 
 def _norm(rows: Rows, shape: tuple[int, int]) -> float:

@@ -1,1 +1,5 @@
-"""Spectral reports: data to text and JSON."""
+"""Spectral reports: data and text."""
+
+from erestore.report.text import diff_text
+
+__all__ = ["diff_text"]

@@ -1,0 +1,80 @@
+"""What is left of one tensor's terms when those that two variants share have cancelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from erestore.model.variant import evaluate
+from erestore.residual.codecs.abc import Section
+from erestore.residual.codecs.gamma import GammaSection
+
+
+@dataclass(frozen=True)
+class Net:
+    """A linear combination of residuals of one tensor, without the base.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns that are looked at; a residual may cover fewer rows, or more.
+    parts : tuple of (float, tuple of Section)
+        Coefficient and sections of each residual, at least one.
+    """
+
+    shape: tuple[int, int]
+    parts: tuple[tuple[float, tuple[Section, ...]], ...]
+
+    def _sections(self) -> Iterator[tuple[float, Section]]:
+        for coefficient, sections in self.parts:
+            for section in sections:
+                yield coefficient, section
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a multiple of the base is among the sections."""
+        return any(isinstance(section, GammaSection) for _, section in self._sections())
+
+    def scale(self) -> float | None:
+        """Return the multiple of the base that this is, None if it is more than that."""
+        factors = []
+        for coefficient, section in self._sections():
+            if not isinstance(section, GammaSection) or section.shape[0] < self.shape[0]:
+                return None
+            factors.append(coefficient * section.factor)
+        return math.fsum(factors)
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return all factors side by side, or None where a section has none or their rank is not below half of full rank.
+
+        Returns
+        -------
+        left : torch.Tensor, shape (m, r), float64
+            Coefficients included.
+        right : torch.Tensor, shape (n, r), float64
+        """
+        left, right, rank = [], [], 0
+        for coefficient, section in self._sections():
+            factors = section.factors()
+            if factors is None:
+                return None
+            rank += factors[0].shape[1]
+            if 2 * rank >= min(self.shape):
+                return None
+            part = factors[0][: self.shape[0]] * coefficient
+            left.append(torch.nn.functional.pad(part, (0, 0, 0, self.shape[0] - part.shape[0])))
+            right.append(factors[1])
+        return torch.cat(left, dim=1), torch.cat(right, dim=1)
+
+    def rows(self, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
+        """Evaluate rows ``start:stop``, float64; `base` is the base's tensor as a matrix, where it is needed."""
+        total = torch.zeros((stop - start, self.shape[1]), dtype=torch.float64)
+        held = torch.zeros_like(total) if base is None else base[start:stop].to(torch.float64)
+        for coefficient, sections in self.parts:
+            end = min(stop, sections[0].shape[0])
+            if end > start:
+                total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
+        return total

@@ -1,0 +1,239 @@
+"""``diff``: how far one revision is from another, tensor by tensor, and in how many ranks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erestore.checkpoint.opening import open_checkpoint
+from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
+from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.base_spectra import BaseSpectra
+from erestore.model.comparing import Change, Comparison, Pair
+from erestore.model.residuals import matrix_shape
+from erestore.model.sides import CheckpointSide, Side, VariantSide
+from erestore.model.variant import Variant
+from erestore.progress import Progress, silent
+from erestore.records import relative_error
+from erestore.report.spectral import Compared, DiffResult, FileChange, LayoutChange, TensorDiff
+from erestore.report.summary import relative, summarise
+from erestore.residual.spectrum import effective_rank, energy_captured
+from erestore.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+SORTS = ("share", "norm", "erank", "name")
+_LARGEST_JSON = 4 << 20
+
+
+def diff(
+    store: Store,
+    a: str,
+    b: str | Path | None = None,
+    *,
+    tensors: str | None = None,
+    sort: str = "share",
+    spectra_directory: Path | None = None,
+    progress: Progress = silent,
+) -> DiffResult:
+    """Compare two revisions, or a revision with a checkpoint.
+
+    Parameters
+    ----------
+    store : Store
+    a : str
+        A revision.
+    b : str or Path, optional
+        A revision or, where there is none of that name, the path of a checkpoint. Without it, `a` is compared with its first
+        parent.
+    tensors : str, optional
+        Compare only tensors whose names match this pattern (``*attention*``).
+    sort : str
+        Of the tensors: ``share`` of the whole squared change, relative ``norm`` or ``erank`` (effective rank), the largest
+        first; or ``name``.
+    spectra_directory : Path, optional
+        Where spectra of base tensors are kept between runs; see :class:`erestore.model.base_spectra.BaseSpectra`.
+    progress : Progress
+
+    Returns
+    -------
+    DiffResult
+
+    Raises
+    ------
+    UnknownRevisionError
+        If a revision names nothing.
+    NotFoundError
+        If no tensor matches `tensors`.
+    """
+    if sort not in SORTS:
+        raise UsageError(f"Tensors cannot be sorted by '{sort}'.", hint=f"Use one of {', '.join(SORTS)}.")
+    if b is None:
+        a, b = _parent(store, a), a
+    with ExitStack() as stack:
+        before, one = _open(store, a, stack)
+        after, two = _open(store, b, stack)
+        comparison = Comparison(one, two, BaseSpectra(spectra_directory))
+        pairs = _chosen(comparison, tensors)
+        changes = _compare(comparison, pairs, progress)
+        total = math.fsum(change.norm**2 for change in changes if change.norm)
+        found = [_describe(comparison, pair, change, total) for pair, change in zip(pairs, changes, strict=True)]
+        spectra = {
+            pair.name: change.singular_values
+            for pair, change in zip(pairs, changes, strict=True)
+            if change.singular_values is not None
+        }
+        summary = summarise(
+            found,
+            spectra,
+            same_base=comparison.variants is not None,
+            pattern=tensors,
+            layout=_layout_changes(one, two),
+            side_files=_file_changes(one, two),
+        )
+    return DiffResult(before, after, tuple(sorted(found, key=_order(sort))), summary)
+
+
+def _parent(store: Store, revision: str) -> str:
+    parents = store.commit_record(store.resolve(revision)).parents
+    if not parents:
+        raise UsageError(f"'{revision}' has no parent to compare it with.", hint="Name two revisions.")
+    return parents[0]
+
+
+def _open(store: Store, name: str | Path, stack: ExitStack) -> tuple[Compared, Side]:
+    try:
+        oid = store.resolve(str(name))
+    except UnknownRevisionError:
+        if not Path(name).expanduser().exists():
+            raise
+        checkpoint = stack.enter_context(open_checkpoint(Path(name).expanduser()))
+        return Compared(str(name), None, None, str(name), exact=True, relative_error=None), CheckpointSide(checkpoint)
+    commit = store.commit_record(oid)
+    variant = Variant.open(store.objects, commit.manifest)
+    base, exact = store.base_name(variant.manifest.base), commit.quality.get("exact") == "yes"
+    return Compared(_name(store, str(name), oid), oid, base, None, exact, relative_error(commit)), VariantSide(variant)
+
+
+def _name(store: Store, revision: str, oid: str) -> str:
+    """Return what people call a commit: the revision as given, else a ref that points to it, else the start of its oid."""
+    if revision != oid:
+        return revision
+    return next((name for name, entry in store.refs.all().items() if entry.oid == oid), oid[:12])
+
+
+def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
+    pairs = comparison.pairs()
+    if pattern is None:
+        return pairs
+    chosen = [pair for pair in pairs if any(fnmatchcase(name, pattern) for name in pair if name)]
+    if not chosen:
+        raise NotFoundError(f"No tensor matches '{pattern}'.", hint="Use * for any part of a name: '*attention*'.")
+    return chosen
+
+
+def _compare(comparison: Comparison, pairs: Sequence[Pair], progress: Progress) -> list[Change]:
+    def compare(pair: Pair) -> Change:
+        change = comparison.change(pair)
+        if change.singular_values is not None:
+            comparison.base_spectrum(pair)
+        return change
+
+    changes = []
+    with tensor_threads() as executor:
+        for change in bounded_map(executor, compare, pairs, in_flight=worker_count()):
+            changes.append(change)
+            progress("comparing", len(changes), len(pairs))
+    return changes
+
+
+def _describe(comparison: Comparison, pair: Pair, change: Change, total: float) -> TensorDiff:
+    before = comparison.a.tensors[pair.before] if pair.before is not None else None
+    after = comparison.b.tensors[pair.after] if pair.after is not None else None
+    held = after or before
+    assert held is not None
+    full = min(matrix_shape(held.shape))
+    rank, ratio, energy, tenth = None, None, {}, None
+    if (values := change.singular_values) is not None:
+        full = len(values)
+        rank = effective_rank(values)
+        base = comparison.base_spectrum(pair)
+        ratio = rank / effective_rank(base) if base is not None and base[0] else None
+        energy = _energy(values)
+        tenth = energy_captured(values, [max(1, round(full / 10))])[0]
+    return TensorDiff(
+        name=pair.name,
+        key=before.key if before else held.key,
+        shape=held.shape,
+        shape_before=before.shape if before and before.shape != held.shape else None,
+        dtype=held.dtype,
+        dtype_before=before.dtype if before and before.dtype != held.dtype else None,
+        status=change.status,
+        computed_from=change.computed_from,
+        share=change.norm**2 / total if change.norm is not None and total else None,
+        norm=change.norm,
+        norm_before=change.before,
+        relative_norm=relative(change.norm, change.before or 0.0) if change.norm is not None else None,
+        effective_rank=rank,
+        effective_rank_ratio=ratio,
+        full_rank=full,
+        energy=energy,
+        energy_in_tenth=tenth,
+    )
+
+
+def _energy(values: torch.Tensor) -> dict[int, float]:
+    ranks = [1 << power for power in range(len(values).bit_length())]
+    return dict(zip(ranks, energy_captured(values, ranks), strict=True))
+
+
+def _order(sort: str) -> Callable[[TensorDiff], tuple[Any, ...]]:
+    """Return the key that sorts what has numbers first, then other differences, then what is unchanged."""
+
+    def key(tensor: TensorDiff) -> tuple[Any, ...]:
+        size = {"share": tensor.share, "norm": tensor.relative_norm, "erank": tensor.effective_rank, "name": 0}[sort]
+        group = 2 if tensor.status == "unchanged" else 0 if tensor.norm is not None or sort == "name" else 1
+        return group, size is None, -(size or 0), tensor.name
+
+    return key
+
+
+def _layout_changes(a: Side, b: Side) -> tuple[LayoutChange, ...]:
+    facts = {"format": (a.format, b.format), "weight files": (a.files, b.files), "tied names": (_tied(a), _tied(b))}
+    return tuple(LayoutChange(what, str(one), str(two)) for what, (one, two) in facts.items() if one != two)
+
+
+def _tied(side: Side) -> int:
+    return sum(len(group) for group in side.ties)
+
+
+def _file_changes(a: Side, b: Side) -> tuple[FileChange, ...]:
+    found = []
+    for name in sorted({*a.side_files, *b.side_files}):
+        if name not in b.side_files:
+            found.append(FileChange(name, "removed"))
+        elif name not in a.side_files:
+            found.append(FileChange(name, "added"))
+        elif (one := a.side_file(name)) != (two := b.side_file(name)):
+            found.append(FileChange(name, "changed", _changed_keys(name, one, two)))
+    return tuple(found)
+
+
+def _changed_keys(name: str, one: bytes, two: bytes) -> dict[str, tuple[Any, Any]] | None:
+    """Return the top-level keys of JSON objects whose values are not equal (a missing one counts as null), else None."""
+    if not name.endswith(".json") or max(len(one), len(two)) > _LARGEST_JSON:
+        return None
+    try:
+        before, after = json.loads(one), json.loads(two)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return None
+    keys = [*before, *(key for key in after if key not in before)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
