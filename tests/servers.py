@@ -90,12 +90,20 @@ def made_bucket(options: dict[str, Any], process: subprocess.Popen[bytes]) -> bo
         client.close()
 
 
+# moto looks and then writes without a lock; answering one request at a time makes that atomic, as S3 is.
+MOTO = """
+import sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+"""
+
+
 @pytest.fixture(scope="session")
 def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     pytest.importorskip("moto.server")
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, port, tmp_path_factory.mktemp("moto")) as options:
+    with running([sys.executable, "-c", MOTO, str(port)], port, tmp_path_factory.mktemp("moto")) as options:
         yield options
 
 

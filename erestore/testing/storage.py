@@ -40,7 +40,7 @@ class StorageContract:
     @pytest.fixture
     def storage(self) -> Storage:
         """Return an empty storage."""
-        raise NotImplementedError
+        pytest.fail("Override the fixture `storage`.")
 
     @pytest.fixture
     def reopen(self, storage: Storage) -> Callable[[], Storage]:
