@@ -69,7 +69,7 @@ def imported(module: str, source: str, known: dict[str, Path]) -> Iterator[tuple
 
 def violations(module: str, source: str, known: dict[str, Path]) -> Iterator[str]:
     """Say which imports of a module go up, sideways or where they must not."""
-    unit = module.split(".")[0]
+    unit = module.split(".", maxsplit=1)[0]
     for line, name in imported(module, source, known):
         where = f"{module}:{line} imports {name}"
         root, _, inside = name.partition(".")
