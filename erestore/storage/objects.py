@@ -21,10 +21,10 @@ from erestore.storage.framing import (
     record_length,
     record_oid,
 )
+from erestore.storage.segment_writer import SegmentWriter
 from erestore.storage.segments import (
     FIRST_READ,
     SegmentedObject,
-    SegmentWriter,
     Written,
     object_key,
     read_present,

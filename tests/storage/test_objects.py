@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.errors import AccessError, CorruptionError, MissingObjectError
-from erestore.storage import segments
+from erestore.storage import segment_writer, segments
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import BLOB_SEGMENT, Objects
@@ -116,7 +116,7 @@ def test_the_spool_on_disk_gives_the_same_object(objects, monkeypatch):
             return writer.finish({}, list(reversed(range(20))))
 
     first = write()
-    monkeypatch.setattr(segments, "SPOOL_MEMORY", 1000)
+    monkeypatch.setattr(segment_writer, "SPOOL_MEMORY", 1000)
     assert write() == (first.oid, 0)
 
 
@@ -173,7 +173,7 @@ def test_memory_is_bounded_by_the_chunk_not_by_the_object(tmp_path):
         tracemalloc.stop()
     assert written.added_bytes > 150 << 20
     # the spool's memory (which grows by copying), one coalesced range and a few chunks
-    assert peak < 2 * segments.SPOOL_MEMORY + 3 * segments.RANGE_LIMIT
+    assert peak < 2 * segment_writer.SPOOL_MEMORY + 3 * segments.RANGE_LIMIT
 
 
 def test_lookup_by_prefix(objects):
