@@ -58,9 +58,7 @@ class LinearTensor:
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Return rows ``start:stop`` as a new float64 tensor."""
         base = self.base[start:stop].to(torch.float64)
-        if not self.terms:
-            return base.clone() if self.base.dtype == torch.float64 else base
-        total = base.clone()
+        total: torch.Tensor | None = None
         for coefficient, sections in self.terms:
             # A residual may cover fewer rows than the base, where a vocabulary shrank.
             end = min(stop, sections[0].shape[0])
@@ -69,7 +67,13 @@ class LinearTensor:
             value = evaluate(sections, start, end, base[: end - start])
             if coefficient != 1:
                 value *= coefficient
-            total[: end - start] += value
+            if total is None and end == stop:
+                total = value.add_(base)
+            else:
+                total = base.clone() if total is None else total
+                total[: end - start] += value
+        if total is None:
+            return base.clone() if self.base.dtype == torch.float64 else base
         return total
 
     def rounded(self, rows: int, dtype: torch.dtype) -> torch.Tensor:

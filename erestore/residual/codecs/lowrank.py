@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -200,41 +201,35 @@ class LowRankSection(Section):
                 raise CorruptionError("A low-rank group does not sum exactly.")
             start += components
 
-    def _sides(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-        """Yield each group's P (integer), ``c * Q`` (float64) and scale."""
+    def _sides(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each group's P (integer) and ``2**e * c * Q`` (float64): a power of two changes no product's exactness."""
         codes, start = self.codes, 0
         multipliers = torch.ldexp(codes.mantissas.to(torch.float64), codes.shifts)
         for components, exponent in codes.groups:
             columns = slice(start, start + components)
             scaled = codes.right[:, columns].to(torch.float64) * multipliers[columns].to(codes.right.device)
-            yield codes.left[:, columns], scaled, math.ldexp(1.0, exponent)
+            yield codes.left[:, columns], scaled * math.ldexp(1.0, exponent)
             start += components
 
     def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
         total: torch.Tensor | None = None
-        for left, right, scale in self._prepared:
+        for left, right in self._prepared:
             product = left[start:stop].to(base.device, torch.float64) @ right.to(base.device).T
-            product *= scale
             total = product if total is None else total.add_(product)
         return torch.zeros_like(base) if total is None else total
 
-    @property
-    def _prepared(self) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
-        cached = self.__dict__.get("_cache")
-        if cached is None:
-            cached = list(self._sides())
-            object.__setattr__(self, "_cache", cached)
-        return cached
+    @cached_property
+    def _prepared(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        return tuple(self._sides())
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float64 factors; see :meth:`Section.factors`."""
         m, n = self.shape
-        sides = self._prepared
-        if not sides:
+        if not self._prepared:
             return torch.zeros((m, 0), dtype=torch.float64), torch.zeros((n, 0), dtype=torch.float64)
-        left = torch.cat([left.to(torch.float64) for left, _, _ in sides], dim=1)
-        return left, torch.cat([right * scale for _, right, scale in sides], dim=1)
+        left = torch.cat([left.to(torch.float64) for left, _ in self._prepared], dim=1)
+        return left, torch.cat([right for _, right in self._prepared], dim=1)
 
 
 class LowRank(Codec):
