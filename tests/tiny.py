@@ -95,10 +95,14 @@ def filled_store(storage: Storage, directory: Path) -> Store:
     return store
 
 
-def copy_store(source: Storage, target: Storage) -> Store:
-    """Copy everything, as if it had been written now."""
+def copy_store(source: Storage, target: Storage, *, keep_times: bool = False) -> Store:
+    """Copy everything, as if it had been written now or, from memory to memory, when it was."""
     for entry in source.list():
-        if isinstance(target, LocalStorage):  # without waiting for the disk
+        if keep_times:
+            assert isinstance(source, MemoryStorage)
+            assert isinstance(target, MemoryStorage)
+            target._shelf.values[entry.key] = source._shelf.values[entry.key]
+        elif isinstance(target, LocalStorage):  # without waiting for the disk
             (target.directory / entry.key).parent.mkdir(parents=True, exist_ok=True)
             (target.directory / entry.key).write_bytes(source.read(entry.key))
         else:

@@ -9,129 +9,27 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import tiny
+from verbs import VERBS, Verb, check_old_or_new, names_of, restart
 
 import erestore.store
 from erestore.errors import ConflictError, NotFoundError, UnknownRevisionError
-from erestore.ops.branch import branch, delete_branches, rename_branch
-from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc
-from erestore.ops.import_base import import_base
 from erestore.ops.init import init
-from erestore.ops.tag import delete_tags, tag
 from erestore.ops.undo import undo
 from erestore.storage.abc import Entry, Storage
 from erestore.storage.local import LocalStorage
-from erestore.storage.memory import MemoryStorage
 from erestore.store import Store
 from erestore.testing.faults import FaultInjected, FaultyStorage, Mode
 
 _T = TypeVar("_T")
 
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb, the state of the store that it starts from, and what it makes of names.
-
-    Attributes
-    ----------
-    start : str
-        Name of one of the states of :func:`states`.
-    run : callable
-        Of a store and the directory of models.
-    moved : tuple of str
-        Names that may be new, moved or deleted afterwards.
-    weights : str or None
-        Model whose weights `moved` must have, bit for bit, if it has moved.
-    order : tuple of str
-        Names that may not be missing both at once: the second goes after the first has come.
-    """
-
-    start: str
-    run: Callable[[Store, Path], object]
-    moved: tuple[str, ...] = ()
-    weights: str | None = None
-    order: tuple[str, ...] = ()
-
-
-def collect_in_two_phases(store: Store, _models: Path) -> None:
-    gc(store)
-    gc(store, reflog_days=0, grace_days=0)
-
-
-VERBS = {
-    "import": Verb("empty", lambda s, m: import_base(s, m / "base", name="base"), ("base",), "base"),
-    "commit": Verb("base", lambda s, m: commit(s, m / "one", base="base", name="ft"), ("ft",)),
-    "commit and import": Verb(
-        "empty", lambda s, m: commit(s, m / "one", base=str(m / "base"), name="ft"), ("base", "ft")
-    ),
-    "commit --exact": Verb(
-        "base", lambda s, m: commit(s, m / "one", base="base", name="ft", quality=tiny.EXACT), ("ft",), "one"
-    ),
-    "next version": Verb("exact", lambda s, m: commit(s, m / "two", name="exact"), ("exact",)),
-    "next exact version": Verb(
-        "exact", lambda s, m: commit(s, m / "two", name="exact", quality=tiny.EXACT), ("exact",), "two"
-    ),
-    "branch": Verb("exact", lambda s, m: branch(s, "other", "exact"), ("other",), "one"),
-    "branch --force": Verb("other", lambda s, m: branch(s, "other", "exact", force=True), ("other",), "one"),
-    "branch -d": Verb("other", lambda s, m: delete_branches(s, ["other", "exact"]), ("other", "exact")),
-    "branch -m": Verb(
-        "exact", lambda s, m: rename_branch(s, "exact", "new"), ("exact", "new"), "one", ("exact", "new")
-    ),
-    "tag": Verb("exact", lambda s, m: tag(s, "v1", "exact"), ("v1",), "one"),
-    "tag -d": Verb("tagged", lambda s, m: delete_tags(s, ["v1"]), ("v1",)),
-    "undo": Verb("deleted", lambda s, m: undo(s), ("other", "exact")),
-    "config": Verb("exact", lambda s, m: s.configure("gc.grace_days", "3")),
-    "gc": Verb("garbage", collect_in_two_phases),
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("models")
-    base = tiny.base_weights()
-    one = tiny.tuned(base, 1)
-    for name, tensors in (("base", base), ("one", one), ("two", tiny.tuned(one, 2))):
-        tiny.write_model(directory / name, tensors, name)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def states(models: Path) -> dict[str, Storage]:
-    """Stores to start from, each a step further."""
-    found: dict[str, Storage] = {}
-    store = tiny.make_store(MemoryStorage())
-
-    def keep(name: str) -> None:
-        found[name] = tiny.copy_store(store.storage, MemoryStorage()).storage
-
-    keep("empty")
-    import_base(store, models / "base", name="base")
-    keep("base")
-    commit(store, models / "one", base="base", name="exact", quality=tiny.EXACT)
-    keep("exact")
-    tag(store, "v1", "exact")
-    keep("tagged")
-    commit(store, models / "two", base="base", name="other")
-    keep("other")
-    delete_branches(store, ["other", "exact"])
-    keep("deleted")
-    store.objects.put_blob(b"left over")
-    tiny.make_older(store.storage, 60 * tiny.DAY)
-    keep("garbage")
-    return found
-
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs die here, machines do not: waiting for the disk would only take time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 class FaultyWrites(FaultyStorage):
@@ -153,33 +51,6 @@ class FaultyWrites(FaultyStorage):
         if self.dead:
             raise FaultInjected
         return run()
-
-
-def restart(states: dict[str, Storage], verb: Verb, place: Path | None) -> Storage:
-    """Copy the state that a verb starts from."""
-    storage = MemoryStorage() if place is None else LocalStorage(place)
-    tiny.copy_store(states[verb.start], storage)
-    if verb.start == "garbage":
-        tiny.make_older(storage, 60 * tiny.DAY)
-    return storage
-
-
-def names_of(store: Store) -> dict[str, str | None]:
-    return {name: entry.oid for name, entry in store.refs.all().items()}
-
-
-def check_old_or_new(verb: Verb, before: dict[str, str | None], storage: Storage, models: Path) -> None:
-    store = tiny.store_on(storage)
-    after = names_of(store)
-    for name in before.keys() | after.keys():
-        moved = before.get(name) != after.get(name)
-        assert not moved or name in verb.moved
-        oid = after.get(name)
-        if oid and moved and verb.weights:
-            assert tiny.same_tensors(tiny.tensors_of(store, name), tiny.weights_of(models / verb.weights))
-    assert not verb.order or any(after.get(name) for name in verb.order)
-    found = fsck(store, deep=True)
-    assert found.clean, found
 
 
 def check_repeated(verb: Verb, storage: Storage, models: Path) -> None:
