@@ -217,8 +217,9 @@ class Store:
             If another writer moved the ref meanwhile.
         """
         subject = (commit.message or commit.edge).partition("\n")[0]
+        previous = "0" * 64 if expected else None  # only the length of what it will be counts
         entry = RefEntry(
-            name, expected + 1, kind, "0" * 64, "0" * 64, operation.writer, operation.id, None, operation.time, subject
+            name, expected + 1, kind, "0" * 64, previous, operation.writer, operation.id, None, operation.time, subject
         )
         commit = replace(commit, stored_bytes=commit.stored_bytes + len(entry.to_bytes()))
         written = self.objects.put_record("commit", commit.to_record())

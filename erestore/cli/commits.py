@@ -47,7 +47,7 @@ def init(session: Session, *, url: str | None, as_json: bool) -> None:
     from erestore.ops.init import init as make
     from erestore.store import DIRECTORY
 
-    place = url or session.named_place() or DIRECTORY
+    place = url or session.named_place() or str(Path(DIRECTORY).absolute())
     made = make(place, **session.storage_options(place))
     if as_json:
         click.echo(json_text(made))

@@ -8,7 +8,17 @@ import traceback
 
 import click
 
-from erestore.errors import ErestoreError, RemoteError
+from erestore.errors import (
+    AccessError,
+    CheckpointError,
+    ConflictError,
+    CorruptionError,
+    ErestoreError,
+    NotFoundError,
+    RemoteError,
+    UnsafeRemoteError,
+    UnsupportedFormatError,
+)
 from erestore.storage.access import access_error
 
 INTERRUPTED = 130
@@ -19,8 +29,28 @@ UNEXPECTED = 70
 DEBUG = "ERESTORE_DEBUG"
 
 
-def report(error: BaseException) -> int:
-    """Tell the user what went wrong, on standard error, and return the exit code."""
+NEXT_STEPS = {
+    NotFoundError: "`erestore branch` lists what there is.",
+    CorruptionError: "`erestore fsck` lists all damage and what it affects.",
+    ConflictError: "Look at `erestore log` and `erestore reflog`, then decide.",
+    RemoteError: "Check the network and your credentials, then repeat the command.",
+    UnsupportedFormatError: "Upgrade erestore.",
+    UnsafeRemoteError: "Use another place, or --single-writer if nobody else writes there.",
+    CheckpointError: "Check the file, or write it again with the library that made it.",
+    AccessError: "Check the disk and your permissions, then repeat the command.",
+}
+"""What to do next where an error itself does not say."""
+
+
+def report(error: BaseException, command: str = "erestore") -> int:
+    """Tell the user what went wrong, on standard error, and return the exit code.
+
+    Parameters
+    ----------
+    error : BaseException
+    command : str
+        What was run, without its arguments.
+    """
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, BrokenPipeError):
@@ -35,8 +65,8 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
-        path = context.command_path if context else "erestore"
-        _print("error", error.format_message(), f"`{path} --help` shows how it is used.")
+        command = context.command_path if context else command
+        _print("error", error.format_message(), f"`{command} --help` shows how it is used.")
         return error.exit_code
     if isinstance(error, MemoryError):
         _print("error", "There is not enough memory.", "Close other programs, or use a machine with more.")
@@ -46,7 +76,8 @@ def report(error: BaseException) -> int:
     elif isinstance(error, OSError):
         error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
     if isinstance(error, ErestoreError):
-        _print("error", error.message, error.hint)
+        steps = (step for kind, step in NEXT_STEPS.items() if isinstance(error, kind))
+        _print("error", error.message, error.hint or next(steps, f"`{command} --help` shows how it is used."))
         return error.exit_code
     _print(
         "error",
@@ -56,11 +87,10 @@ def report(error: BaseException) -> int:
     return UNEXPECTED
 
 
-def _print(label: str, sentence: str, hint: str | None = None) -> None:
+def _print(label: str, sentence: str, hint: str) -> None:
     try:
         click.echo(f"{click.style(f'{label}:', fg='red', bold=True)} {sentence}", err=True, color=_color())
-        if hint:
-            click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_color())
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_color())
     except OSError:  # nobody is listening any more; the exit code still tells
         pass
 

@@ -97,12 +97,14 @@ def run(arguments: Sequence[str]) -> int:
     arguments : sequence of str
         Without the program's name.
     """
+    command = "erestore"
     try:
-        with cli.make_context("erestore", list(arguments)) as ctx:
+        with cli.make_context(command, list(arguments)) as ctx:
+            command += f" {next((each for each in arguments if each in cli.commands), '')}".rstrip()
             cli.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
-        code = report(error)
+        code = report(error, command)
         if code != PIPE_CLOSED:
             try:
                 sys.stdout.flush()
