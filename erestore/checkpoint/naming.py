@@ -168,7 +168,7 @@ def _best_pair(
 
 
 def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str]) -> list[Prefixes]:
-    """Return the pairs of prefixes that unmatched names with a common tail suggest, the most weighty first.
+    """Return the pairs of prefixes that unmatched names of equal shape suggest by a common tail, the weightiest first.
 
     A tail that many names share (``bias``) says little: of each own name only the longest one that the base has counts.
     """
@@ -183,10 +183,12 @@ def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mappi
         if name in keys:
             continue
         for prefix, tail in _splits(name):
-            fitting = [key for key in tails.get(tail, ()) if fits(own[name], base[key])]
-            for key in fitting[:_PAIRS_TRIED]:
-                votes[Prefixes(prefix, key[: len(key) - len(tail)])] += math.prod(own[name].shape)
-            if fitting:
+            found = [key for key in tails.get(tail, ()) if tuple(own[name].shape) == tuple(base[key].shape)]
+            for key in found[:_PAIRS_TRIED]:
+                pair = Prefixes(prefix, key[: len(key) - len(tail)])
+                if "." in tail or not all(pair):
+                    votes[pair] += math.prod(own[name].shape)
+            if found:
                 break
     return [pair for pair, _ in votes.most_common(_PAIRS_TRIED)]
 

@@ -108,11 +108,8 @@ class PeftCheckpoint(OpenedCheckpoint):
         CheckpointError
             If the base lacks an adapted weight, or has it in another shape.
         """
-        targets = {name: TensorInfo(name, "F32", factors.shape) for name, factors in self.adapters.items()}
-        found = match_names(targets, base)
-        turned = {name: TensorInfo(name, "F32", targets[name].shape[::-1]) for name in found.unmatched_own}
-        found = match_names(targets | turned, base)
-        found.require_same_architecture()
+        targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.adapters.items()}
+        found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
         return AdapterMatch(
             dict(self._oriented(name, found, base) for name in self.adapters),
             *self._placed(found, base),
@@ -200,6 +197,11 @@ def _replacements(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 def _base_name(name: str) -> str:
     return _SAVED_COPY.sub("", name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+
+
+def _upright(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
+    """Describe a tensor such that a matrix and its transpose look the same."""
+    return TensorInfo(name, dtype, tuple(sorted(shape)) if len(shape) == 2 else shape)
 
 
 def _is_transposed(key: str, base: Mapping[str, Typed], *, default: bool) -> bool:

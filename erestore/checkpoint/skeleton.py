@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 DEEPEST = 64
 """Levels of nesting accepted; a cycle is deeper than any."""
+
+MOST_VALUES = 2_000_000
+"""Values accepted. Lists that hold each other many times can mean more of them than any memory holds."""
 
 _MAPPINGS: dict[str, type[dict[Any, Any]]] = {
     "dict": dict,
@@ -69,7 +73,11 @@ def dismantle(content: Any) -> tuple[dict[str, torch.Tensor], Any]:
         used.add(name)
         return name
 
+    count = itertools.count()
+
     def encode(value: Any, path: tuple[str, ...], *, is_own: bool = False) -> Any:
+        if next(count) > MOST_VALUES:
+            raise CheckpointError(f"The file holds more than {MOST_VALUES} values.", hint="Save its state dict alone.")
         if len(path) > DEEPEST:
             raise CheckpointError(
                 f"The file nests deeper than {DEEPEST} levels at '{'/'.join(path[:4])}'.",
@@ -162,7 +170,7 @@ def _find_state_dict(content: Any) -> dict[Any, Any]:
 
     best: dict[Any, Any] = {}
     best_score = (0, 0)
-    for key, found in _dictionaries(content, "", DEEPEST):
+    for key, found in _dictionaries(content, "", set()):
         count = sum(isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in found.items())
         likely = len(_STATE_DICT_KEYS) - _STATE_DICT_KEYS.index(key) if key in _STATE_DICT_KEYS else -int("ema" in key)
         if count and (count, likely) > best_score:
@@ -170,16 +178,14 @@ def _find_state_dict(content: Any) -> dict[Any, Any]:
     return best
 
 
-def _dictionaries(value: Any, key: str, levels: int) -> Iterator[tuple[str, dict[Any, Any]]]:
-    if levels == 0:
+def _dictionaries(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if not isinstance(value, dict | list | tuple) or id(value) in seen:
         return
+    seen.add(id(value))
     if isinstance(value, dict):
         yield key, value
-        for name, item in value.items():
-            yield from _dictionaries(item, str(name), levels - 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _dictionaries(item, key, levels - 1)
+    for name, item in value.items() if isinstance(value, dict) else ((key, item) for item in value):
+        yield from _dictionaries(item, str(name), seen)
 
 
 def _placeholder(value: torch.Tensor, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.dtypes import describe
+from erestore.checkpoint.dtypes import describe, tensor_bytes
 from erestore.checkpoint.skeleton import dismantle
 from erestore.errors import CheckpointError
 
@@ -51,6 +51,7 @@ class TorchFile:
             raise _damaged(path)
         self.tensors = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in self._tensors.items()}
         self.ties = _ties(self._tensors)
+        self._refuse_expansion()
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor, contiguous; it may share the file's mapped memory, so it must not be written to."""
@@ -59,6 +60,16 @@ class TorchFile:
     def close(self) -> None:
         """Release the tensors and, with the last of them, the map."""
         self._tensors = {}
+
+    def _refuse_expansion(self) -> None:
+        """Refuse a view that repeats a few numbers to more than any memory holds."""
+        size = max(self.path.stat().st_size, 1 << 20)
+        for name, info in self.tensors.items():
+            if tensor_bytes(info.dtype, info.shape) > size:
+                raise CheckpointError(
+                    f"The tensor '{name}' of '{self.path.name}' is larger than the whole file.",
+                    hint="Save it with .clone(), or leave it out.",
+                )
 
 
 def holds_torch_archive(path: Path) -> bool:

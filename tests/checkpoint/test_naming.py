@@ -58,6 +58,22 @@ def test_two_prefixes_for_two_towers():
     assert len(set(match.keys.values())) == len(own)
 
 
+def test_two_names_for_one_tensor_of_the_base():
+    first = {name: info for name, info in LAYERS.items() if ".0." in name}
+    wrapped = renamed(LAYERS, "", "module.")
+    for own in (first | wrapped, wrapped | first):
+        match = match_names(own, LAYERS)
+        assert len(set(match.keys.values())) == len(match.keys) == len(LAYERS)
+        assert set(match.unmatched_own) == {f"module.{name}" for name in first}
+
+
+def test_one_common_word_is_no_common_name():
+    match = match_names(infos(a__big__weight=(48, 16)), infos(c__embed__weight=(48, 16)))
+    assert match.keys == {}
+    match = match_names(infos(weight=(48, 16)), infos(embed__weight=(48, 16)))
+    assert match.keys == {"weight": "embed.weight"}
+
+
 def test_a_small_head_is_not_taken_for_another():
     own = LAYERS | infos(classifier__dense__weight=(4, 4), classifier__dense__bias=(4,))
     base = LAYERS | infos(cls__transform__dense__weight=(4, 4), cls__transform__dense__bias=(4,))

@@ -169,26 +169,29 @@ def test_failed_rename_puts_the_old_target_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("is_directory", [True, False])
-def test_target_that_appears_meanwhile_is_not_touched(tmp_path, is_directory):
+@pytest.mark.parametrize("theirs", ["file", "directory"])
+def test_target_that_appears_meanwhile_is_not_touched(tmp_path, is_directory, theirs):
     target = tmp_path / "out"
 
     def read(_):
-        target.mkdir()
-        (target / "theirs").write_text("theirs")
+        if theirs == "directory":
+            target.mkdir()
+            (target / "theirs").write_text("theirs")
+        else:
+            target.write_text("theirs")
         yield from blocks(DATA["w"])
 
     with pytest.raises(TargetExistsError, match="appeared"):
         write(target, layout(is_directory=is_directory, side_files={}), read=read)
-    assert listing(tmp_path) == ["out", "out/theirs"]
+    assert listing(tmp_path) == (["out", "out/theirs"] if theirs == "directory" else ["out"])
+    assert theirs == "directory" or target.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".bashrc", "a/../../evil", "MODEL.safetensors"])
 @pytest.mark.parametrize("where", ["side", "weights"])
 def test_hostile_names_write_nothing(tmp_path, name, where):
-    if where == "side":
-        hostile = layout(side_files={name: "oid"})
-    else:
-        hostile = layout(files=(*layout().files, LayoutFile(name, ())))
+    extra = {"side_files": {name: "oid"}} if where == "side" else {"files": (*layout().files, LayoutFile(name, ()))}
+    hostile = layout(**extra)
     with pytest.raises(CheckpointError):
         write(tmp_path / "in" / "out", hostile)
     assert listing(tmp_path) == []
