@@ -99,18 +99,14 @@ def delta(checkpoint: PeftCheckpoint, factors: LoraFactors) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("flag", ["as saved", "turned"])
-@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
 @pytest.mark.parametrize("case", CASES)
-def test_merged_weights_are_those_of_peft(tmp_path, case, file, flag):
+def test_merged_weights_are_those_of_peft(tmp_path, case, flag):
     make, options = CASES[case]
     base, merged = adapt(make, tmp_path, **options)
     if flag == "turned":  # PEFT saves what it last set the flag to, and goes by the modules when it loads
         settings = json.loads((tmp_path / "adapter_config.json").read_text())
         settings["fan_in_fan_out"] = not settings["fan_in_fan_out"]
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    if file.endswith(".bin"):
-        torch.save(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / file)
-        (tmp_path / "adapter_model.safetensors").unlink()
     with open_checkpoint(tmp_path) as checkpoint:
         assert isinstance(checkpoint, PeftCheckpoint)
         assert checkpoint.format == "peft"
@@ -128,6 +124,19 @@ def test_merged_weights_are_those_of_peft(tmp_path, case, file, flag):
     assert set(found.factors) <= changed
     for name, tensor in merged.items():
         torch.testing.assert_close(expected[name].to(tensor.dtype), tensor, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_adapter_of_torch(tmp_path):
+    adapt(bert, tmp_path, target_modules=["query"])
+    with open_checkpoint(tmp_path) as checkpoint:
+        expected = {name: checkpoint.read(name) for name in checkpoint.tensors}
+        adapters = checkpoint.adapters
+    torch.save(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.format == "peft"
+        assert checkpoint.adapters == adapters
+        assert all(torch.equal(checkpoint.read(name), expected[name]) for name in expected)
 
 
 def test_scaling_is_exact(tmp_path):
