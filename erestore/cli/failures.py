@@ -56,7 +56,7 @@ def report(error: BaseException, command: str = "erestore") -> int:
     if isinstance(error, BrokenPipeError):
         return PIPE_CLOSED
     if isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
-        _print("interrupted", "Nothing that was written before is lost; repeat the command to go on.")
+        _print("Interrupted.", "What was stored before stands; repeat the command to do the rest.")
         return INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
@@ -66,10 +66,10 @@ def report(error: BaseException, command: str = "erestore") -> int:
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context else command
-        _print("error", error.format_message(), f"`{command} --help` shows how it is used.")
+        _print(error.format_message(), f"`{command} --help` shows how it is used.")
         return error.exit_code
     if isinstance(error, MemoryError):
-        _print("error", "There is not enough memory.", "Close other programs, or use a machine with more.")
+        _print("There is not enough memory.", "Close other programs, or use a machine with more.")
         return 10
     if isinstance(error, ConnectionError | TimeoutError):
         error = RemoteError(f"The connection failed: {error}.", hint="Check the network, then repeat the command.")
@@ -77,19 +77,18 @@ def report(error: BaseException, command: str = "erestore") -> int:
         error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
     if isinstance(error, ErestoreError):
         steps = (step for kind, step in NEXT_STEPS.items() if isinstance(error, kind))
-        _print("error", error.message, error.hint or next(steps, f"`{command} --help` shows how it is used."))
+        _print(error.message, error.hint or next(steps, f"`{command} --help` shows how it is used."))
         return error.exit_code
     _print(
-        "error",
         f"Something unexpected happened ({type(error).__name__}: {error}).",
         f"This is a fault in erestore: please report it, with what `{DEBUG}=1` prints when you repeat the command.",
     )
     return UNEXPECTED
 
 
-def _print(label: str, sentence: str, hint: str) -> None:
+def _print(sentence: str, hint: str) -> None:
     try:
-        click.echo(f"{click.style(f'{label}:', fg='red', bold=True)} {sentence}", err=True, color=_color())
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {sentence}", err=True, color=_color())
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_color())
     except OSError:  # nobody is listening any more; the exit code still tells
         pass

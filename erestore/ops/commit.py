@@ -20,6 +20,7 @@ from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.storage.leases import Lease
+from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
 
 
@@ -121,7 +122,9 @@ def commit(
         If another writer moved the branch meanwhile.
     """
     quality, operation, branch = quality or Quality(), store.begin(), name or name_of(path)
-    entry = store.refs.read(branch)
+    entry = store.refs.read(check_name(branch))
+    if entry is not None and entry.oid is not None and entry.kind == "tag":
+        raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")
     with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:
         previous = entry.oid if entry else None
         if previous and store.commit_record(previous).edge == "imported":

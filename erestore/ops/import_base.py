@@ -10,6 +10,7 @@ from erestore.errors import TargetExistsError
 from erestore.model.bases import base_commit, import_checkpoint
 from erestore.progress import Progress, silent
 from erestore.storage.leases import Lease
+from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
 
 
@@ -59,7 +60,7 @@ def import_base(
         If `path` cannot be read.
     """
     operation = operation or store.begin()
-    entry = store.refs.read(name)
+    entry = store.refs.read(check_name(name))
     if entry is not None and entry.oid is not None:
         raise TargetExistsError(f"There is a '{name}' already.", hint="Give another --name, or delete it first.")
     with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:

@@ -1,0 +1,62 @@
+"""Commands that need no tensor load no heavy library (design fact 10)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import environment, python
+
+HEAVY = ("torch", "numpy", "networkx", "fsspec", "huggingface_hub", "safetensors", "transformers", "rich")
+
+LIGHT = (
+    "--help",
+    "commit --help",
+    "log",
+    "log --graph",
+    "log --json",
+    "show more",
+    "status",
+    "branch",
+    "branch x ft",
+    "branch -m x y",
+    "branch -d y",
+    "tag",
+    "tag v2 ft",
+    "tag -d v1",
+    "reflog",
+    "undo",
+    "config",
+    "config gc.grace_days 3",
+    "du",
+    "gc",
+    "fsck",
+    "init other",
+)
+
+PROGRAM = f"""
+import json, sys
+from erestore.cli.main import run
+for command in sys.argv[1:]:
+    code = run(command.split())
+    print(json.dumps([command, code, [name for name in {HEAVY!r} if name in sys.modules]]), file=sys.stderr)
+"""
+
+
+@pytest.mark.usefixtures("here")
+def test_light_commands_stay_light() -> None:
+    ran = python("-c", PROGRAM, *LIGHT)
+    found = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("[")]
+    assert found == [[command, 0, []] for command in LIGHT]
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    program = f"import sys, erestore; erestore.Store; print([n for n in {HEAVY!r} if n in sys.modules])"
+    ran = python("-c", program)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+def test_the_module_runs(tmp_path: Path) -> None:
+    ran = python("-m", "erestore", "--version", cwd=tmp_path, env=environment())
+    assert ran.stdout.startswith("erestore ")
