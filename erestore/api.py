@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
+    from erestore.report.spectral import DiffResult
 
 
 class StateDict(Mapping[str, "torch.Tensor"]):
@@ -219,6 +220,21 @@ class Store(_store.Store):
         from erestore.ops.show import show
 
         return show(self, revision)
+
+    def diff(
+        self,
+        a: str,
+        b: str | Path | None = None,
+        *,
+        tensors: str | None = None,
+        sort: str = "share",
+        spectra_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> DiffResult:
+        """Compare two revisions, or a revision with a checkpoint; see :func:`erestore.ops.diff.diff`."""
+        from erestore.ops.diff import diff
+
+        return diff(self, a, b, tensors=tensors, sort=sort, spectra_directory=spectra_directory, progress=progress)
 
     def branches(self) -> tuple[Branch, ...]:
         """List the branches, sorted by name."""

@@ -16,6 +16,7 @@ from erestore.cli.history import log, show
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
+from erestore.cli.spectra import diff
 from erestore.cli.trees import cat, checkout
 from erestore.cli.upkeep import du, fsck, gc, status
 
@@ -27,6 +28,7 @@ VERBS = (
     status,
     log,
     show,
+    diff,
     branch,
     tag,
     reflog,

@@ -58,12 +58,11 @@ class Session:
             return {}
         from erestore.ops.config import read_setting
 
-        def setting(key: str) -> Any:
-            return read_setting(None, key, environment=os.environ)
-
-        options: dict[str, Any] = {"single_writer": self.single_writer or setting("storage.single_writer")}
-        if limit := setting("cache.limit_bytes"):
-            options |= {"cache_directory": Path(setting("cache.directory")).expanduser(), "cache_limit_bytes": limit}
+        single_writer = read_setting(None, "storage.single_writer", environment=os.environ)
+        options: dict[str, Any] = {"single_writer": self.single_writer or single_writer}
+        if directory := cache_directory("remotes"):
+            limit = read_setting(None, "cache.limit_bytes", environment=os.environ)
+            options |= {"cache_directory": directory, "cache_limit_bytes": limit}
         return options
 
     def result(self, text: str) -> None:
@@ -80,6 +79,15 @@ class Session:
         """Tell the user something to think about."""
         if not self.quiet:
             click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
+
+
+def cache_directory(kind: str) -> Path | None:
+    """Return where copies of a kind may be kept, None if none may."""
+    from erestore.ops.config import read_setting
+
+    if not read_setting(None, "cache.limit_bytes", environment=os.environ):
+        return None
+    return Path(read_setting(None, "cache.directory", environment=os.environ)).expanduser() / kind
 
 
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

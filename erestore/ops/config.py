@@ -90,10 +90,18 @@ SETTINGS: Mapping[str, Setting] = {
         _days, "a number of days", "How long the reflogs of deleted names are kept.", "30", ("store",)
     ),
     "cache.directory": Setting(
-        _text, "a directory", "Where copies of what was read from remotes are kept.", _cache_directory, ("user",)
+        _text,
+        "a directory",
+        "Where copies of what was read from remotes, and results worth keeping, are.",
+        _cache_directory,
+        ("user",),
     ),
     "cache.limit_bytes": Setting(
-        _count, "a number of bytes; 0 for no copies", "What those copies may take.", str(20 << 30), ("user",)
+        _count,
+        "a number of bytes; 0 for no cache",
+        "What copies of what was read from remotes may take.",
+        str(20 << 30),
+        ("user",),
     ),
     "storage.single_writer": Setting(
         _flag, "true or false", "Skip the check that a remote lets one of several writers win.", "false", ("user",)

@@ -20,6 +20,7 @@ PROMISED = {
     ("checkout", "ft", "out"): "commit path tensors bytes relative_error exact",
     ("log",): "commit parents edge refs message time stored_bytes relative_error",
     ("show", "ft"): "commit parents edge base terms sections quality tensors relative_error",
+    ("diff", "base", "ft"): "a b tensors summary",
     ("status",): "store bases variants tags commits objects stored_bytes last",
     ("branch",): "name commit base stored_bytes relative_error time",
     ("branch", "x", "ft"): "name before after operation",
@@ -52,7 +53,7 @@ def test_json_holds_the_promised_fields(here: Here, arguments: tuple[str, ...]) 
 def test_quiet_is_silent_but_for_data(here: Here, arguments: tuple[str, ...]) -> None:
     ran = here.run(*arguments, "--quiet")
     assert (ran.code, ran.err) == (0, "")
-    lists = arguments[0] in ("log", "show", "status", "reflog", "du", "cat")
+    lists = arguments[0] in ("log", "show", "status", "reflog", "du", "cat", "diff")
     assert bool(ran.out) == (lists or arguments in (("branch",), ("tag",), ("config",), ("config", "gc.grace_days")))
 
 
@@ -232,6 +233,20 @@ def test_show(here: Here) -> None:
     assert "position_ids" not in text
     assert "position_ids" in here.run("show", "more", "--all").out
     assert "Tensors by" not in here.run("show", "base").out
+
+
+def test_diff(here: Here) -> None:
+    found = here.json("diff", "base", "ft")
+    names = set("name shape relative_norm effective_rank effective_rank_ratio energy".split())
+    assert all(names <= tensor.keys() for tensor in found["tensors"])
+    text = here.run("diff", "ft").out
+    assert text.startswith("ft differs from base in ")
+    assert here.run("diff", "ft", "v1", "--exit-code").code == 0
+    assert here.run("diff", "ft", "more", "--exit-code", "-n", "1").code == 1
+    assert here.run("diff", "more", "more/", "--exit-code").out.startswith("more/ and more are identical")
+    assert list((here.directory.parent / ".cache" / "erestore").iterdir())
+    assert here.run("diff", "base").code == 2
+    assert here.run("diff", "ft", "nothing").code == 3
 
 
 def test_names(here: Here) -> None:

@@ -162,7 +162,9 @@ def test_no_command_shows_the_help(here: Here) -> None:
     assert ran.err.startswith("Usage: erestore ")
 
 
-@pytest.mark.parametrize("marker", ['{"erestore":2,"id":"0","read":[],"write":[]}', '{"erestore":1,"id":"0","read":["x"],"write":[]}'])
+@pytest.mark.parametrize(
+    "marker", ['{"erestore":2,"id":"0","read":[],"write":[]}', '{"erestore":1,"id":"0","read":["x"],"write":[]}']
+)
 def test_a_newer_store(here: Here, marker: str) -> None:
     (here.directory / ".erestore" / "erestore.json").write_text(marker)
     ran = here.run("log")

@@ -104,7 +104,7 @@ def test_unknown_keys_and_wrong_places() -> None:
 def test_the_users_file_keeps_comments_and_types() -> None:
     path = user_path()
     path.parent.mkdir(parents=True)
-    path.write_text('# mine\n[gc]\ngrace_days = 7 # a week\n[other]\nthing = [1]\n', encoding="utf-8")
+    path.write_text("# mine\n[gc]\ngrace_days = 7 # a week\n[other]\nthing = [1]\n", encoding="utf-8")
     set_config(None, "user.name", "Ada", user=True)
     set_config(None, "storage.single_writer", "true", user=True)
     set_config(None, "gc.grace_days", "8", user=True)

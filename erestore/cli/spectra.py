@@ -1,0 +1,74 @@
+"""Commands that look into residuals: diff."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, cache_directory, is_terminal, json_option, print_long, verb
+from erestore.cli.text import json_text
+
+DIFFERENT = 1
+"""Exit code of ``diff --exit-code`` where there are differences."""
+
+
+@verb(
+    "diff",
+    "Show how far two variants are apart, and in how many ranks.",
+    example="erestore diff base task-mnli\n"
+    "erestore diff task-mnli\n"
+    "erestore diff task-mnli ./new-checkpoint --tensors '*attention*'",
+)
+@click.argument("before", metavar="REVISION")
+@click.argument("after", metavar="[REVISION|PATH]", required=False)
+@click.option("--tensors", metavar="PATTERN", help="Compare only tensors whose names match, as '*attention*' does.")
+@click.option(
+    "--sort",
+    type=click.Choice(["share", "norm", "erank", "name"]),
+    default="share",
+    help="Order: share of the whole change, relative norm, effective rank, or name. Default: share.",
+)
+@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="List COUNT tensors. Default: 20.")
+@click.option("--all", "every", is_flag=True, help="List all tensors that changed.")
+@click.option("--exit-code", is_flag=True, help="Leave with 1 if anything differs.")
+@json_option
+@click.pass_context
+def diff(
+    ctx: click.Context,
+    *,
+    before: str,
+    after: str | None,
+    tensors: str | None,
+    sort: str,
+    limit: int | None,
+    every: bool,
+    exit_code: bool,
+    as_json: bool,
+) -> None:
+    """Compare two revisions tensor by tensor, or a revision with a checkpoint that is in no store.
+
+    With one REVISION, it is compared with its parent. The summary says how much changed, in which tensors, and how few
+    ranks hold it.
+    """
+    from erestore.report.text import diff_text
+
+    session: Session = ctx.obj
+    with session.open() as store, progress_bar(session) as progress:
+        found = store.diff(
+            before,
+            after,
+            tensors=tensors,
+            sort=sort,
+            spectra_directory=cache_directory("spectra"),
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json_text(found))
+    else:
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+        print_long(diff_text(found, width=width, limit=None if every else 20 if limit is None else limit))
+    if exit_code and not found.summary.identical:
+        ctx.exit(DIFFERENT)
