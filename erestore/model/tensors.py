@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
+import numpy as np
 import torch
 from blake3 import blake3
 
@@ -35,13 +36,6 @@ def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> s
     hasher = blake3(f"{dtype} {list(shape)}\0".encode())
     hasher.update(content)
     return str(hasher.hexdigest())
-
-
-def from_bytes(content: bytearray, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return the tensor whose bytes these are, sharing memory."""
-    kind, size = torch_dtype(dtype), torch_shape(dtype, shape)
-    flat = torch.frombuffer(content, dtype=torch.uint8) if content else torch.zeros(0, dtype=torch.uint8)
-    return flat.view(kind).view(size) if content else torch.zeros(size, dtype=kind)
 
 
 class TensorWriter:
@@ -105,12 +99,13 @@ class TensorReader:
     def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return one tensor on the CPU."""
         size = tensor_bytes(dtype, shape)
-        content, position = bytearray(size), 0
+        content, position = torch.empty(size, dtype=torch.uint8), 0
+        held = content.numpy()
         for piece in self.pieces(data):
             if position + len(piece) > size:
                 break
-            content[position : position + len(piece)] = piece
+            held[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             position += len(piece)
         if position != size:
             raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
-        return from_bytes(content, dtype, shape)
+        return content.view(torch_dtype(dtype)).view(torch_shape(dtype, shape))
