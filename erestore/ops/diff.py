@@ -108,17 +108,25 @@ def _parent(store: Store, revision: str) -> str:
 
 
 def _open(store: Store, name: str | Path, stack: ExitStack) -> tuple[Compared, Side]:
-    try:
-        oid = store.resolve(str(name))
-    except UnknownRevisionError:
-        if not Path(name).expanduser().exists():
-            raise
-        checkpoint = stack.enter_context(open_checkpoint(Path(name).expanduser()))
-        return Compared(str(name), None, None, str(name), exact=True, relative_error=None), CheckpointSide(checkpoint)
+    oid = None if isinstance(name, Path) else _resolve(store, name)
+    if oid is None:
+        path = Path(name).expanduser()
+        checkpoint = stack.enter_context(open_checkpoint(path))
+        return Compared(str(name), None, None, str(path), exact=True, relative_error=None), CheckpointSide(checkpoint)
     commit = store.commit_record(oid)
     variant = Variant.open(store.objects, commit.manifest)
     base, exact = store.base_name(variant.manifest.base), commit.quality.get("exact") == "yes"
     return Compared(_name(store, str(name), oid), oid, base, None, exact, relative_error(commit)), VariantSide(variant)
+
+
+def _resolve(store: Store, name: str) -> str | None:
+    """Return the commit that a name stands for, None if it is a path and nothing else."""
+    try:
+        return store.resolve(name)
+    except UnknownRevisionError:
+        if Path(name).expanduser().exists():
+            return None
+        raise
 
 
 def _name(store: Store, revision: str, oid: str) -> str:
@@ -158,6 +166,7 @@ def _describe(comparison: Comparison, pair: Pair, change: Change, total: float) 
     after = comparison.b.tensors[pair.after] if pair.after is not None else None
     held = after or before
     assert held is not None
+    norm = 0.0 if change.status in ("unchanged", "retyped") else change.norm
     full = min(matrix_shape(held.shape))
     rank, ratio, energy, tenth = None, None, {}, None
     if (values := change.singular_values) is not None:
@@ -176,10 +185,10 @@ def _describe(comparison: Comparison, pair: Pair, change: Change, total: float) 
         dtype_before=before.dtype if before and before.dtype != held.dtype else None,
         status=change.status,
         computed_from=change.computed_from,
-        share=change.norm**2 / total if change.norm is not None and total else None,
-        norm=change.norm,
+        share=None if norm is None else norm**2 / total if total else 0.0,
+        norm=norm,
         norm_before=change.before,
-        relative_norm=relative(change.norm, change.before or 0.0) if change.norm is not None else None,
+        relative_norm=None if norm is None else relative(norm, change.before or 0.0),
         effective_rank=rank,
         effective_rank_ratio=ratio,
         full_rank=full,

@@ -78,11 +78,10 @@ def top_shares(tensors: Sequence[TensorDiff]) -> tuple[Share, ...]:
 
 
 def outstanding(top: Sequence[Share]) -> tuple[Share, ...]:
-    """Return the leading tensors that have far more of the change than what comes after them."""
-    following = [*(share.share for share in top[1:]), 0.0]
-    for count in range(len(top), 0, -1):
-        is_gap = top[count - 1].share >= _ABOVE_NEXT * following[count - 1]
-        if count < TOP and is_gap and top[count - 1].share >= _OUTSTANDING:
+    """Return the leading tensors that have far more of the change than what comes after them, if anything does."""
+    for count in range(len(top) - 1, 0, -1):
+        last, following = top[count - 1].share, top[count].share
+        if last >= _OUTSTANDING and last >= _ABOVE_NEXT * following:
             return tuple(top[:count])
     return ()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from erestore.report.columns import Column, shorten, table
+from erestore.report.columns import Column, table
 from erestore.report.numbers import count_text, listed, percent, rank_text, ratio_text
 from erestore.report.spectral import Compared, DiffResult, FileChange, TensorDiff
 
@@ -16,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEGEND = "share: of the squared change. moved: norm of the change over that of the tensor."
 _SPECTRAL_LEGEND = (
     " eff. rank: effective rank of the change / full rank; × base: over that of the base's tensor. "
-    "r4, 10 %: share of the change in its best rank 4, in a tenth of its ranks."
+    "rN, 10 %: share of the change in its best N ranks, in a tenth of its ranks."
 )
 _SHOWN_RANKS = (1, 4, 16, 64)
 _LONGEST_VALUE = 40
@@ -33,7 +34,8 @@ def diff_text(result: DiffResult, *, width: int | None = 100, limit: int | None 
     limit : int or None
         Most tensors to list; None for all.
     """
-    lines = [*_sentences(result), *_table(result, width, limit)]
+    lines = [line for sentence in _sentences(result) for line in _wrapped(sentence, width)]
+    lines += _table(result, width, limit)
     return "\n".join(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line).rstrip() for line in lines)
 
 
@@ -41,13 +43,13 @@ def _sentences(result: DiffResult) -> Iterator[str]:
     a, b, summary = result.a.name, result.b.name, result.summary
     counts = summary.counts
     common = summary.tensors - counts.get("added", 0) - counts.get("removed", 0)
-    matching = f" that match '{summary.pattern}'" if summary.pattern else ""
+    matching = f" matching '{summary.pattern}'" if summary.pattern else ""
     tensors = f"{count_text(common, 'tensor')}{matching}"
     changed = common - counts.get("unchanged", 0) - counts.get("retyped", 0)
     if summary.identical:
         yield f"{b} and {a} are identical: {tensors}."
     elif not common:
-        yield f"{b} and {a} have no tensors in common{matching and f' among those{matching}'}."
+        yield f"{b} and {a} have no tensors{matching} in common."
     elif not changed:
         yield f"{b} has the same values as {a} in {tensors}."
     else:
@@ -66,11 +68,13 @@ def _concentration(result: DiffResult) -> Iterator[str]:
         moved = sizes[share.name] or 0.0
         how = f", which moved by {moved:.2g} times its norm" if 2 <= moved < 1e6 else ""
         yield f"{percent(share.share)} of the change is in {share.name}{how}."
-    if not summary.outstanding and len(summary.top) > 1:
+    if len(summary.top) == 1:
+        yield f"All of the change is in {summary.top[0].name}."
+    elif summary.top and not summary.outstanding:
         yield f"The {len(summary.top)} tensors that moved most hold {percent(summary.top_share)} of the change."
     if summary.rank_share_for_half is None or summary.rank_share_for_ninety is None:
         return
-    rest = "the rest" if summary.outstanding else "it" if len(summary.top) > 1 else "the change"
+    rest = "the rest" if summary.outstanding else "it" if len(summary.top) == 1 else "the change"
     text = f"Half of {rest} lies in {percent(summary.rank_share_for_half)} of the ranks, "
     text += f"90 % in {percent(summary.rank_share_for_ninety)}"
     if summary.effective_rank_ratio is not None:
@@ -114,7 +118,7 @@ def _files(result: DiffResult) -> Iterator[str]:
 
 def _changed_file(file: FileChange) -> str:
     if file.keys is None:
-        return f"{file.name} is another."
+        return f"{file.name} differs."
     if not file.keys:
         return f"{file.name} has the same values, written differently."
     changed = [
@@ -130,7 +134,8 @@ def _changed_file(file: FileChange) -> str:
 
 
 def _value(value: Any) -> str:
-    return shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), _LONGEST_VALUE)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 def _certainty(result: DiffResult) -> Iterator[str]:
@@ -177,9 +182,9 @@ def _table(result: DiffResult, width: int | None, limit: int | None) -> Iterator
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width) if width else [text]
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _shape(shape: Sequence[int]) -> str:
