@@ -109,7 +109,13 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="session")
 def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    directory = tmp_path_factory.mktemp("seaweed")
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as options:
+        yield options
+
+
+@contextlib.contextmanager
+def seaweed(directory: Path) -> Iterator[dict[str, Any]]:
+    """Run a SeaweedFS server with its data in `directory` until the block ends."""
     identity = {
         "name": "test",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
