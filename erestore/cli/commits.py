@@ -68,6 +68,10 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     PATH is a Hugging Face directory or one file of weights. `erestore commit --base` imports a base on first use, so
     this is for bases that should be there first or under another name.
     """
+    from erestore.checkpoint.opening import open_checkpoint
+
+    if session.place() is None:
+        open_checkpoint(Path(path)).close()  # refuses what cannot succeed before a store is made for it
     with open_or_make(session) as store, progress_bar(session) as progress:
         store.author = author or store.author
         imported = store.import_base(path, name=name, message=message, progress=progress)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 
 import click
 
 from erestore.cli.commits import commit, import_, init
-from erestore.cli.failures import DEBUG, PIPE_CLOSED, report
+from erestore.cli.failures import DEBUG, PIPE_CLOSED, TERMINATED, report
 from erestore.cli.history import log, show
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
@@ -124,10 +126,16 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave as if by an exception, so that leases and temporary files are removed."""
+    raise click.exceptions.Exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line and leave the process."""
     if "_ERESTORE_COMPLETE" in os.environ:
         cli.main(prog_name="erestore")
     if not sys.warnoptions and not os.environ.get(DEBUG):
         warnings.simplefilter("ignore")  # what libraries say to developers is noise to users
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))

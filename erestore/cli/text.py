@@ -23,10 +23,11 @@ def size_text(size: int) -> str:
     if size < 1000:
         return f"{size} B"
     value = float(size)
-    units = iter(("kB", "MB", "GB", "TB", "PB"))
-    while value >= 999.5:
-        value /= 1000
-        unit = next(units)
+    unit = ""
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
     return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
 
 
@@ -110,7 +111,7 @@ def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: S
         Columns that are aligned to the right.
     header : sequence of str, optional
     """
-    shown = [*([[click.style(title, bold=True) for title in header]] if header else []), *rows]
+    shown = [*([[title and click.style(title, bold=True) for title in header]] if header else []), *rows]
     if not shown:
         return ""
     right = set(right)

@@ -128,7 +128,7 @@ class ConfigEntry:
 
 
 def variable(key: str) -> str:
-    """Return the environment variable that overrides a key."""
+    """Return the environment variable that overrides a key that a user can set."""
     return "ERESTORE_AUTHOR" if key == "user.name" else f"ERESTORE_{key.upper().replace('.', '_')}"
 
 
@@ -149,7 +149,7 @@ def config(store: Store | None, *, environment: Mapping[str, str] | None = None)
         for scope in reversed(setting.scopes):
             if key in held[scope]:
                 value, origin = held[scope][key], scope
-        if environment and environment.get(variable(key)):
+        if "user" in setting.scopes and environment and environment.get(variable(key)):
             value, origin = environment[variable(key)], "environment"
         entries.append(ConfigEntry(key, value, origin, setting.description))
     return tuple(entries)

@@ -189,8 +189,7 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
         if tensor.key in seen:
             continue
         seen.add(tensor.key)
-        sections, errors = indexed.get(tensor.key, ([], (0.0, 0.0, 0.0)))
-        _, error, norm = errors
+        sections, (error, norm) = indexed.get(tensor.key, ([], (0.0, 0.0)))
         whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
         yield ShownTensor(
             name=name,
@@ -221,15 +220,14 @@ def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
 _Section = tuple[str, list[tuple[int, int]]]
 
 
-def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float, float]]]:
-    """Yield key, sections (kind, and parts as segment and length) and the three squared errors of each tensor."""
+def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float]]]:
+    """Yield each tensor's key, its sections (kind, and parts as segment and length), and squared error and norm."""
     try:
         for name, tensor in residual.index["tensors"].items():
             sections = [
                 (str(kind), [(range(len(residual.segments))[segment], int(length)) for segment, length in parts])
                 for kind, _, parts in tensor["sections"]
             ]
-            linear, rounded, norm = map(float, tensor["errors"])
-            yield name, sections, (linear, rounded, norm)
+            yield name, sections, (float(tensor["errors"]["rounded"]), float(tensor["errors"]["norm"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

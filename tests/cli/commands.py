@@ -31,7 +31,9 @@ def environment(**more: str) -> dict[str, str]:
 def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the interpreter of the tests."""
     options.setdefault("env", environment())
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, **options
+    )
 
 
 class Here:

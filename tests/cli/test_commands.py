@@ -111,6 +111,7 @@ def test_commit_refuses_before_it_makes_a_store(empty: Here) -> None:
         assert ran.code == code, ran.err
         assert ran.err.startswith("error: ")
         assert "\nhint: " in ran.err
+    assert empty.run("import", "nothing", "--name", "base").code == 3
     assert not (empty.directory / ".erestore").exists()
 
 
@@ -237,7 +238,7 @@ def test_show(here: Here) -> None:
 
 def test_diff(here: Here) -> None:
     found = here.json("diff", "base", "ft")
-    names = set("name shape relative_norm effective_rank effective_rank_ratio energy".split())
+    names = {"name", "shape", "relative_norm", "effective_rank", "effective_rank_ratio", "energy"}
     assert all(names <= tensor.keys() for tensor in found["tensors"])
     text = here.run("diff", "ft").out
     assert text.startswith("ft differs from base in ")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import tiny
 import torch
@@ -87,13 +85,13 @@ def test_a_base(store: Store) -> None:
 def test_a_malformed_index_is_corruption(store: Store) -> None:
     with store.objects.writer("residual") as writer:
         writer.add(b"x", raw_length=1, stage="raw")
-        good = {"sections": [["vector", {}, [[0, 1]]]], "errors": ["0", "0", "1"]}
+        good = {"sections": [["vector", {}, [[0, 1]]]], "errors": {"linear": "0", "rounded": "0", "norm": "1"}}
         for tensor in (
             {},
             good | {"sections": [["vector", {}, [[1, 1]]]]},
             good | {"sections": [["vector", {}]]},
-            good | {"errors": ["0"]},
-            good | {"errors": ["a", "b", "c"]},
+            good | {"errors": {"rounded": "0"}},
+            good | {"errors": {"rounded": "a", "norm": "b"}},
         ):
             written = writer.finish({"tensors": {"w": tensor}})
             with pytest.raises(CorruptionError, match="malformed index"):
