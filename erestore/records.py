@@ -51,48 +51,50 @@ class TensorRef(NamedTuple):
     segments: int
 
 
-class Part(NamedTuple):
-    """One weighted dense operand: coefficient and data."""
-
-    coefficient: Coefficient
-    data: TensorRef
-
-
 @dataclass(frozen=True)
-class BaseTensor:
-    """One whole tensor of a base: dtype, shape, BLAKE3 of dtype, shape and bytes, and where the bytes are."""
+class WholeTensor:
+    """One whole tensor: dtype, shape, BLAKE3 of dtype, shape and bytes, and where the bytes are."""
 
     dtype: str
     shape: tuple[int, ...]
     digest: str
     data: TensorRef
 
+    def to_record(self) -> list[Any]:
+        """Return the stored JSON array."""
+        return [self.dtype, list(self.shape), self.digest, list(self.data)]
+
+    @classmethod
+    def from_record(cls, record: Any) -> Self:
+        """Read a stored JSON array."""
+        dtype, shape, digest, (oid, first, segments) = record
+        if not all(isinstance(text, str) for text in (dtype, digest, oid)):
+            raise TypeError
+        return cls(dtype, _shape(shape), digest, TensorRef(oid, *_shape((first, segments))))
+
+
+class Part(NamedTuple):
+    """One weighted dense operand: coefficient and tensor."""
+
+    coefficient: Coefficient
+    tensor: WholeTensor
+
 
 @dataclass(frozen=True)
 class Base:
     """Whole tensors by name; a base never has a base."""
 
-    tensors: Mapping[str, BaseTensor]
+    tensors: Mapping[str, WholeTensor]
 
     def to_record(self) -> dict[str, Any]:
         """Return the stored JSON object."""
-        return {
-            "tensors": {
-                key: [tensor.dtype, list(tensor.shape), tensor.digest, list(tensor.data)]
-                for key, tensor in self.tensors.items()
-            }
-        }
+        return {"tensors": {key: tensor.to_record() for key, tensor in self.tensors.items()}}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Read a stored JSON object."""
         with _reading("base", record, {"tensors"}):
-            return cls(
-                {
-                    key: BaseTensor(dtype, _shape(shape), digest, _tensor_ref(data))
-                    for key, (dtype, shape, digest, data) in record["tensors"].items()
-                }
-            )
+            return cls({key: WholeTensor.from_record(held) for key, held in record["tensors"].items()})
 
     def references(self) -> Iterator[tuple[str, str]]:
         """Yield ``(kind, oid)`` of every object this record needs."""
@@ -257,7 +259,7 @@ class Manifest:
             yield "residual", term.residual
         for parts in (*self.dense.values(), *self.rows.values()):
             for part in parts:
-                yield "tensors", part.data.oid
+                yield "tensors", part.tensor.data.oid
         if self.patch:
             yield "patch", self.patch
 
@@ -375,26 +377,20 @@ class _reading:  # noqa: N801 - used as a statement
 
 def _shape(value: Any) -> tuple[int, ...]:
     shape = tuple(value)
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
+    if not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError
     return shape
 
 
-def _tensor_ref(value: Any) -> TensorRef:
-    oid, first, segments = value
-    if not (isinstance(oid, str) and isinstance(first, int) and isinstance(segments, int)) or min(first, segments) < 0:
-        raise ValueError
-    return TensorRef(oid, first, segments)
-
-
 def _parts_record(parts: Mapping[str, tuple[Part, ...]]) -> dict[str, Any]:
     return {
-        key: [[format_coefficient(part.coefficient), list(part.data)] for part in value] for key, value in parts.items()
+        key: [[format_coefficient(part.coefficient), part.tensor.to_record()] for part in value]
+        for key, value in parts.items()
     }
 
 
 def _read_parts(record: Mapping[str, Any]) -> dict[str, tuple[Part, ...]]:
     return {
-        key: tuple(Part(parse_coefficient(text), _tensor_ref(data)) for text, data in value)
+        key: tuple(Part(parse_coefficient(text), WholeTensor.from_record(held)) for text, held in value)
         for key, value in record.items()
     }

@@ -108,7 +108,7 @@ def match_names(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> Match:
     ----------
     own : Mapping[str, TensorInfo]
         The checkpoint's tensors by name.
-    base : Mapping[str, TensorInfo or BaseTensor]
+    base : Mapping[str, TensorInfo or WholeTensor]
         The base's.
 
     Returns

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.peft import LoraFactors, PeftCheckpoint
 from erestore.errors import CheckpointError
 from erestore.model.committing import StoredVariant
 from erestore.model.quality import Outcome
 from erestore.model.residuals import Errors, ResidualWriter, matrix_shape
-from erestore.model.tensors import TensorWriter, raw_bytes
-from erestore.model.variant import Variant, linear_digest, row_blocks
-from erestore.records import Layout, LayoutTensor, Manifest, Part, TensorRef, Term, normal_terms
+from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.variant import Variant, row_blocks
+from erestore.records import Layout, LayoutTensor, Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 from erestore.residual.codecs import dense, factors
 
 if TYPE_CHECKING:
@@ -109,12 +110,17 @@ class AdapterWriter:
     def _write_whole(self, whole: Mapping[str, str], outcome: Outcome) -> tuple[dict[str, tuple[Part, ...]], int]:
         if not whole:
             return {}, 0
+        fresh: dict[str, tuple[TensorInfo, str, tuple[int, int]]] = {}
         with TensorWriter(self.objects, align=1) as writer:
-            places = {key: writer.add(raw_bytes(self.checkpoint.read(name))) for key, name in sorted(whole.items())}
+            for key, name in sorted(whole.items()):
+                info, content = self.checkpoint.tensors[name], raw_bytes(self.checkpoint.read(name))
+                fresh[key] = info, content_digest(info.dtype, info.shape, content), writer.add(content)
             written = writer.finish()
-        outcome.kinds["whole"] = len(places)
-        one = Fraction(1)
-        return {key: (Part(one, TensorRef(written.oid, *place)),) for key, place in places.items()}, written.added_bytes
+        outcome.kinds["whole"] = len(fresh)
+        return {
+            key: (Part(Fraction(1), WholeTensor(info.dtype, info.shape, digest, TensorRef(written.oid, *place))),)
+            for key, (info, digest, place) in fresh.items()
+        }, written.added_bytes
 
     def _store_layout(self, whole: Mapping[str, str]) -> tuple[str, int]:
         """Store the parent's layout with the adapter's whole tensors and files put in."""
@@ -151,7 +157,7 @@ class AdapterWriter:
             if held is not None and key not in manifest.dense:
                 value = variant.rounded(key, held.dtype, held.shape)
                 shared = min(held.shape[0], self.parent.base[key].shape[0]) if held.shape else 1
-                digests[key] = linear_digest(value[:shared] if held.shape else value)
+                digests[key] = value_digest(value[:shared] if held.shape else value)
                 parent = self.parent.rounded(key, held.dtype, held.shape)
                 for start, stop in row_blocks(*matrix_shape(held.shape)):
                     rows = parent.view(matrix_shape(held.shape))[start:stop].to(torch.float64)

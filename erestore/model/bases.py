@@ -10,7 +10,7 @@ from erestore.checkpoint.dtypes import tensor_bytes
 from erestore.errors import CheckpointError
 from erestore.model.layouts import store_layout
 from erestore.model.tensors import BASE_ALIGNMENT, TensorWriter, content_digest, raw_bytes
-from erestore.records import Base, BaseTensor, Commit, Manifest, TensorRef
+from erestore.records import Base, Commit, Manifest, TensorRef, WholeTensor
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -54,7 +54,7 @@ def store_base(
             added, oid = written.added_bytes, written.oid
     known |= {digest: TensorRef(oid, *place) for digest, place in fresh.items()}
     record = Base(
-        {name: BaseTensor(dtype, shape, digest, known[digest]) for name, (dtype, shape, digest) in described.items()}
+        {name: WholeTensor(dtype, shape, digest, known[digest]) for name, (dtype, shape, digest) in described.items()}
     )
     stored = objects.put_record("base", record.to_record())
     return Written(stored.oid, added + stored.added_bytes)

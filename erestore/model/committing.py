@@ -21,10 +21,10 @@ from erestore.model.layouts import store_layout
 from erestore.model.patches import DEEPEST, Patch, PatchWriter
 from erestore.model.quality import Outcome, Quality
 from erestore.model.targets import Target, divide, same_bits
-from erestore.model.tensors import TensorReader, TensorWriter, raw_bytes
-from erestore.model.variant import Variant, linear_digest
+from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.variant import Variant
 from erestore.progress import Progress
-from erestore.records import Manifest, Part, TensorRef, Term, normal_terms
+from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 from erestore.residual import difference
 from erestore.storage.objects import Objects
 
@@ -102,46 +102,47 @@ class VariantWriter:
         """Store tensors that are kept whole and added rows, reusing what the parent already holds."""
         dense: Parts = {}
         rows: Parts = {}
-        fresh: list[tuple[Parts, str, tuple[int, int]]] = []
+        fresh: list[tuple[Parts, str, WholeTensor]] = []
         manifest = self.parent.manifest
         with TensorWriter(self.objects, align=1) as writer:
 
-            def keep(held: Parts, former: Mapping[str, tuple[Part, ...]], key: str, tensor: torch.Tensor) -> None:
+            def keep(
+                held: Parts,
+                former: Mapping[str, tuple[Part, ...]],
+                key: str,
+                dtype: str,
+                shape: tuple[int, ...],
+                content: memoryview,
+            ) -> None:
+                digest = content_digest(dtype, shape, content)
                 parts = former.get(key, ())
-                if len(parts) == 1 and parts[0].coefficient == 1 and self._holds(parts[0].data, tensor):
+                if len(parts) == 1 and parts[0].coefficient == 1 and parts[0].tensor.digest == digest:
                     held[key] = parts
                 else:
-                    fresh.append((held, key, writer.add(raw_bytes(tensor))))
+                    fresh.append((held, key, WholeTensor(dtype, shape, digest, TensorRef("", *writer.add(content)))))
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
+                content = raw_bytes(self.checkpoint.read(name))
                 base = self.parent.base.get(key)
-                tensor = self.checkpoint.read(name)
-                if base and (base.dtype, base.shape) == (info.dtype, info.shape) and self._holds(base.data, tensor):
+                if base and base.digest == content_digest(info.dtype, info.shape, content):
                     outcome.count("unchanged")
                     continue
                 outcome.count("whole")
-                keep(dense, manifest.dense, key, tensor)
+                keep(dense, manifest.dense, key, info.dtype, info.shape, content)
             for target in targets:
                 if target.has_added_rows:
                     outcome.count("added rows")
-                    keep(rows, manifest.rows, target.key, self.checkpoint.read(target.name)[target.shared :])
+                    shape = (target.info.shape[0] - target.shared, *target.info.shape[1:])
+                    content = raw_bytes(self.checkpoint.read(target.name)[target.shared :])
+                    keep(rows, manifest.rows, target.key, target.info.dtype, shape, content)
             added, oid = 0, ""
             if fresh:
                 written = writer.finish()
                 added, oid = written.added_bytes, written.oid
-        for held, key, place in fresh:
-            held[key] = (Part(Fraction(1), TensorRef(oid, *place)),)
+        for held, key, tensor in fresh:
+            held[key] = (Part(Fraction(1), replace(tensor, data=tensor.data._replace(oid=oid))),)
         return dense, rows, added
-
-    def _holds(self, data: TensorRef, tensor: torch.Tensor) -> bool:
-        """Tell whether stored bytes are those of `tensor`."""
-        content, position = raw_bytes(tensor), 0
-        for piece in TensorReader(self.objects).pieces(data):
-            if content[position : position + len(piece)] != piece:
-                return False
-            position += len(piece)
-        return position == len(content)
 
     def _finish(self, manifest: Manifest, targets: list[Target], outcome: Outcome) -> tuple[Manifest, int]:
         """Decode what was written; record digests, and the exact remainder if it is wanted."""
@@ -156,7 +157,7 @@ class VariantWriter:
             value = written.rounded(target.key, target.info.dtype, target.info.shape)
             digest = ""
             if reproducible and target.key in touched:
-                digest = linear_digest(value.reshape(-1)[: math.prod(target.shape)])
+                digest = value_digest(value.reshape(-1)[: math.prod(target.shape)])
             return digest, self._remainder(written, former, target, value) if exact else None
 
         added = 0

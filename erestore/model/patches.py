@@ -15,11 +15,16 @@ import torch
 
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.model.indexes import Placement, check_fields, check_index, check_size
+from erestore.model.tensors import value_digest
 from erestore.residual import difference, entropy
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
-FEATURE = "difference"
+CODEC = "difference"
+"""How a remainder is coded; see :mod:`erestore.residual.difference`."""
+FEATURES = (CODEC, *entropy.STAGES)
+_FIELDS = {"codec", "digest", "dtype", "parts", "predictor", "shape"}
 SEGMENT = 1 << 20
 LEVEL = 3
 """zstandard level: exact remainders are mostly noise, which no level compresses."""
@@ -52,6 +57,8 @@ class PatchWriter:
             if sum(map(len, self._pending)) >= SEGMENT:
                 self._flush()
         self._tensors[key] = {
+            "codec": CODEC,
+            "digest": value_digest(value),
             "dtype": dtype,
             "shape": list(value.shape),
             "predictor": list(predictor),
@@ -69,7 +76,7 @@ class PatchWriter:
         """Write the object."""
         if self._pending:
             self._flush()
-        return self._writer.finish({"features": [FEATURE, entropy.RAW, entropy.ZSTD], "tensors": self._tensors})
+        return self._writer.finish({"features": list(FEATURES), "tensors": self._tensors})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -81,8 +88,9 @@ class PatchWriter:
 
 @dataclass(frozen=True)
 class PatchedTensor:
-    """Dtype, shape, predictor and parts as (segment, offset, length) of one tensor."""
+    """Digest, dtype, shape, predictor and parts as (segment, offset, length) of one tensor."""
 
+    digest: str
     dtype: str
     shape: tuple[int, ...]
     predictor: tuple[str, ...]
@@ -102,20 +110,24 @@ class Patch:
     def open(cls, objects: Objects, oid: str) -> Self:
         """Read and check the index."""
         held = objects.open("patch", oid)
-        if FEATURE not in held.index.get("features", ()):
-            raise UnsupportedFormatError(f"The patch {oid[:12]} is of a kind that this version does not know.")
-        used = [0] * len(held.segments)
+        check_index("patch", oid, held.index, {"tensors"}, FEATURES)
+        placement = Placement([segment.raw_length for segment in held.segments])
         tensors = {}
         try:
             for key in sorted(held.index["tensors"]):
-                tensor, parts = held.index["tensors"][key], []
-                for number, length in tensor["parts"]:
-                    parts.append((number, _place(used, held.segments[number].raw_length, number, length), length))
+                tensor = held.index["tensors"][key]
+                check_fields(f"A patch's tensor '{key}'", tensor, _FIELDS)
                 predictor = tuple(map(str, tensor["predictor"]))
-                shape = tuple(int(size) for size in tensor["shape"])
-                tensors[key] = PatchedTensor(str(tensor["dtype"]), shape, predictor, tuple(parts))
+                shape = tuple(map(check_size, tensor["shape"]))
+                if tensor["codec"] != CODEC:
+                    raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown codec '{tensor['codec']}'.")
+                digest, dtype = str(tensor["digest"]), str(tensor["dtype"])
+                tensors[key] = PatchedTensor(
+                    digest, dtype, shape, predictor, tuple(map(placement.take, tensor["parts"]))
+                )
                 if predictor not in (("linear",), ("base",)) and (predictor[0], len(predictor)) != ("stored", 2):
                     raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown predictor '{predictor[0]}'.")
+            placement.finish()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The patch {oid[:12]} has a malformed index.") from error
         return cls(oid, tensors, held)
@@ -137,6 +149,8 @@ class Patch:
         for number, (segment, start, length) in enumerate(tensor.parts):
             place = slice(number * difference.CHUNK, (number + 1) * difference.CHUNK)
             result[place] = difference.decode(self._segment(segment)[start : start + length], flat[place])
+        if value_digest(result) != tensor.digest:
+            raise CorruptionError(f"The exact remainder of '{key}' does not decode to the digest that it records.")
         return result.view(tensor.shape)
 
     def _segment(self, number: int) -> bytes:
@@ -146,11 +160,3 @@ class Patch:
             last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
             self._last = last
         return last[1]
-
-
-def _place(used: list[int], capacity: int, number: int, length: int) -> int:
-    """Return where a part begins in its segment, and count it."""
-    if min(number, length) < 0 or used[number] + length > capacity:
-        raise ValueError
-    used[number] += length
-    return used[number] - length

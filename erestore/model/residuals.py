@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.model.indexes import Placement, check_fields, check_index, check_size
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedSection, Section
-from erestore.residual.codecs.registry import codec
+from erestore.residual.codecs.registry import codec, codecs
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -75,7 +76,7 @@ class ResidualWriter:
         self._tensors[key] = {
             "shape": list(shape),
             "sections": described,
-            "errors": [f"{value:.6g}" for value in errors],
+            "errors": {name: f"{value:.6g}" for name, value in errors._asdict().items()},
         }
         if self._group_size >= GROUP_BYTES:
             self._flush()
@@ -180,6 +181,7 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, {*entropy.STAGES, *codecs()})
         try:
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
             return cls(oid, str(index["base"]), tensors, held)
@@ -219,18 +221,13 @@ class Residual:
 
 def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str, StoredTensor]]:
     """Place every part by the running length of its segment."""
-    used = [0] * len(lengths)
+    placement = Placement(lengths)
     for key in sorted(index):
+        check_fields(f"A residual's tensor '{key}'", index[key], {"shape", "sections", "errors"})
         sections = []
         for name, parameters, stored in index[key]["sections"]:
-            parts = []
-            for number, length in stored:
-                if number < 0 or length < 0 or used[number] + length > lengths[number]:
-                    raise ValueError
-                parts.append((number, used[number], length))
-                used[number] += length
-            sections.append(StoredSection(str(name), parameters, tuple(parts)))
-        shape = tuple(int(size) for size in index[key]["shape"])
-        yield key, StoredTensor(shape, tuple(sections), Errors(*map(float, index[key]["errors"])))
-    if used != lengths:
-        raise ValueError
+            sections.append(StoredSection(str(name), parameters, tuple(map(placement.take, stored))))
+        shape = tuple(map(check_size, index[key]["shape"]))
+        errors = Errors(*(float(index[key]["errors"][name]) for name in Errors._fields))
+        yield key, StoredTensor(shape, tuple(sections), errors)
+    placement.finish()

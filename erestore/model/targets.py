@@ -11,7 +11,7 @@ from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
-from erestore.records import BaseTensor
+from erestore.records import WholeTensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Target:
         return matrix_shape(self.info.shape)[0] > self.shared
 
 
-def fits(info: TensorInfo, base: BaseTensor) -> bool:
+def fits(info: TensorInfo, base: WholeTensor) -> bool:
     """Tell whether a tensor can be a residual on the base's: floats of one shape, up to the number of rows."""
     if not (is_floating(info.dtype) and is_floating(base.dtype)):
         return False
@@ -58,7 +58,7 @@ def fits(info: TensorInfo, base: BaseTensor) -> bool:
 
 
 def divide(
-    checkpoint: Checkpoint, keys: Mapping[str, str], base: Mapping[str, BaseTensor]
+    checkpoint: Checkpoint, keys: Mapping[str, str], base: Mapping[str, WholeTensor]
 ) -> tuple[list[Target], list[str]]:
     """Divide the checkpoint's own names into residual targets (sorted by key) and names kept whole.
 
@@ -67,7 +67,7 @@ def divide(
     checkpoint : Checkpoint
     keys : Mapping[str, str]
         Own name to manifest key; of tied names only the first is looked at.
-    base : Mapping[str, BaseTensor]
+    base : Mapping[str, WholeTensor]
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
     targets, whole = [], []

@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
+from erestore.model.indexes import check_index
 from erestore.records import TensorRef
 from erestore.residual import entropy
 from erestore.storage.objects import Objects
@@ -36,6 +37,11 @@ def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> s
     hasher = blake3(f"{dtype} {list(shape)}\0".encode())
     hasher.update(content)
     return str(hasher.hexdigest())
+
+
+def value_digest(tensor: torch.Tensor) -> str:
+    """Return the digest that manifests and patches record of a value: 16 bytes of the BLAKE3 of its bytes, in hex."""
+    return str(blake3(raw_bytes(tensor)).hexdigest(length=16))
 
 
 class TensorWriter:
@@ -65,7 +71,7 @@ class TensorWriter:
 
     def finish(self) -> Written:
         """Write the object."""
-        return self._writer.finish({"features": [entropy.RAW, entropy.ZSTD]})
+        return self._writer.finish({"features": list(entropy.STAGES)})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -85,7 +91,9 @@ class TensorReader:
     def pieces(self, data: TensorRef) -> Iterator[bytes]:
         """Yield a tensor's bytes, a verified segment at a time."""
         if data.oid not in self._opened:
-            self._opened[data.oid] = self._objects.open("tensors", data.oid)
+            opened = self._objects.open("tensors", data.oid)
+            check_index("tensors", data.oid, opened.index, set(), entropy.STAGES)
+            self._opened[data.oid] = opened
         held = self._opened[data.oid]
         if data.first + data.segments > len(held.segments):
             raise CorruptionError(f"The tensors object {data.oid[:12]} has fewer segments than are referred to.")

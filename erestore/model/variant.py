@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from blake3 import blake3
 
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.errors import CorruptionError
 from erestore.model.patches import Patch
 from erestore.model.residuals import Residual, matrix_shape
-from erestore.model.tensors import TensorReader, raw_bytes
-from erestore.records import Base, BaseTensor, Layout, Manifest, Part
+from erestore.model.tensors import TensorReader, value_digest
+from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
 from erestore.residual.rounding import round_to
 from erestore.storage.objects import Objects
@@ -33,11 +32,6 @@ def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
     step = max(1, BLOCK // max(1, columns))
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
-
-
-def linear_digest(tensor: torch.Tensor) -> str:
-    """Return the digest that a manifest records of a rounded linear value."""
-    return str(blake3(raw_bytes(tensor)).hexdigest(length=16))
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class Variant:
         return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)))
 
     @cached_property
-    def base(self) -> Mapping[str, BaseTensor]:
+    def base(self) -> Mapping[str, WholeTensor]:
         """The base's tensors."""
         return Base.from_record(self.objects.get_record("base", self.manifest.base)).tensors
 
@@ -131,9 +125,13 @@ class Variant:
     @cached_property
     def residuals(self) -> tuple[tuple[float, Residual], ...]:
         """Coefficient and opened residual of every term."""
-        return tuple(
-            (float(term.coefficient), Residual.open(self.objects, term.residual)) for term in self.manifest.terms
-        )
+        opened = []
+        for term in self.manifest.terms:
+            residual = Residual.open(self.objects, term.residual)
+            if residual.base != self.manifest.base:
+                raise CorruptionError(f"The residual {term.residual[:12]} belongs to another base than the manifest.")
+            opened.append((float(term.coefficient), residual))
+        return tuple(opened)
 
     @cached_property
     def patch(self) -> Patch | None:
@@ -147,12 +145,15 @@ class Variant:
 
     def linear(self, key: str) -> LinearTensor:
         """Return the linear value of one of the base's floating tensors."""
-        base = self.base_tensor(key)
+        base = self.base_tensor(key).view(matrix_shape(self.base[key].shape))
         terms = []
         for coefficient, residual in self.residuals:
             if sections := residual.sections(key):
+                rows, columns = sections[0].shape
+                if rows > base.shape[0] or columns != base.shape[1]:
+                    raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
                 terms.append((coefficient, sections))
-        return LinearTensor(base.view(matrix_shape(self.base[key].shape)), tuple(terms))
+        return LinearTensor(base, tuple(terms))
 
     def rounded(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the value of `key` before any patch, in the dtype and shape that a layout asks for.
@@ -167,20 +168,22 @@ class Variant:
         if key not in self.base:
             raise CorruptionError(f"The layout names the tensor '{key}', which neither base nor variant holds.")
         held = self.base[key]
-        if not is_floating(dtype):
+        if not is_floating(held.dtype) and (held.dtype, held.shape) == (dtype, shape):
             return self.base_tensor(key)
-        rows, columns = matrix_shape(shape)
-        shared = min(rows, matrix_shape(held.shape)[0])
+        (rows, columns), (base_rows, base_columns) = matrix_shape(shape), matrix_shape(held.shape)
+        if not (is_floating(dtype) and is_floating(held.dtype)) or columns != base_columns:
+            raise CorruptionError(f"The layout gives '{key}' a dtype or shape that the base's tensor cannot have.")
+        shared = min(rows, base_rows)
         value = self.linear(key).rounded(shared, torch_dtype(dtype))
         recorded = self.manifest.digests.get(key)
-        if recorded is not None and recorded != linear_digest(value):
+        if recorded is not None and recorded != value_digest(value):
             raise CorruptionError(
                 f"The tensor '{key}' does not decode to the digest that its commit recorded.",
                 hint="`erestore fsck --deep` lists every tensor concerned.",
             )
         if rows > shared:
-            added = self._combine(self.manifest.rows[key], dtype, (rows - shared, columns))
-            value = torch.cat([value, added])
+            added = self._combine(self.manifest.rows.get(key, ()), dtype, (rows - shared, *shape[1:]))
+            value = torch.cat([value, added.view(-1, columns)])
         return value.view(shape)
 
     def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -208,10 +211,16 @@ class Variant:
 
     def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""
-        tensors = [self._tensors.read(part.data, dtype, shape) for part in parts]
-        if len(parts) == 1 and parts[0].coefficient == 1:
-            return tensors[0]
+        if len(parts) == 1 and (parts[0].coefficient, parts[0].tensor.dtype, parts[0].tensor.shape) == (
+            1,
+            dtype,
+            shape,
+        ):
+            return self._tensors.read(parts[0].tensor.data, dtype, shape)
+        held = {part.tensor.dtype for part in parts} | {dtype}
+        if not parts or not all(map(is_floating, held)) or any(part.tensor.shape != shape for part in parts):
+            raise CorruptionError("A tensor that is held whole has another dtype or shape than the layout.")
         total = torch.zeros(shape, dtype=torch.float64)
-        for part, tensor in zip(parts, tensors, strict=True):
-            total += tensor.to(torch.float64) * float(part.coefficient)
+        for coefficient, tensor in parts:
+            total += self._tensors.read(tensor.data, tensor.dtype, shape).to(torch.float64) * float(coefficient)
         return round_to(total, torch_dtype(dtype))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from erestore import compression
 from erestore.errors import CorruptionError, UnsupportedFormatError
 
-RAW, ZSTD = "raw", "zstd"
+STAGES = RAW, ZSTD = "raw", "zstd"
+"""Every stage by its stored name."""
 LEVEL = 1
 """zstandard level for codes: they are noise with a skew, and looking harder for repeats costs bytes (6 % at level 9)."""
 SPARSE_LEVEL = 9

@@ -66,7 +66,7 @@ def parts(store: Store, revision: str) -> dict[str, str]:
         "commit": commit_oid,
         "manifest": manifest_oid,
         "residual": next(iter(store.commit_record(commit_oid).own)),
-        "tensors": manifest.dense["head.weight"][0].data.oid,
+        "tensors": manifest.dense["head.weight"][0].tensor.data.oid,
         "layout": manifest.layout,
         "blob": layout.side_files["notes.txt"],
     }

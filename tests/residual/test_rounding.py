@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erestore.residual.rounding import round_to
-from tests.residual.float_formats import FORMATS, bits_of, rounded_bits
+from float_formats import FORMATS, bits_of, rounded_bits
 
 DTYPES = pytest.mark.parametrize("dtype", list(FORMATS), ids=str)
 
