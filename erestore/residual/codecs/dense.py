@@ -50,7 +50,7 @@ class Dense(Codec):
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> DenseSection:
         """Read a section."""
-        dtype = DTYPES.get(parameters.get("dtype", ""))
+        dtype = DTYPES.get(str(parameters.get("dtype")))
         if dtype is None or set(parameters) != {"dtype"}:
             raise CorruptionError("A dense section's parameters are malformed.")
         total = shape[0] * shape[1]

@@ -76,7 +76,7 @@ class Factors(Codec):
         if set(parameters) != expected or len(parts) != 2 or type(parameters["transpose"]) is not bool:
             raise CorruptionError("A factors section is malformed.")
         rank, transpose = parameters["rank"], parameters["transpose"]
-        dtypes = [DTYPES.get(parameters[side]) for side in ("up", "down")]
+        dtypes = [DTYPES.get(str(parameters[side])) for side in ("up", "down")]
         try:
             scaling = float(parameters["scaling"])
         except (TypeError, ValueError) as error:

@@ -270,7 +270,7 @@ def _read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[in
     valid = (
         set(parameters) == {"rank", "groups"}
         and type(rank) is int
-        and 0 <= rank <= max(shape)
+        and 0 <= rank <= min(shape)
         and isinstance(groups, list)
         and all(isinstance(g, list) and len(g) == 2 and all(type(v) is int for v in g) and g[0] > 0 for g in groups)
         and sum(g[0] for g in groups) == rank
