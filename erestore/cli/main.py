@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from erestore.cli.commits import commit, import_, init
-from erestore.cli.failures import DEBUG, PIPE_CLOSED, TERMINATED, report
+from erestore.cli.failures import DEBUG, TERMINATED, report
 from erestore.cli.history import log, show
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
@@ -109,13 +109,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
         code = report(error, command)
-        if code != PIPE_CLOSED:
-            try:
-                sys.stdout.flush()
-            except OSError:
-                _discard_output()
-            return code
-        _discard_output()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
         return code
     return 0
 

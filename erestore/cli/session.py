@@ -35,7 +35,7 @@ class Session:
 
     def named_place(self) -> str | None:
         """Return the place that was named explicitly, if one was."""
-        return self.store or os.environ.get("ERESTORE_STORE") or None
+        return self.store or os.environ.get("ERESTORE_STORE")
 
     def open(self, place: str | Path | None = None) -> Store:
         """Open the store at `place`, by default at :meth:`place`."""

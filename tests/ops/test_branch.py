@@ -33,6 +33,13 @@ def test_a_base_without_a_name_is_called_by_its_oid() -> None:
     assert names(store.branches(), "base") == [held[:12]]
 
 
+def test_two_names_of_one_base_are_each_their_own() -> None:
+    store = empty_store()
+    add(store, "base")
+    store.branch("alias", "base")
+    assert names(store.branches(), "base") == ["alias", "base"]
+
+
 def test_make_and_move() -> None:
     store = empty_store()
     base, tuned = add(store, "base"), add(store, "a", "base")

@@ -10,7 +10,7 @@ from lineages import add, empty_store, names
 
 from erestore.api import Store
 from erestore.errors import ConflictError, ErestoreError, NotFoundError, RefConflictError, UnknownRevisionError
-from erestore.ops import undo as undo_module
+from erestore.storage.framing import KINDS
 from erestore.storage.leases import PREFIX
 
 
@@ -118,6 +118,22 @@ def test_what_garbage_collection_took_cannot_come_back() -> None:
         store.undo()
 
 
+def test_tensors_that_garbage_collection_took_cannot_come_back() -> None:
+    store = empty_store()
+    add(store, "base", base="other")
+    store.delete_branches(["base"])
+    (oid,) = (
+        stored.oid for stored in store.objects.list() if store.storage.read(_key(stored.oid))[5] == KINDS["tensors"]
+    )
+    store.objects.delete(oid)
+    with pytest.raises(NotFoundError, match=f"the tensors {oid[:12]}"):
+        store.undo()
+
+
+def _key(oid: str) -> str:
+    return f"objects/{oid[:2]}/{oid[2:]}"
+
+
 def test_a_race_in_the_middle_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     store = empty_store()
     operation = store.begin()
@@ -137,7 +153,6 @@ def test_a_race_in_the_middle_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
     assert places(store).keys() == {"base"}
     assert [ref.name for ref in store.undo().refs] == ["base"]
     assert places(store) == {}
-    assert undo_module.undo
 
 
 def test_reflog_of_one_name() -> None:
