@@ -164,13 +164,18 @@ class LocalStorage(Storage):
             raise access_error(error, "delete", path) from error
 
     def remove_unfinished(self, before: float) -> int:
-        """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed."""
+        """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed; and empty directories."""
         removed = 0
-        for path in self.directory.rglob(f"{TEMPORARY}*"):
-            with refusals("delete", path), suppress(FileNotFoundError):  # its writer is done
-                if path.stat().st_mtime < before:
-                    path.unlink()
-                    removed += 1
+        for folder, _, names in os.walk(self.directory, topdown=False):
+            for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY)):
+                with refusals("delete", path), suppress(FileNotFoundError):  # its writer is done
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        removed += 1
+            if Path(folder) != self.directory:
+                with suppress(OSError):  # not empty, or not any more
+                    if Path(folder).stat().st_mtime < before:
+                        Path(folder).rmdir()
         return removed
 
     def _path(self, key: str) -> Path:

@@ -227,7 +227,7 @@ def fill_up(tmp_path: Path, models: Path, options: list[str], capsys: pytest.Cap
                 assert found.clean, found
                 remount(disk, "size=4m,nr_inodes=4000")
                 assert programs.command("--store", place, *verb)[0] == 0
-                remount(disk, "size=4m")
+            remount(disk, "size=4m,nr_inodes=4000")
             store = Store.open(place)
             tiny.make_older(store.storage, 3700, "gc/leases/")
             assert gc(store, grace_days=0).waiting is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -366,6 +367,23 @@ def test_files_of_killed_writers_go_after_the_grace_period(tmp_path: Path) -> No
     assert stray.exists()
     assert gc(store, grace_days=0).unfinished == 1
     assert not stray.exists()
+
+
+def test_directories_of_leases_go_after_the_grace_period(tmp_path: Path) -> None:
+    store = tiny.make_store(LocalStorage(tmp_path))
+    for number in range(3):
+        with Lease(store.storage, "writer", str(number)):
+            pass
+    left = list((tmp_path / "gc" / "leases").iterdir())
+    assert len(left) == 3
+    gc(store)
+    assert set(left) <= set((tmp_path / "gc" / "leases").iterdir())
+    for directory in left:
+        os.utime(directory, (0, 0))
+    gc(store)
+    assert not set(left) & set((tmp_path / "gc" / "leases").iterdir())
+    with Lease(store.storage, "writer", "again"):
+        assert gc(store).waiting
 
 
 def test_every_record_is_read_once(filled: Storage) -> None:
