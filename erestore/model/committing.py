@@ -213,5 +213,5 @@ def _check_inverse(key: str, own: torch.Tensor, predicted: torch.Tensor) -> None
         strict=True,
     )
     for value, guess in pairs:
-        if not same_bits(difference.decode(difference.encode(value, guess)[0], guess), value):
+        if not same_bits(difference.decode(next(difference.encode(value, guess)), guess), value):
             raise CorruptionError(f"The exact remainder of '{key}' does not decode to the original.")
