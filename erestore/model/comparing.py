@@ -247,6 +247,11 @@ def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | 
     """Return the norm of a finite matrix that comes in rows, and its singular values unless it is a vector."""
     if min(shape) < 2:
         return _norm(rows, shape), None
+    if shape[0] < shape[1]:
+        matrix = torch.empty(shape, dtype=torch.float64)
+        for start, stop in row_blocks(*shape):
+            matrix[start:stop] = rows(start, stop)
+        return float(torch.linalg.vector_norm(matrix)), singular_values(matrix)
     squares: list[float] = []
 
     def blocks() -> Iterator[torch.Tensor]:
@@ -255,8 +260,5 @@ def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | 
             squares.append(float(found.square().sum()))
             yield found
 
-    if shape[0] >= shape[1]:
-        values = singular_values_of_rows(blocks(), shape[1])
-    else:
-        values = singular_values(torch.cat(list(blocks())))
+    values = singular_values_of_rows(blocks(), shape[1])
     return math.sqrt(math.fsum(squares)), values

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _GAP = "  "
-_SHORTEST_NAME = 36
-"""Columns are left out before names get shorter than this."""
+_NAME_WIDTH = 36
+_NAME_SHARE = 0.4
+"""Columns are left out before names get less than these characters and this share of the width."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def table(columns: Sequence[Column], width: int | None) -> Iterator[str]:
     kept = list(columns)
     names = columns[0].width
     if width is not None:
-        while _room(kept, width) < min(names, _SHORTEST_NAME) and (worst := max(column.drop for column in kept)):
+        while _room(kept, width) < min(names, max(_NAME_WIDTH, int(_NAME_SHARE * width))) and (
+            worst := max(column.drop for column in kept)
+        ):
             kept.remove(next(column for column in reversed(kept) if column.drop == worst))
         names = max(min(names, _room(kept, width)), 1)
     for row in zip(*((column.title, *column.cells) for column in kept), strict=True):

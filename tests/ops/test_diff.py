@@ -62,17 +62,24 @@ class Lab:
         self.manifest = self.store.manifest_of("base")
         self.dense = {}
 
-    def residual(self, **sections):
-        """Write one residual: for each tensor its sections; keep the dense value."""
+    def residual(self, rows=None, **sections):
+        """Write one residual: for each tensor its sections, on its first rows only if that is said."""
         with ResidualWriter(self.store.objects, self.manifest.base) as writer:
             for name, encoded in sorted(sections.items()):
                 key = name.replace("__", ".")
-                writer.add(key, tuple(self.weights[key].shape), encoded, Errors(0.0, 0.0, 1.0))
+                shape = tuple(self.weights[key].shape)
+                writer.add(key, (rows, *shape[1:]) if rows else shape, encoded, Errors(0.0, 0.0, 1.0))
             return writer.finish().oid
 
-    def variant(self, name, *terms):
+    def variant(self, name, *terms, rows=None):
+        """Make a variant; of "tall.weight" it has the first rows only if that is said."""
         held = normal_terms(tuple(Term(oid, Fraction(c) if isinstance(c, (int, str)) else c) for oid, c in terms))
-        manifest = Manifest(self.manifest.base, held, self.manifest.layout)
+        layout = self.manifest.layout
+        if rows:
+            record = self.store.objects.get_record("layout", layout)
+            record["tensors"]["tall.weight"][2][0] = rows
+            layout = self.store.objects.put_record("layout", record).oid
+        manifest = Manifest(self.manifest.base, held, layout)
         stored = self.store.objects.put_record("manifest", manifest.to_record())
         operation = self.store.begin()
         record = Commit(stored.oid, (self.root,), "adapted", "tester", operation.time, "")
@@ -184,6 +191,21 @@ def test_singular_values_from_factors_are_the_dense_ones(lab, kind):
     rank = held[0].shape[1]
     np.testing.assert_allclose(found[:rank], expected[:rank], rtol=1e-10)
     assert not found[rank:].any()
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+@pytest.mark.parametrize("rows", [None, 30, 70])
+def test_a_residual_that_covers_fewer_rows_or_more_than_are_compared(lab, kind, rows):
+    short = lab.residual(50, tall__weight=SECTIONS[kind]((50, 40), 20))
+    lab.variant("a")
+    lab.variant("b", (short, -2), rows=rows)
+    _, found = lab.diff("a", "b")
+    before, after = (linear_values(lab.store, name)["tall.weight"][:rows] for name in ("a", "b"))
+    expected = expected_numbers(before, after, matrix(lab.weights["tall.weight"]))
+    if rows == 30:
+        expected = {name: expected[name] for name in ("norm", "relative_norm", "effective_rank")}
+    assert found["tall.weight"].status == ("resized" if rows else "changed")
+    assert_numbers(found["tall.weight"], expected, 1e-9)
 
 
 def test_too_many_factors_are_evaluated(lab):
@@ -340,10 +362,11 @@ def test_a_grown_vocabulary_is_compared_where_both_have_it(models):
     assert back.norm == pytest.approx(found.norm, rel=1e-9)
 
 
-def test_added_rows_count_where_both_have_them(models):
+@pytest.mark.parametrize("other", ["child", "exact"])
+def test_added_rows_count_where_both_have_them(models, other):
     store, _ = models
-    found = next(tensor for tensor in diff(store, "lossy", "exact").tensors if tensor.name == "embedding.weight")
-    one, two = (tensors_of(store, name)["embedding.weight"] for name in ("lossy", "exact"))
+    found = next(tensor for tensor in diff(store, "lossy", other).tensors if tensor.name == "embedding.weight")
+    one, two = (tensors_of(store, name)["embedding.weight"] for name in ("lossy", other))
     assert (found.status, found.shape) == ("changed", (66, 32))
     assert found.norm == pytest.approx(dense_change(one, two), rel=1e-9)
 
@@ -418,6 +441,24 @@ def test_other_prefixes_are_matched(models, tmp_path):
     assert moved["dense.bias"].norm == pytest.approx(dense_change(one, two), rel=1e-9)
 
 
+def test_variants_of_one_base_are_matched_by_its_names(models, tmp_path):
+    store, _ = models
+    renamed = {f"bert.{name}": tensor for name, tensor in tuned(base_weights(), 9).items()}
+    commit(store, write_model(tmp_path / "prefixed", renamed), base="base")
+    found = {tensor.name: tensor for tensor in diff(store, "base", "prefixed").tensors}
+    assert found["bert.dense.weight"].key == "dense.weight"
+    assert {tensor.status for name, tensor in found.items() if "head" not in name} == {
+        "changed",
+        "resized",
+        "unchanged",
+    }
+    assert len(found) == 6
+    back = {tensor.name: tensor.status for tensor in diff(store, "prefixed", "base").tensors}
+    assert back == {
+        tensor.key if tensor.key in base_weights() else tensor.name: tensor.status for tensor in found.values()
+    } | {"bert.head.weight": "removed"}
+
+
 def test_models_with_nothing_in_common(models, tmp_path):
     store, _ = models
     result = diff(store, "base", write_model(tmp_path / "other", {"x": torch.ones(3), "y": torch.ones(4, 4)}))
@@ -462,7 +503,8 @@ def test_tied_names_count_once(tmp_path):
     import_base(store, tmp_path / "base.pt", name="base")
     commit(store, tmp_path / "ft.pt", base="base")
     torch.save({"a.weight": shared, "b.weight": shared.clone(), "c": torch.ones(2)}, tmp_path / "loose.pt")
-    assert [tensor.name for tensor in diff(store, "base", "ft").tensors] == ["a.weight", "c"]
+    for b in ("ft", tmp_path / "ft.pt"):
+        assert [tensor.name for tensor in diff(store, "base", b).tensors] == ["a.weight", "c"]
     loose = diff(store, "base", tmp_path / "loose.pt").summary
     assert [(change.what, change.before, change.after) for change in loose.layout] == [("tied names", "2", "0")]
     assert not loose.identical

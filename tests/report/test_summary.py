@@ -72,6 +72,7 @@ def test_the_summary_leaves_out_what_stands_out():
         tensor("big", norm=3.0, norm_before=1.0, share=0.9, effective_rank_ratio=0.1),
         tensor("small", norm=1.0, norm_before=7.0, share=0.1, effective_rank_ratio=0.8),
         tensor("still", status="unchanged"),
+        tensor("longer", status="resized", norm_before=5.0),
         tensor("head", status="added", norm=None, share=None),
     ]
     spectra = {"big": torch.tensor([3.0, 0, 0, 0]), "small": torch.tensor([0.6, 0.6, 0.4, 0.3])}
@@ -81,8 +82,8 @@ def test_the_summary_leaves_out_what_stands_out():
     assert summary.outstanding == (Share("big", 0.9),)
     assert summary.effective_rank_ratio == 0.8
     assert (summary.rank_share_for_half, summary.rank_share_for_ninety) == (0.5, 0.75)
-    assert summary.counts == {"added": 1, "changed": 2, "unchanged": 1}
-    assert summary.tensors == 4
+    assert summary.counts == {"added": 1, "changed": 2, "resized": 1, "unchanged": 1}
+    assert summary.tensors == 5
     assert not summary.identical
 
 
