@@ -94,6 +94,7 @@ class Store(_store.Store):
 
     def begin(self, *, undoes: str | None = None) -> Operation:
         """Start an operation by :attr:`author`, else by the ``user.name`` of the configuration."""
+        self.require_writable()
         return Operation.begin(self.author or self.setting("user.name"), undoes=undoes)
 
     def setting(self, key: str) -> Any:

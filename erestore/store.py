@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from erestore.errors import (
     ConflictError,
@@ -37,6 +37,8 @@ MARKER = "erestore.json"
 FORMAT_VERSION = 1
 FEATURES: tuple[str, ...] = ()
 """Store-wide features beyond version 1 that this code knows; objects name what they need themselves."""
+FEATURES_PREFIX = "features/"
+"""Features that a store has got since it was made: empty objects ``features/read/<name>``, ``features/write/<name>``."""
 DIRECTORY = ".erestore"
 """Folder that holds the store of a working directory."""
 
@@ -157,10 +159,22 @@ class Store:
                 f"There is no store at {storage.url}.", hint="`erestore init` makes one; --store names another place."
             ) from None
         _check_marker(storage.url, marker)
+        _check_features(storage, marker, "read")
         return cls(storage, marker)
+
+    def require_writable(self) -> None:
+        """Make sure that whatever is written or collected now does no harm to what a newer version keeps here.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            If the store has a feature that writers must know and this version does not.
+        """
+        _check_features(self.storage, parse_canonical(self.storage.read(MARKER)), "write")
 
     def begin(self, *, undoes: str | None = None) -> Operation:
         """Start an operation by this store's author."""
+        self.require_writable()
         return Operation.begin(self.author, undoes=undoes)
 
     @cached_property
@@ -177,6 +191,7 @@ class Store:
 
     def configure(self, key: str, value: str | None) -> None:
         """Set one key of the store's configuration, or remove it with None."""
+        self.require_writable()
         latest = self._config_log.latest()
         number, values = (latest[0], dict(parse_canonical(latest[1])["values"])) if latest else (0, {})
         if value is None:
@@ -360,10 +375,18 @@ def find_store(start: Path) -> Path | None:
 def _check_marker(url: str, marker: Any) -> None:
     if not isinstance(marker, dict) or type(marker.get("erestore")) is not int or "id" not in marker:
         raise UnsupportedFormatError(f"{url} is not a store that this version understands.")
-    unknown = sorted(set(marker.get("read", [])) - set(FEATURES))
-    if marker["erestore"] != FORMAT_VERSION or unknown:
-        needs = f"the feature '{unknown[0]}'" if unknown else f"format {marker['erestore']}"
+    if marker["erestore"] != FORMAT_VERSION:
         raise UnsupportedFormatError(
-            f"The store at {url} needs {needs}, which this version of erestore does not know.",
+            f"The store at {url} needs format {marker['erestore']}, which this version of erestore does not know.",
             hint="Upgrade erestore to read it.",
+        )
+
+
+def _check_features(storage: Storage, marker: Any, purpose: Literal["read", "write"]) -> None:
+    prefix = f"{FEATURES_PREFIX}{purpose}/"
+    needed = {*marker.get(purpose, ()), *(entry.key.removeprefix(prefix) for entry in storage.list(prefix))}
+    if unknown := sorted(needed - set(FEATURES)):
+        raise UnsupportedFormatError(
+            f"To {purpose} the store at {storage.url} takes the feature '{unknown[0]}', which is unknown here.",
+            hint="Upgrade erestore.",
         )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from erestore.errors import CheckpointError
+from erestore.errors import CheckpointError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     import torch
@@ -67,14 +67,23 @@ DTYPES = {
 _CODES = {dtype.torch_name: dtype.code for dtype in DTYPES.values()}
 
 
+def _known(code: str) -> DType:
+    """Return a data type; checkpoints are checked when they are opened, so only a record can name one that is unknown."""
+    if code not in DTYPES:
+        raise UnsupportedFormatError(
+            f"There is no data type '{code[:20]}' in this version of erestore.", hint="Upgrade erestore to read it."
+        )
+    return DTYPES[code]
+
+
 def tensor_bytes(code: str, shape: Sequence[int]) -> int:
     """Return the size in bytes of a tensor's data; `shape` as in a safetensors header."""
-    return math.prod(shape) * DTYPES[code].bits // 8
+    return math.prod(shape) * _known(code).bits // 8
 
 
 def is_floating(code: str) -> bool:
     """Tell whether a data type holds numbers that linear combinations make sense for."""
-    return DTYPES[code].is_floating
+    return _known(code).is_floating
 
 
 def torch_dtype(code: str) -> torch.dtype:
@@ -87,7 +96,7 @@ def torch_dtype(code: str) -> torch.dtype:
     """
     import torch
 
-    found = getattr(torch, DTYPES[code].torch_name, None)
+    found = getattr(torch, _known(code).torch_name, None)
     if not isinstance(found, torch.dtype):
         raise CheckpointError(
             f"torch {torch.__version__} has no data type for {code}.", hint="Upgrade torch to read this checkpoint."

@@ -135,6 +135,7 @@ def gc(
     ConflictError
         If the collector was suspended for so long that others may have started to write.
     """
+    store.require_writable()
     collection = _Collection(store, _periods(store, grace_days, reflog_days), progress)
     try:  # the long part, while others may write; what they add is marked again once they are kept out
         collection.mark(time.time())

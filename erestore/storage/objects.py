@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from erestore.compression import compress, decompress
-from erestore.errors import CorruptionError, MissingObjectError
+from erestore.errors import CorruptionError, MissingObjectError, UnsupportedFormatError
 from erestore.storage.abc import Data, Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical, parse_canonical
@@ -110,9 +110,15 @@ class Objects:
         if isinstance(blob, bytes):
             yield blob
             return
+        unknown = set(blob.index) - {"segments"} | {segment.stage for segment in blob.segments} - {"raw", "zstd"}
+        if unknown:
+            raise UnsupportedFormatError(
+                f"The blob {oid} has the unknown field or entropy stage '{min(unknown)}'.",
+                hint="Upgrade erestore to read it.",
+            )
         for segment, stored in zip(blob.segments, blob.read_many(range(len(blob.segments))), strict=True):
-            if segment.stage not in ("raw", "zstd") or segment.raw_length > BLOB_SEGMENT:
-                raise damaged("blob", oid, "a segment is not of the form that blobs have")
+            if segment.raw_length > BLOB_SEGMENT:
+                raise damaged("blob", oid, "a segment is longer than those of blobs are")
             yield stored if segment.stage == "raw" else decompress(stored, segment.raw_length)
 
     def writer(self, kind: str, align: int = 1) -> SegmentWriter:

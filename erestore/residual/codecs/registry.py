@@ -1,4 +1,8 @@
-"""The one list of codecs: ours, and those that installed packages offer under the entry point ``erestore.codecs``."""
+"""The one list of codecs: ours, and those that installed packages offer under the entry point ``erestore.codecs``.
+
+Names without a dot belong to the store format. A package's codec is called ``<package>.<name>``, so that no later version of
+the format means something else by a name that is in somebody's store; entry points without a dot are not looked at.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,9 @@ _BUILT_IN: tuple[type[Codec], ...] = (LowRank, Gamma, Vector, Dense, Factors, Er
 
 @cache
 def codecs() -> dict[str, type[Codec]]:
-    """Return every codec by name; built-in names cannot be replaced."""
-    found: dict[str, type[Codec]] = {point.name: point.load() for point in entry_points(group="erestore.codecs")}
+    """Return every codec by name."""
+    offered = [point for point in entry_points(group="erestore.codecs") if "." in point.name]
+    found: dict[str, type[Codec]] = {point.name: point.load() for point in offered}
     return found | {codec.name: codec for codec in _BUILT_IN}
 
 
