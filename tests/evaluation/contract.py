@@ -1,0 +1,75 @@
+"""A fixed residual made of integers alone, evaluated and digested: run as a script, it prints its digests.
+
+No random generator and no float product enters the inputs, so the digests must be the same on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from erestore.model.variant import LinearTensor
+from erestore.residual.codecs import dense, gamma, lowrank, vector
+from erestore.residual.codecs.abc import EncodedSection, Section
+from erestore.residual.codecs.registry import codec
+from erestore.residual.dyadic import Dyadic
+
+M, N, RANK = 77, 130, 37
+
+GOLDEN = {
+    "float32": "4be1795f153a0e63",
+    "bfloat16": "561f8613311dde19",
+    "float16": "2726bb5ec25c9e69",
+    "float64": "69aff31b6a2f1924",
+}
+
+
+def integers(count: int, seed: int, bound: int) -> np.ndarray:
+    """Integers in ``[-bound, bound]`` from a linear congruential generator."""
+    state, values = seed, []
+    for _ in range(count):
+        state = (6364136223846793005 * state + 1442695040888963407) % 2**64
+        values.append((state >> 33) % (2 * bound + 1) - bound)
+    return np.array(values, dtype=np.int64)
+
+
+def codes(columns: list[int] | None = None) -> lowrank.Codes:
+    """Integer factors in two groups, with columns of several widths; `columns` permutes them."""
+    left = torch.from_numpy(integers(M * RANK, 1, 900)).view(M, RANK)
+    right = torch.from_numpy(integers(N * RANK, 2, 900)).view(N, RANK)
+    scale = torch.tensor([1 if k < 5 else 10 if k < 20 else 300 for k in range(RANK)])
+    left, right = left // scale, right // scale
+    mantissas = torch.from_numpy(integers(RANK, 3, 100)).abs() + 1
+    shifts = torch.from_numpy(integers(RANK, 4, 6)).abs()
+    order = list(range(RANK)) if columns is None else columns
+    return lowrank.Codes(
+        left[:, order], right[:, order], mantissas[order], shifts[order], ((20, -31), (RANK - 20, -38))
+    )
+
+
+def decoded(encoded: EncodedSection, shape: tuple[int, int] = (M, N)) -> Section:
+    return codec(encoded.codec).decode(encoded.parameters, [part.content for part in encoded.parts], shape)
+
+
+def value(columns: list[int] | None = None) -> LinearTensor:
+    """Two terms: gamma + lowrank with coefficient 1, and vector + dense with coefficient 1/3."""
+    base = torch.from_numpy(integers(M * N, 5, 2**20)).view(M, N).to(torch.float32) / 2**22
+    first = (decoded(gamma.encode(Dyadic(-6543211, -29))), decoded(lowrank.encode(codes(columns))))
+    small = torch.from_numpy(integers(M * N, 6, 50)).view(M, N).to(torch.float64) * 3 * 2.0**-20
+    raw = torch.from_numpy(integers(M * N, 7, 1000)).view(M, N).to(torch.float32) / 2**21
+    second = (decoded(vector.encode(small, 3 * 2.0**-20)), decoded(dense.encode(raw)))
+    return LinearTensor(base, ((1.0, first), (1 / 3, second)))
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return blake3(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest(length=8)
+
+
+def digests() -> dict[str, str]:
+    return {name: digest(value().rounded(M, getattr(torch, name))) for name in GOLDEN}
+
+
+if __name__ == "__main__":
+    for name, found in digests().items():
+        print(name, found)

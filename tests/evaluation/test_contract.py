@@ -1,0 +1,108 @@
+"""Decoding gives the same bits whatever computes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import contract
+import numpy as np
+import pytest
+import torch
+
+from erestore.errors import CorruptionError
+from erestore.residual.codecs import lowrank
+from erestore.residual.rounding import round_to
+
+HERE = Path(__file__).parent
+
+
+def test_golden_digests_hold_on_this_machine() -> None:
+    assert contract.digests() == contract.GOLDEN
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+        {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    ],
+)
+def test_golden_digests_hold_in_another_environment(environment: dict[str, str]) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), **environment}
+    printed = subprocess.run(
+        [sys.executable, HERE / "contract.py"], env=variables, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert dict(line.split() for line in printed.splitlines()) == contract.GOLDEN
+
+
+def permuted() -> list[int]:
+    """Columns shuffled within each group, not across."""
+    return [*reversed(range(20)), *range(30, contract.RANK), *range(20, 30)]
+
+
+def test_permuted_columns_within_a_group_change_nothing() -> None:
+    plain = contract.value().rows(0, contract.M)
+    assert torch.equal(plain, contract.value(permuted()).rows(0, contract.M))
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+def test_tiles_are_the_whole(step: int) -> None:
+    tensor = contract.value()
+    tiles = [tensor.rows(start, min(contract.M, start + step)) for start in range(0, contract.M, step)]
+    assert torch.equal(torch.cat(tiles), tensor.rows(0, contract.M))
+
+
+def test_numpy_float64_products_are_the_same() -> None:
+    codes = contract.codes()
+    section = contract.decoded(lowrank.encode(codes))
+    total, start = None, 0
+    for components, exponent in codes.groups:
+        columns = slice(start, start + components)
+        multipliers = (codes.mantissas[columns] << codes.shifts[columns]).numpy().astype(np.float64)
+        left = codes.left[:, columns].numpy().astype(np.float64)
+        product = left @ (codes.right[:, columns].numpy().astype(np.float64) * multipliers).T * 2.0**exponent
+        total = product if total is None else total + product
+        start += components
+    base = torch.zeros((contract.M, contract.N), dtype=torch.float64)
+    assert np.array_equal(section.rows(0, contract.M, base).numpy(), total)
+
+
+def test_products_are_the_exact_integers() -> None:
+    codes = contract.codes()
+    base = torch.zeros((contract.M, contract.N), dtype=torch.float64)
+    found = contract.decoded(lowrank.encode(codes)).rows(0, contract.M, base)
+    for i, j in [(0, 0), (13, 99), (76, 129)]:
+        groups, start = [], 0
+        for components, exponent in codes.groups:
+            members = range(start, start + components)
+            total = sum(
+                int(codes.mantissas[k]) * 2 ** int(codes.shifts[k]) * int(codes.left[i, k]) * int(codes.right[j, k])
+                for k in members
+            )
+            groups.append(Fraction(total) * Fraction(2) ** exponent)
+            start += components
+        assert Fraction(float(found[i, j])) == Fraction(float(groups[0]) + float(groups[1]))
+
+
+def test_a_group_that_could_be_inexact_is_refused() -> None:
+    big = torch.full((4, 4), 2**23, dtype=torch.int64)
+    ones = torch.full((4,), 200, dtype=torch.int64)
+    codes = lowrank.Codes(big, big, ones, torch.zeros(4, dtype=torch.int64), ((4, 0),))
+    with pytest.raises(CorruptionError, match="exactly"):
+        contract.decoded(lowrank.encode(codes), (4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_happens_once(dtype: torch.dtype) -> None:
+    """Just above a tie of the narrow dtype, rounding through float32 first would fall onto the tie and then down."""
+    digits = {torch.bfloat16: 8, torch.float16: 11}[dtype]
+    tie = 1 + 2.0**-digits
+    above = torch.tensor([tie + 2.0**-40], dtype=torch.float64)
+    assert float(above.to(torch.float32).to(dtype)) == 1
+    assert float(round_to(above, dtype)) == 1 + 2.0 ** -(digits - 1)
+    assert float(round_to(torch.tensor([tie], dtype=torch.float64), dtype)) == 1
