@@ -21,6 +21,8 @@ Coefficient = Fraction | float
 """A term's coefficient: an exact rational while numerator and denominator stay below 2**63, else a float64."""
 
 _LARGEST = 2**63
+LATEST = 253_402_300_800_000_000
+"""The year 10000 in microseconds since 1970, which no time in a record reaches."""
 
 
 def format_coefficient(value: Coefficient) -> str:
@@ -165,16 +167,19 @@ class Layout:
         fields = {"format", "is_directory", "files", "tensors", "ties", "side_files", "structure"}
         with _reading("layout", record, fields):
             return cls(
-                format=str(record["format"]),
-                is_directory=bool(record["is_directory"]),
-                files=tuple(LayoutFile(name, tuple(names), dict(meta)) for name, names, meta in record["files"]),
+                format=_text(record["format"]),
+                is_directory=_typed(record["is_directory"], bool),
+                files=tuple(
+                    LayoutFile(_text(name), _texts(names), _text_map(metadata))
+                    for name, names, metadata in record["files"]
+                ),
                 tensors={
-                    name: LayoutTensor(key, dtype, _shape(shape))
+                    name: LayoutTensor(_text(key), _text(dtype), _shape(shape))
                     for name, (key, dtype, shape) in record["tensors"].items()
                 },
-                ties=tuple(tuple(group) for group in record["ties"]),
-                side_files=dict(record["side_files"]),
-                structure=record["structure"],
+                ties=tuple(map(_texts, record["ties"])),
+                side_files=_text_map(record["side_files"]),
+                structure=_typed(record["structure"], str | None),
             )
 
     def references(self) -> Iterator[tuple[str, str]]:
@@ -238,17 +243,17 @@ class Manifest:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Read a stored JSON object."""
         with _reading("manifest", record, {"base", "terms", "dense", "rows", "patch", "layout", "digests"}):
-            terms = tuple(Term(oid, parse_coefficient(text)) for oid, text in record["terms"])
+            terms = tuple(Term(_text(oid), parse_coefficient(text)) for oid, text in record["terms"])
             if terms != normal_terms(terms):
                 raise CorruptionError("A manifest's terms are not in canonical order.")
             return cls(
-                base=str(record["base"]),
+                base=_text(record["base"]),
                 terms=terms,
-                layout=str(record["layout"]),
+                layout=_text(record["layout"]),
                 dense=_read_parts(record["dense"]),
                 rows=_read_parts(record["rows"]),
-                patch=record["patch"],
-                digests=dict(record["digests"]),
+                patch=_typed(record["patch"], str | None),
+                digests=_text_map(record["digests"]),
             )
 
     def references(self) -> Iterator[tuple[str, str]]:
@@ -334,10 +339,22 @@ class Commit:
         """Read a stored JSON object."""
         fields = set(cls.__dataclass_fields__)
         with _reading("commit", record, fields):
-            values = dict(record)
-            if record["edge"] not in EDGES:
+            if _text(record["edge"]) not in EDGES:
                 raise UnsupportedFormatError(f"A commit has the unknown edge '{record['edge']}'.")
-            return cls(**{**values, "parents": tuple(record["parents"]), "own": tuple(record["own"])})
+            return cls(
+                manifest=_text(record["manifest"]),
+                parents=_texts(record["parents"]),
+                edge=record["edge"],
+                author=_text(record["author"]),
+                time=_number(record["time"], LATEST),
+                message=_text(record["message"]),
+                own=_texts(record["own"]),
+                metrics=_text_map(record["metrics"]),
+                quality=_text_map(record["quality"]),
+                original_bytes=_number(record["original_bytes"]),
+                stored_bytes=_number(record["stored_bytes"]),
+                recipe=record["recipe"],
+            )
 
     def references(self) -> Iterator[tuple[str, str]]:
         """Yield ``(kind, oid)`` of every object this record needs."""
@@ -351,7 +368,10 @@ class Commit:
 def relative_error(commit: Commit) -> float | None:
     """Return the error that was measured when the commit was made, None if there was nothing to measure against."""
     text = commit.quality.get("relative_error")
-    return None if text is None else float(text)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise CorruptionError(f"A commit records the relative error '{text}', which is no number.") from None
 
 
 class _reading:  # noqa: N801 - used as a statement
@@ -375,11 +395,33 @@ class _reading:  # noqa: N801 - used as a statement
             raise CorruptionError(f"A {self.kind} is malformed.") from error
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    shape = tuple(value)
-    if not all(type(size) is int and size >= 0 for size in shape):
+def _typed(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    text: str = _typed(value, str)
+    return text
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _typed(value, list)))
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    return {_text(key): _text(text) for key, text in _typed(value, dict).items()}
+
+
+def _number(value: Any, limit: int = _LARGEST) -> int:
+    if type(value) is not int or not 0 <= value < limit:
         raise ValueError
-    return shape
+    return value
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(map(_number, _typed(value, list | tuple)))
 
 
 def _parts_record(parts: Mapping[str, tuple[Part, ...]]) -> dict[str, Any]:

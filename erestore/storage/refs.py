@@ -23,6 +23,9 @@ KINDS = ("branch", "tag")
 NAME_LIMIT = 200
 """Longest name, in characters of its quoted form (a ``/`` counts as three)."""
 
+LATEST = 253_402_300_800_000_000
+"""The year 10000 in microseconds since 1970, which no time in an entry reaches."""
+
 _COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _FIELDS = {
     "kind": str,
@@ -102,6 +105,8 @@ class RefEntry:
         ):
             raise _malformed(name, number)
         if not all(value is None or is_oid(value) for value in (record["oid"], record["previous"])):
+            raise _malformed(name, number)
+        if not 0 <= record["time"] < LATEST:
             raise _malformed(name, number)
         if record["kind"] not in KINDS:
             raise UnsupportedFormatError(f"'{name}' is a ref of the unknown kind '{record['kind']}'.")
