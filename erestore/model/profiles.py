@@ -5,6 +5,7 @@ Nothing the size of the model stays in memory: singular bases wait in a temporar
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -67,7 +68,8 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
         Arithmetic of the spectrum; see :func:`erestore.residual.spectrum.decompose`.
     """
     if loaded.is_unchanged():
-        return Profiled("unchanged", base_norm=_norms(loaded)[1])
+        base_norm = _norms(loaded)[1]
+        return Profiled("unchanged", base_norm=base_norm if math.isfinite(base_norm) else 0.0)
     if not loaded.is_finite():
         return Profiled("not finite")
     norm, base_norm = _norms(loaded)

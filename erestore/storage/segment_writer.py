@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from erestore.errors import UsageError
 from erestore.storage.abc import Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import digest, encode_head, segmented_oid
-from erestore.storage.segments import Written, object_key, place
+from erestore.storage.segments import SEGMENT_LIMIT, Written, object_key, place
 
 SPOOL_MEMORY = 64 << 20
 """Bytes of unfinished segments that are held in memory before they go to a temporary file."""
@@ -54,8 +55,12 @@ class SegmentWriter:
         ------
         AccessError
             If the directory of temporary files has no space left.
+        UsageError
+            If it is larger than :data:`~erestore.storage.segments.SEGMENT_LIMIT`.
         """
         view = memoryview(stored).cast("B")
+        if max(raw_length, len(view)) > SEGMENT_LIMIT:
+            raise UsageError(f"A segment of {raw_length} bytes is larger than one may be ({SEGMENT_LIMIT}).")
         with refusals("write", tempfile.gettempdir()):
             self._spool.write(view)
         self._spooled.append(_Spooled(self._length, len(view), [len(view), raw_length, stage, digest(view)]))

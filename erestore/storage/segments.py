@@ -19,6 +19,9 @@ from erestore.storage.framing import (
 FIRST_READ = 64 << 10
 """Bytes read at once when an object is opened: small objects need one request."""
 
+SEGMENT_LIMIT = 1 << 30
+"""Largest segment before its entropy stage, in bytes: what reading one can take is bounded whatever an index says."""
+
 RANGE_LIMIT = 8 << 20
 """Neighbouring segments are read together up to this many bytes."""
 
@@ -213,7 +216,7 @@ def _is_segment_row(row: object) -> bool:
         return False
     stored_length, raw_length, stage, stored_digest = row
     return (
-        all(type(length) is int and length >= 0 for length in (stored_length, raw_length))
+        all(type(length) is int and 0 <= length <= SEGMENT_LIMIT for length in (stored_length, raw_length))
         and isinstance(stage, str)
         and (stage != "raw" or stored_length == raw_length)
         and is_oid(stored_digest)
