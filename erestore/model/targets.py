@@ -68,6 +68,11 @@ def divide(
     keys : Mapping[str, str]
         Own name to manifest key; of tied names only the first is looked at.
     base : Mapping[str, WholeTensor]
+
+    Notes
+    -----
+    What a torch file holds outside its state dict (named by its path, with slashes) is kept whole: the moments of an
+    optimizer are many orders of magnitude from the weights, and one error bound over both would ruin one of them.
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
     targets, whole = [], []
@@ -75,7 +80,8 @@ def divide(
         key = keys[name]
         if name in followers:
             continue
-        if key in base and fits(info, base[key]):
+        is_weight = checkpoint.structure is None or "/" not in name
+        if is_weight and key in base and fits(info, base[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
             targets.append(Target(key, name, info, shared))
         else:

@@ -1,0 +1,217 @@
+"""Every family of real models through a store: exact comes back bit for bit, the default is as good as it says.
+
+What comes back is read by its own library, not by erestore, and errors are computed here, in float64.
+"""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from erestore.api import Store
+from erestore.cli.main import cli
+from erestore.errors import CheckpointError
+from erestore.model.quality import Quality
+from erestore.ops.commit import CommitResult
+
+pytestmark = pytest.mark.models
+
+PREFIX = re.compile(r"^(bert|model)\.")
+LEFT_OUT = {"optimizer.pt", "scheduler.pt"}
+
+PAIRS = [
+    (families.rxnfp, "bert_pretrained", "bert_ft"),
+    (families.rxnfp, "bert_pretrained", "bert_ft_10k_25s"),
+    (families.minilm_tuned, "base", "movie"),
+    (families.chgnet, "0.3.0", "r2scan"),
+    (families.glyphive, "ocrb", "courier"),
+    (families.glyphive, "ocrb", "dejavu"),
+    (families.glyphive, "ocrb", "libmono"),
+    (families.silero, "v5", "v6"),
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A fine-tune in a store, by default quality and exactly."""
+
+    base: Path
+    original: Path
+    store: Store
+    default: CommitResult
+    exact: CommitResult
+
+    def checkout(self, name: str, directory: Path) -> Path:
+        """Check out into an existing folder where the checkpoint is a file, so that it keeps its own name."""
+        target = directory if self.original.is_file() else directory / name
+        return Path(self.store.checkout(name, target).path)
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0].__name__}-{pair[2]}")
+def pair(request, tmp_path_factory) -> Pair:
+    family, base, variant = request.param
+    paths = family()
+    store = Store.init(tmp_path_factory.mktemp("store"))
+    store.import_base(paths[base], name="base")
+    default = store.commit(paths[variant], base="base", name="default")
+    exact = store.commit(paths[variant], base="base", name="exact", quality=Quality(exact=True))
+    return Pair(paths[base], paths[variant], store, default, exact)
+
+
+def weight_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    return next(file for file in path.iterdir() if file.name in ("model.safetensors", "pytorch_model.bin"))
+
+
+def load(path: Path) -> Any:
+    """Read weights as their own library does: for safetensors a plain dict, for torch files whatever they hold."""
+    file = weight_file(path)
+    if file.suffix != ".safetensors":
+        return torch.load(file, map_location="cpu", weights_only=True)
+    with safe_open(file, "pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+
+
+def state_dict(path: Path) -> Mapping[str, torch.Tensor]:
+    content = load(path)
+    return content.get("model", {}).get("state_dict", content)
+
+
+def content(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Compare what torch files hold, in order, in every type and bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert (one.dtype, one.shape, one.requires_grad) == (other.dtype, other.shape, other.requires_grad)
+        assert content(one) == content(other)
+    elif isinstance(one, Mapping):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
+    else:
+        assert one == other or (math.isnan(one) and math.isnan(other))
+
+
+def ties(state: Mapping[str, torch.Tensor]) -> set[frozenset[str]]:
+    """Names that share memory."""
+    groups: dict[int, set[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(tensor.data_ptr(), set()).add(name)
+    return {frozenset(group) for group in groups.values() if len(group) > 1}
+
+
+def side_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    for file in path.rglob("*"):
+        inside = file.relative_to(path).as_posix()
+        if file.is_file() and file != weight_file(path) and file.name not in LEFT_OUT and not inside.startswith("."):
+            yield inside, file.read_bytes()
+
+
+def test_exact_gives_everything_back(pair, tmp_path):
+    found = pair.checkout("exact", tmp_path)
+    assert pair.exact.exact
+    assert_same(load(found), load(pair.original))
+    assert ties(state_dict(found)) == ties(state_dict(pair.original))
+    if pair.original.suffix == ".safetensors" or weight_file(found).suffix == ".safetensors":
+        with safe_open(weight_file(found), "pt") as one, safe_open(weight_file(pair.original), "pt") as other:
+            assert one.metadata() == other.metadata()
+    if pair.original.is_dir():
+        assert weight_file(found).name == weight_file(pair.original).name
+        assert dict(side_files(found)) == dict(side_files(pair.original))
+        assert len(dict(side_files(found))) >= 2
+
+
+def test_default_quality_is_what_it_says(pair, tmp_path):
+    found, original = (state_dict(path) for path in (pair.checkout("default", tmp_path), pair.original))
+    base = {PREFIX.sub("", name): tensor for name, tensor in state_dict(pair.base).items()}
+    assert list(found) == list(original)
+    lost = moved = 0.0
+    for name, tensor in original.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        before = base.get(PREFIX.sub("", name))
+        if before is None or not tensor.is_floating_point():
+            assert content(found[name]) == content(tensor)
+            continue
+        lost += float((found[name].double() - tensor.double()).square().sum())
+        moved += float((tensor.double() - before.double()).square().sum())
+    assert lost / moved <= 0.01
+    assert lost / moved == pytest.approx(pair.default.relative_error, rel=1e-6)
+
+
+def test_sizes(pair):
+    """The exact commit was the second in its store, so that it shares the residual with the default one."""
+    original, default = pair.default.original_bytes, pair.default.stored_bytes
+    together = default + pair.exact.stored_bytes
+    if "chgnet" in str(pair.base):  # two thirds of it are an optimizer's moments, which are kept whole
+        assert default < 0.7 * original
+    else:
+        assert default < 0.12 * original
+    assert default < together < 0.9 * original
+
+
+def test_the_store_is_sound(pair):
+    assert pair.store.fsck(read_data=True).corrupt == ()
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_base_that_does_not_fit_is_told_and_still_exact(tmp_path):
+    paths = families.silero()
+    store = tmp_path / "store"
+    run("--store", store, "init")
+    done = run("--store", store, "commit", paths["v6"], "--base", paths["v5"], "--exact", "--name", "v6")
+    assert done.exit_code == 0
+    assert "does not fit" in done.stderr
+    found = Store.open(store).checkout("v6", tmp_path / "back.safetensors").path
+    assert_same(load(Path(found)), load(paths["v6"]))
+
+
+def test_base_of_another_architecture_is_refused(tmp_path):
+    paths = families.chgnet()
+    store = Store.init(tmp_path)
+    store.import_base(paths["0.2.0"], name="old")
+    with pytest.raises(CheckpointError, match=r"\[31\] here and \[9\] in the base"):
+        store.commit(paths["0.3.0"], base="old", name="new")
+
+
+def test_transformers_opens_what_comes_back(tmp_path):
+    import fine_tune
+
+    paths = families.minilm_tuned()
+    store = Store.init(tmp_path / "store")
+    store.import_base(paths["base"], name="base")
+    store.commit(paths["movie"], base="base", name="exact", quality=Quality(exact=True))
+    store.commit(paths["movie"], base="base", name="default")
+    examples = fine_tune.load_task("movie", families.cache()).test[:64]
+    expected = fine_tune.logits(paths["movie"], examples)
+    exact, default = (
+        fine_tune.logits(Path(store.checkout(name, tmp_path / name).path), examples) for name in ("exact", "default")
+    )
+    assert torch.equal(exact, expected)
+    assert not torch.equal(default, expected)
+    assert torch.allclose(default, expected, atol=0.2)
+    assert json.loads((tmp_path / "exact" / "config.json").read_text())["architectures"] == [
+        "BertForSequenceClassification"
+    ]
+    shutil.rmtree(tmp_path / "store")
+    assert torch.equal(fine_tune.logits(tmp_path / "exact", examples), expected)  # nothing refers back to the store
