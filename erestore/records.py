@@ -7,7 +7,8 @@ what garbage collection and fsck walk. Nothing here reads storage or touches an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Self
@@ -72,7 +73,7 @@ class WholeTensor:
         dtype, shape, digest, (oid, first, segments) = record
         if not all(isinstance(text, str) for text in (dtype, digest, oid)):
             raise TypeError
-        return cls(dtype, _shape(shape), digest, TensorRef(oid, *_shape((first, segments))))
+        return cls(dtype, _shape(shape), digest, TensorRef(oid, _number(first), _number(segments)))
 
 
 class Part(NamedTuple):
@@ -421,7 +422,21 @@ def _number(value: Any, limit: int = _LARGEST) -> int:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(map(_number, _typed(value, list | tuple)))
+    return check_shape(map(_number, _typed(value, list)))
+
+
+def check_shape(sizes: Iterable[int]) -> tuple[int, ...]:
+    """Return a shape if a tensor can have it: at most 64 dimensions, and sizes whose product is below 2**60.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    shape = tuple(sizes)
+    if len(shape) > 64 or math.prod(max(1, size) for size in shape) >= 1 << 60:
+        raise ValueError
+    return shape
 
 
 def _parts_record(parts: Mapping[str, tuple[Part, ...]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.records import check_shape
 
 _HINT = "A newer erestore wrote it, or a codec's package is not installed; upgrade or install to read it."
 
@@ -95,6 +96,19 @@ class Placement:
         """
         if self._used != self._lengths:
             raise ValueError
+
+
+def read_shape(value: Any) -> tuple[int, ...]:
+    """Return a stored shape.
+
+    Raises
+    ------
+    ValueError
+        If no tensor can have it.
+    """
+    if not isinstance(value, list):
+        raise ValueError  # noqa: TRY004 - one error for all that is malformed
+    return check_shape(map(check_size, value))
 
 
 def check_size(value: Any) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.indexes import Placement, check_fields, check_index, check_size
+from erestore.model.indexes import Placement, check_fields, check_index, read_shape
 from erestore.model.tensors import value_digest
 from erestore.residual import difference, entropy
 from erestore.storage.objects import Objects
@@ -26,6 +26,8 @@ CODEC = "difference"
 FEATURES = (CODEC, *entropy.STAGES)
 _FIELDS = {"codec", "digest", "dtype", "parts", "predictor", "shape"}
 SEGMENT = 1 << 20
+LARGEST_SEGMENT = SEGMENT + 8 * difference.CHUNK
+"""A segment is closed by the part that fills it, whose elements have at most 8 bytes."""
 LEVEL = 3
 """zstandard level: exact remainders are mostly noise, which no level compresses."""
 DEEPEST = 4
@@ -111,6 +113,8 @@ class Patch:
         """Read and check the index."""
         held = objects.open("patch", oid)
         check_index("patch", oid, held.index, {"tensors"}, FEATURES)
+        if any(segment.raw_length > LARGEST_SEGMENT for segment in held.segments):
+            raise CorruptionError(f"The patch {oid[:12]} declares an oversized segment.")
         placement = Placement([segment.raw_length for segment in held.segments])
         tensors = {}
         try:
@@ -118,7 +122,7 @@ class Patch:
                 tensor = held.index["tensors"][key]
                 check_fields(f"A patch's tensor '{key}'", tensor, _FIELDS)
                 predictor = tuple(map(str, tensor["predictor"]))
-                shape = tuple(map(check_size, tensor["shape"]))
+                shape = read_shape(tensor["shape"])
                 if tensor["codec"] != CODEC:
                     raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown codec '{tensor['codec']}'.")
                 digest, dtype = str(tensor["digest"]), str(tensor["dtype"])

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from erestore.errors import CorruptionError, ErestoreError
+from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
 from erestore.execute import bounded_map
+from erestore.model.indexes import check_fields
 from erestore.records import Base, Commit, Layout, Manifest
 from erestore.storage.framing import is_oid
 from erestore.storage.objects import Objects
@@ -71,17 +72,24 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
 
 
 def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
-    yield "base", objects.open("residual", oid).index.get("base", "")
+    index = objects.open("residual", oid).index
+    # A newer version's field may refer to something; what codecs are used does not matter here.
+    check_fields(f"The residual {oid[:12]}", index, {"base", "evaluator", "features", "segments", "tensors"})
+    yield "base", index["base"]
 
 
 def _of_patch(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
+    index = objects.open("patch", oid).index
+    check_fields(f"The patch {oid[:12]}", index, {"features", "segments", "tensors"})
     try:
-        predictors = [list(tensor["predictor"]) for tensor in objects.open("patch", oid).index["tensors"].values()]
+        predictors = [list(tensor["predictor"]) for tensor in index["tensors"].values()]
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptionError(f"The patch {oid} has a malformed index.") from error
+        raise CorruptionError(f"The patch {oid[:12]} has a malformed index.") from error
     for predictor in predictors:
-        if predictor[:1] == ["stored"]:
-            yield "manifest", predictor[-1]
+        if predictor[:1] == ["stored"] and len(predictor) == 2:
+            yield "manifest", predictor[1]
+        elif predictor not in (["linear"], ["base"]):
+            raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown predictor {predictor}.")
 
 
 def _checked(kind: str, oid: str, needed: object) -> bool:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.indexes import Placement, check_fields, check_index, check_size
+from erestore.model.indexes import Placement, check_fields, check_index, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
 from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.segments import Segment, Written
 
 EVALUATOR = 1
 """Version of the evaluation contract."""
@@ -184,9 +184,10 @@ class Residual:
         check_index("residual", oid, index, {"base", "evaluator", "tensors"}, {*entropy.STAGES, *codecs()})
         try:
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
-            return cls(oid, str(index["base"]), tensors, held)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
+        _check_expansion(oid, held.segments, tensors)
+        return cls(oid, str(index["base"]), tensors, held)
 
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
@@ -226,8 +227,22 @@ def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str
         check_fields(f"A residual's tensor '{key}'", index[key], {"shape", "sections", "errors"})
         sections = []
         for name, parameters, stored in index[key]["sections"]:
-            sections.append(StoredSection(str(name), parameters, tuple(map(placement.take, stored))))
-        shape = tuple(map(check_size, index[key]["shape"]))
+            if not (isinstance(name, str) and isinstance(parameters, dict)):
+                raise TypeError
+            sections.append(StoredSection(name, parameters, tuple(map(placement.take, stored))))
+        shape = read_shape(index[key]["shape"])
         errors = Errors(*(float(index[key]["errors"][name]) for name in Errors._fields))
         yield key, StoredTensor(shape, tuple(sections), errors)
     placement.finish()
+
+
+def _check_expansion(oid: str, segments: Iterable[Segment], tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse segments that declare more content than the tensors can need: a few bytes may decompress to terabytes.
+
+    No codec stores more than 32 bytes an element but ``factors`` of a rank above the tensor's size, which hardly compress.
+    """
+    declared = sum(segment.raw_length for segment in segments)
+    stored = sum(segment.stored_length for segment in segments)
+    elements = sum(rows * columns for rows, columns in (tensor.matrix for tensor in tensors.values()))
+    if declared > 32 * elements + 64 * stored + CACHE_BYTES:
+        raise CorruptionError(f"The residual {oid[:12]} declares {declared} bytes of content, which no tensor needs.")

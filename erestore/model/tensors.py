@@ -88,8 +88,8 @@ class TensorReader:
         self._objects = objects
         self._opened: dict[str, SegmentedObject] = {}
 
-    def pieces(self, data: TensorRef) -> Iterator[bytes]:
-        """Yield a tensor's bytes, a verified segment at a time."""
+    def _segments(self, data: TensorRef) -> tuple[SegmentedObject, range]:
+        """Return the object that holds a tensor and the numbers of the tensor's segments, having checked their sizes."""
         if data.oid not in self._opened:
             opened = self._objects.open("tensors", data.oid)
             check_index("tensors", data.oid, opened.index, set(), entropy.STAGES)
@@ -98,22 +98,32 @@ class TensorReader:
         if data.first + data.segments > len(held.segments):
             raise CorruptionError(f"The tensors object {data.oid[:12]} has fewer segments than are referred to.")
         numbers = range(data.first, data.first + data.segments)
+        if any(held.segments[number].raw_length > SEGMENT for number in numbers):
+            raise CorruptionError(f"The tensors object {data.oid[:12]} declares an oversized segment.")
+        return held, numbers
+
+    def pieces(self, data: TensorRef) -> Iterator[bytes]:
+        """Yield a tensor's bytes, a verified segment at a time."""
+        held, numbers = self._segments(data)
         for number, stored in zip(numbers, held.read_many(numbers), strict=True):
             segment = held.segments[number]
-            if segment.raw_length > SEGMENT:
-                raise CorruptionError(f"The tensors object {data.oid[:12]} declares an oversized segment.")
             yield entropy.decode(segment.stage, stored, segment.raw_length)
 
     def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return one tensor on the CPU."""
-        size = tensor_bytes(dtype, shape)
+        """Return one tensor on the CPU; nothing is allocated for a shape that its segments do not fill.
+
+        Raises
+        ------
+        CorruptionError
+            If dtype, shape and segments do not agree.
+        """
+        size, (opened, numbers) = tensor_bytes(dtype, shape), self._segments(data)
+        is_halved = dtype == "F4" and (not shape or shape[-1] % 2)
+        if is_halved or sum(opened.segments[number].raw_length for number in numbers) != size:
+            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
         content, position = torch.empty(size, dtype=torch.uint8), 0
         held = content.numpy()
         for piece in self.pieces(data):
-            if position + len(piece) > size:
-                break
             held[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             position += len(piece)
-        if position != size:
-            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
         return content.view(torch_dtype(dtype)).view(torch_shape(dtype, shape))

@@ -15,7 +15,7 @@ import torch
 
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.errors import CorruptionError
-from erestore.model.patches import Patch
+from erestore.model.patches import DEEPEST, Patch
 from erestore.model.residuals import Residual, matrix_shape
 from erestore.model.tensors import TensorReader, value_digest
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
@@ -96,15 +96,18 @@ class Variant:
     ----------
     objects : Objects
     manifest : Manifest
+    depth : int
+        How many variants' exact remainders are being added, this one's included.
 
     Attributes
     ----------
     manifest : Manifest
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+    def __init__(self, objects: Objects, manifest: Manifest, *, depth: int = 1) -> None:
         self.objects = objects
         self.manifest = manifest
+        self._depth = depth
         self._tensors = TensorReader(objects)
 
     @classmethod
@@ -130,8 +133,17 @@ class Variant:
             residual = Residual.open(self.objects, term.residual)
             if residual.base != self.manifest.base:
                 raise CorruptionError(f"The residual {term.residual[:12]} belongs to another base than the manifest.")
+            for key, tensor in residual.tensors.items():
+                self._check_fit(key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
         return tuple(opened)
+
+    def _check_fit(self, key: str, matrix: tuple[int, int]) -> None:
+        """Refuse a residual on what the base does not hold, before anything is decoded to the size that it declares."""
+        held = self.base.get(key)
+        rows, columns = matrix_shape(held.shape) if held is not None and is_floating(held.dtype) else (-1, -1)
+        if matrix[0] > rows or matrix[1] != columns:
+            raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
 
     @cached_property
     def patch(self) -> Patch | None:
@@ -149,9 +161,6 @@ class Variant:
         terms = []
         for coefficient, residual in self.residuals:
             if sections := residual.sections(key):
-                rows, columns = sections[0].shape
-                if rows > base.shape[0] or columns != base.shape[1]:
-                    raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
                 terms.append((coefficient, sections))
         return LinearTensor(base, tuple(terms))
 
@@ -191,7 +200,7 @@ class Variant:
         held = self.patch.tensors.get(key) if self.patch else None
         if held is None or self.patch is None:
             return self.rounded(key, dtype, shape)
-        if (held.dtype, held.shape) != (dtype, shape):
+        if (held.dtype, held.shape) != (dtype, shape) or not is_floating(dtype):
             raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
         return self.patch.apply(key, self.predicted(held.predictor, key, dtype, shape))
 
@@ -200,7 +209,10 @@ class Variant:
         if predictor == ("linear",):
             return self.rounded(key, dtype, shape)
         if predictor[0] == "stored":
-            return Variant.open(self.objects, predictor[1]).stored(key, dtype, shape)
+            if self._depth == DEEPEST:
+                raise CorruptionError(f"The exact remainder of '{key}' is more than {DEEPEST} steps away from a value.")
+            former = Manifest.from_record(self.objects.get_record("manifest", predictor[1]))
+            return Variant(self.objects, former, depth=self._depth + 1).stored(key, dtype, shape)
         plain = Manifest(base=self.manifest.base, terms=(), layout=self.manifest.layout, rows=self.manifest.rows)
         return Variant(self.objects, plain).rounded(key, dtype, shape)
 
@@ -220,7 +232,9 @@ class Variant:
         held = {part.tensor.dtype for part in parts} | {dtype}
         if not parts or not all(map(is_floating, held)) or any(part.tensor.shape != shape for part in parts):
             raise CorruptionError("A tensor that is held whole has another dtype or shape than the layout.")
-        total = torch.zeros(shape, dtype=torch.float64)
+        total: torch.Tensor | None = None
         for coefficient, tensor in parts:
-            total += self._tensors.read(tensor.data, tensor.dtype, shape).to(torch.float64) * float(coefficient)
+            value = self._tensors.read(tensor.data, tensor.dtype, shape).to(torch.float64) * float(coefficient)
+            total = (torch.zeros_like(value) if total is None else total) + value
+        assert total is not None
         return round_to(total, torch_dtype(dtype))

@@ -1,0 +1,92 @@
+"""Residuals, patches and whole tensors that say anything: decoded, or refused by an error of ours, in bounded memory."""
+
+from __future__ import annotations
+
+import pytest
+from forging import (
+    change,
+    damage,
+    evaluate,
+    memory_limit,
+    put_segmented,
+    read_segmented,
+    rows_of,
+    substitute,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from erestore.errors import ErestoreError
+from erestore.store import Store
+
+KINDS = ["residual", "patch", "tensors", "base"]
+
+
+def oid_of(store: Store, kind: str) -> tuple[str, str]:
+    """Return the manifest of a variant and one of its objects."""
+    manifest = store.commit_record(store.resolve("exact")).manifest
+    record = store.objects.get_record("manifest", manifest)
+    base = store.objects.get_record("base", record["base"])
+    return manifest, {
+        "residual": record["terms"][0][0],
+        "patch": record["patch"],
+        "base": record["base"],
+        "tensors": base["tensors"]["dense.weight"][3][0],
+    }[kind]
+
+
+def test_a_rewritten_variant_decodes_like_the_first(store: Store) -> None:
+    """The forgery itself works: with nothing changed but how segments are stored, all tensors decode."""
+    for kind in ("residual", "patch", "tensors"):
+        manifest, oid = oid_of(store, kind)
+        index, contents, align = read_segmented(store.objects, kind, oid)
+        new = put_segmented(store.objects, kind, index, *rows_of([*contents, b""]), align)
+        found = substitute(store, manifest, {oid: new})
+        assert found != manifest
+        if kind == "tensors":  # the former version, which exact tensors are predicted from, is on the other base
+            assert evaluate(store, found) >= 1
+        elif kind == "patch":
+            assert evaluate(store, found) == evaluate(store, manifest) == 6
+
+
+def decode_changed(store: Store, kind: str, what: str, data: st.DataObject) -> None:
+    manifest, oid = oid_of(store, kind)
+    try:
+        if kind == "base":
+            new = store.objects.put_record("base", change(data.draw, store.objects.get_record("base", oid))).oid
+        else:
+            index, contents, align = read_segmented(store.objects, kind, oid)
+            if what == "content" and contents:
+                number = data.draw(st.integers(0, len(contents) - 1))
+                contents[number] = damage(data.draw, contents[number])
+            rows, stored = rows_of(contents)
+            if what == "index":
+                index = change(data.draw, index)
+            elif what == "segments":
+                rows = change(data.draw, rows)
+            new = put_segmented(store.objects, kind, index, rows, stored, align)
+        found = substitute(store, manifest, {oid: new})
+    except ErestoreError:
+        return
+    with memory_limit(1024):
+        evaluate(store, found)
+
+
+CASES = [
+    (kind, what) for kind in KINDS for what in ("index", "content", "segments") if kind != "base" or what == "index"
+]
+
+
+@pytest.mark.parametrize(("kind", "what"), CASES)
+@settings(settings.get_profile("hostile"))
+@given(data=st.data())
+def test_a_variant_with_a_changed_object(store: Store, kind: str, what: str, data: st.DataObject) -> None:
+    decode_changed(store, kind, what, data)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("kind", "what"), CASES)
+@settings(settings.get_profile("hostile soak"))
+@given(data=st.data())
+def test_a_variant_with_a_changed_object_often(store: Store, kind: str, what: str, data: st.DataObject) -> None:
+    decode_changed(store, kind, what, data)
