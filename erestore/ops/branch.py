@@ -155,13 +155,15 @@ def rename_branch(store: Store, old: str, new: str) -> BranchChange:
     """
     check_name(new)
     operation = store.begin()
-    entry = _existing(store, old)
-    taken = store.refs.read(new)
-    if taken is not None and taken.oid is not None:
-        raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")
-    # The new name first: whatever happens in between, the commit keeps a name.
-    _move(store, operation, taken, new, entry.oid, message=f"renamed from {old}")
-    _move(store, operation, entry, old, None, message=f"renamed to {new}")
+    with Lease(store.storage, "writer", operation.writer) as lease:
+        entry = _existing(store, old)
+        taken = store.refs.read(new)
+        if taken is not None and taken.oid is not None:
+            raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")
+        lease.confirm()
+        # The new name first: whatever happens in between, the commit keeps a name.
+        _move(store, operation, taken, new, entry.oid, message=f"renamed from {old}")
+        _move(store, operation, entry, old, None, message=f"renamed to {new}")
     return BranchChange(new, None, entry.oid, operation.id)
 
 
