@@ -273,6 +273,17 @@ class Store:
                 return name
         return base[:12]
 
+    def is_ancestor(self, oid: str, descendant: str) -> bool:
+        """Tell whether `oid` is `descendant` or one of the commits that it goes back to."""
+        seen, waiting = set(), [descendant]
+        while waiting:
+            if (current := waiting.pop()) == oid:
+                return True
+            if current not in seen:
+                seen.add(current)
+                waiting += self.commit_record(current).parents
+        return False
+
     def root(self, oid: str) -> str:
         """Return the first commit without parents that first parents lead to."""
         while parents := self.commit_record(oid).parents:

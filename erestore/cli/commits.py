@@ -224,6 +224,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _summarise(session: Session, done: CommitResult) -> None:
+    if done.unchanged:
+        session.result(
+            f"{_name(done.ref, done.commit)} Nothing to commit: these files are there already, at this quality."
+        )
+        return
     kinds = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in done.tensors.items())
     session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
     session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")

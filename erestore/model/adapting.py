@@ -53,6 +53,11 @@ class AdapterWriter:
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
         match = self.checkpoint.match(self.parent.base)
+        if hidden := sorted(set(match.factors) & set(self.parent.manifest.dense)):
+            raise CheckpointError(
+                f"The adapter changes '{hidden[0]}', which the parent keeps whole, so it would have no effect.",
+                hint="Merge the adapter (merge_and_unload), save the model, and commit that.",
+            )
         both = set(match.factors) & set(match.replacements)
         whole = {key: name for key, name in match.replacements.items() if key not in both} | dict(match.additions)
         outcome = Outcome()
@@ -151,7 +156,7 @@ class AdapterWriter:
         """Decode what was written and record what it decodes to; measure how far it is from the parent."""
         variant = Variant(self.objects, manifest)
         layout = {tensor.key: tensor for tensor in variant.layout.tensors.values()}
-        digests = {}
+        digests = {key: digest for key, digest in self.parent.manifest.digests.items() if key not in manifest.dense}
         for number, key in enumerate(keys, 1):
             held = layout.get(key)
             if held is not None and key not in manifest.dense:
@@ -165,4 +170,4 @@ class AdapterWriter:
                     outcome.squared_norm += float((change * change).sum())
                     outcome.base_norm += float((rows * rows).sum())
             self.progress("verifying", number, len(keys))
-        return replace(manifest, digests=digests)
+        return replace(manifest, digests=digests if variant.is_reproducible else {})

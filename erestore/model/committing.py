@@ -14,7 +14,7 @@ from fractions import Fraction
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
-from erestore.errors import CorruptionError
+from erestore.errors import CorruptionError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.encoding import Encoder
 from erestore.model.layouts import store_layout
@@ -80,16 +80,23 @@ class VariantWriter:
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
+        if (self.quality.exact or self.quality.exact_only) and not self.parent.is_reproducible:
+            raise UsageError(
+                "A former commit of this line was encoded with ere, which decodes differently from machine to machine, "
+                "so an exact remainder over it is refused.",
+                hint="Commit with --exact from the base, or from a parent that was encoded with the default codec.",
+            )
         outcome = Outcome()
         targets, whole = divide(self.checkpoint, self.keys, self.parent.base)
         encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
         residual, refused = encoder.run(targets, outcome)
-        targets = [target for target in targets if target not in refused]
+        left = {target.key for target in refused}
+        targets = [target for target in targets if target.key not in left]
         added = residual.added_bytes if residual else 0
         terms = self.parent.manifest.terms
         if residual:
             terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
-        dense, rows, dense_bytes = self._write_whole([*whole, *outcome.not_finite], targets, outcome)
+        dense, rows, dense_bytes = self._write_whole([*whole, *(target.name for target in refused)], targets, outcome)
         layout = store_layout(self.objects, self.checkpoint, self.keys)
         manifest = Manifest(self.parent.manifest.base, terms, layout.oid, dense, rows)
         manifest, patch_bytes = self._finish(manifest, targets, outcome)
@@ -147,7 +154,6 @@ class VariantWriter:
     def _finish(self, manifest: Manifest, targets: list[Target], outcome: Outcome) -> tuple[Manifest, int]:
         """Decode what was written; record digests, and the exact remainder if it is wanted."""
         written = Variant(self.objects, manifest)
-        reproducible = all(residual.reproducible for _, residual in written.residuals)
         touched = {key for _, residual in written.residuals for key in residual.tensors}
         exact = self.quality.exact or self.quality.exact_only
         former = self._exact_parent() if exact else None
@@ -156,7 +162,7 @@ class VariantWriter:
         def look(target: Target) -> tuple[str, tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None]:
             value = written.rounded(target.key, target.info.dtype, target.info.shape)
             digest = ""
-            if reproducible and target.key in touched:
+            if written.is_reproducible and target.key in touched:
                 digest = value_digest(value.reshape(-1)[: math.prod(target.shape)])
             return digest, self._remainder(written, former, target, value) if exact else None
 

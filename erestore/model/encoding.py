@@ -7,7 +7,6 @@ misses what was asked, the second pass is repeated with a corrected step; the sp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -101,7 +100,7 @@ class Encoder:
                 elif seen.state == "not finite":
                     outcome.not_finite.append(target.name)
             changed = [target for target in targets if profiled[target.key].state == "changed"]
-            refused = [target for target in targets if profiled[target.key].state == "not finite"]
+            refused = [target for target in targets if profiled[target.key].state in ("not finite", "extreme")]
             if not changed or self.quality.exact_only:
                 return None, refused
             if self.quality.codec == "ere":
@@ -150,6 +149,7 @@ class Encoder:
         allowed = self.quality.max_error * norm
         total = sum(found.energy for found in profiles)
         aim, best, attempts = 0.94 * allowed, None, 0
+        superseded = ExitStack()
         aim /= self._rounding_factor(executor, changed, profiled, bases, aim)
         while True:
             step = planning.solve_step(profiles, aim)
@@ -159,12 +159,14 @@ class Encoder:
             ) -> tuple[EncodedSection, ...]:
                 return encode_at(item, loaded, delta, step)
 
-            writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+            attempt = stack.enter_context(ExitStack())
+            writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
             errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
             attempts += 1
             reached = errors.rounded / allowed
             if reached <= 1:
-                best = writer, errors, kinds
+                superseded.close()
+                best, superseded = (writer, errors, kinds), attempt
                 if reached >= _LEAST_USE or attempts >= _ATTEMPTS or aim >= total:
                     return best
                 aim *= min(0.95 / max(reached, 1e-3), 16)
@@ -172,6 +174,9 @@ class Encoder:
                 return best
             else:
                 aim *= max(0.95 / reached, 1 / 16)
+                if aim < _SMALLEST * allowed and self.quality.exact:
+                    return writer, errors, kinds  # the exact remainder keeps what this loses
+                attempt.close()
                 if aim < _SMALLEST * allowed:
                     raise UsageError(
                         f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
@@ -324,5 +329,4 @@ def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
             value = parent + evaluate(sections, start, stop, loaded.parent.base[start:stop].to(torch.float64))
         linear += float(((own - value) ** 2).sum())
         rounded += float(((own - round_to(value, loaded.target.dtype).to(torch.float64)) ** 2).sum())
-    assert math.isfinite(linear)
     return Errors(linear, rounded, norm)

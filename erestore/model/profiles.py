@@ -37,7 +37,7 @@ class Profiled:
     Attributes
     ----------
     state : str
-        ``unchanged``, ``not finite`` or ``changed``.
+        ``unchanged``, ``changed``, ``not finite``, or ``extreme``: too large or too small for a float32 residual.
     norm, base_norm : float
         Squared norms of original minus parent (both in the variant's dtype) and of the parent.
     profile : Profile or None
@@ -73,7 +73,11 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
     if not loaded.is_finite():
         return Profiled("not finite")
     norm, base_norm = _norms(loaded)
+    if norm == 0:  # only the signs of zeros differ, which only an exact remainder can keep
+        return Profiled("unchanged", base_norm=base_norm)
     delta = loaded.delta()
+    if not (math.isfinite(norm) and math.isfinite(base_norm) and 0 < _energy(delta) < math.inf):
+        return Profiled("extreme")
     factor = _take_gamma(delta, loaded) if gamma else None
     m, n = delta.shape
     singular_values, basis = None, None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from erestore.errors import UsageError
@@ -101,18 +100,22 @@ def ratio(part: float, whole: float) -> float:
     return 0.0 if part == 0 else part / whole if whole else math.inf
 
 
-def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> Mapping[str, str]:
-    """Return what a commit records of quality, as strings."""
-    record = {
+def asked_record(asked: Quality) -> dict[str, str]:
+    """Return what a commit records of what was asked, as strings."""
+    exact = "only" if asked.exact_only else "yes" if asked.exact else "no"
+    record = {"asked_codec": asked.codec, "asked_exact": exact}
+    if asked.codec == "ere":
+        record |= {"rank": str(asked.rank), "bits": str(asked.bits), "alpha": repr(asked.alpha)}
+        return record | {"allocation": asked.allocation}
+    return record if asked.exact_only else record | {"max_error": repr(asked.max_error)}
+
+
+def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
+    """Return what a commit records of quality, asked and reached, as strings."""
+    return asked_record(asked) | {
         "codec": "exact-only" if asked.exact_only else asked.codec,
         "exact": "yes" if exact else "no",
         "relative_error": repr(0.0 if exact else reached.relative_error),
         "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
         "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
     }
-    if asked.codec == "ere":
-        record |= {"rank": str(asked.rank), "bits": str(asked.bits), "alpha": repr(asked.alpha)}
-        record |= {"allocation": asked.allocation}
-    elif not asked.exact_only:
-        record["max_error"] = repr(asked.max_error)
-    return record

@@ -162,12 +162,20 @@ class Residual:
     base: str
     tensors: Mapping[str, StoredTensor]
     _object: Any
+    _cache_bytes: int = CACHE_BYTES
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, objects: Objects, oid: str) -> Self:
+    def open(cls, objects: Objects, oid: str, *, cache_bytes: int = CACHE_BYTES) -> Self:
         """Read and check the index.
+
+        Parameters
+        ----------
+        objects : Objects
+        oid : str
+        cache_bytes : int
+            Decoded segments kept while tensors are read.
 
         Raises
         ------
@@ -187,7 +195,7 @@ class Residual:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
         _check_expansion(oid, held.segments, tensors)
-        return cls(oid, str(index["base"]), tensors, held)
+        return cls(oid, str(index["base"]), tensors, held, cache_bytes)
 
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
@@ -214,7 +222,7 @@ class Residual:
                 segment = self._object.segments[number]
                 content = entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
                 self._decoded[number] = content
-                while len(self._decoded) > 1 and sum(map(len, self._decoded.values())) > CACHE_BYTES:
+                while len(self._decoded) > 1 and sum(map(len, self._decoded.values())) > self._cache_bytes:
                     self._decoded.popitem(last=False)
             self._decoded.move_to_end(number)
             return self._decoded[number]

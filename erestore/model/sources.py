@@ -7,6 +7,8 @@ from pathlib import Path
 
 from erestore.errors import NotFoundError
 
+_CACHED = re.compile(r"/models--(?P<id>[\w.-]+)/snapshots/[0-9a-f]{40}/?$")
+"""A snapshot in the Hugging Face cache, whose folder is named for a commit."""
 _SUFFIXES = (".safetensors", ".pth.tar", ".bin", ".pth", ".pt", ".ckpt")
 
 
@@ -43,6 +45,8 @@ def find_source(base: str) -> Path:
 def name_of(path: str | Path) -> str:
     """Return the name that a checkpoint at `path` gets by default: its directory's, or its file's without suffixes."""
     resolved = Path(path).expanduser()
+    if cached := _CACHED.search(resolved.as_posix()):
+        return cached["id"].replace("--", "/")
     name = (resolved if resolved.name not in ("", "..") else resolved.resolve()).name
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)

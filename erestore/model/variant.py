@@ -16,7 +16,7 @@ import torch
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch
-from erestore.model.residuals import Residual, matrix_shape
+from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
 from erestore.model.tensors import TensorReader, value_digest
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
@@ -109,6 +109,7 @@ class Variant:
         self.manifest = manifest
         self._depth = depth
         self._tensors = TensorReader(objects)
+        self._former: dict[str, Variant] = {}
 
     @classmethod
     def open(cls, objects: Objects, oid: str) -> Variant:
@@ -129,8 +130,9 @@ class Variant:
     def residuals(self) -> tuple[tuple[float, Residual], ...]:
         """Coefficient and opened residual of every term."""
         opened = []
+        share = CACHE_BYTES // max(1, len(self.manifest.terms))
         for term in self.manifest.terms:
-            residual = Residual.open(self.objects, term.residual)
+            residual = Residual.open(self.objects, term.residual, cache_bytes=share)
             if residual.base != self.manifest.base:
                 raise CorruptionError(f"The residual {term.residual[:12]} belongs to another base than the manifest.")
             for key, tensor in residual.tensors.items():
@@ -144,6 +146,11 @@ class Variant:
         rows, columns = matrix_shape(held.shape) if held is not None and is_floating(held.dtype) else (-1, -1)
         if matrix[0] > rows or matrix[1] != columns:
             raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
+
+    @cached_property
+    def is_reproducible(self) -> bool:
+        """Whether every residual evaluates to the same bits everywhere."""
+        return all(residual.reproducible for _, residual in self.residuals)
 
     @cached_property
     def patch(self) -> Patch | None:
@@ -211,10 +218,17 @@ class Variant:
         if predictor[0] == "stored":
             if self._depth == DEEPEST:
                 raise CorruptionError(f"The exact remainder of '{key}' is more than {DEEPEST} steps away from a value.")
-            former = Manifest.from_record(self.objects.get_record("manifest", predictor[1]))
-            return Variant(self.objects, former, depth=self._depth + 1).stored(key, dtype, shape)
+            if predictor[1] not in self._former:
+                former = Manifest.from_record(self.objects.get_record("manifest", predictor[1]))
+                self._former[predictor[1]] = Variant(self.objects, former, depth=self._depth + 1)
+            return self._former[predictor[1]].stored(key, dtype, shape)
+        return self._plain.rounded(key, dtype, shape)
+
+    @cached_property
+    def _plain(self) -> Variant:
+        """The base under this variant's layout."""
         plain = Manifest(base=self.manifest.base, terms=(), layout=self.manifest.layout, rows=self.manifest.rows)
-        return Variant(self.objects, plain).rounded(key, dtype, shape)
+        return Variant(self.objects, plain)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor by the variant's own name, in its own dtype and shape, on the CPU."""

@@ -14,11 +14,12 @@ from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.matching import match_base, nearer_parent
-from erestore.model.quality import Quality, quality_record
+from erestore.model.originals import original_digest
+from erestore.model.quality import Quality, asked_record, quality_record
 from erestore.model.sources import find_source, name_of
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
-from erestore.records import Commit
+from erestore.records import Commit, Manifest
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
@@ -49,6 +50,8 @@ class CommitResult:
         Norm of the residual over that of the parent: above 1, the base does not fit.
     matching : str
         Which prefixes of names were exchanged to match the base's, in words; empty if none.
+    unchanged : bool
+        Whether the branch held the same files at the same quality already, so that nothing was written.
     """
 
     commit: str
@@ -65,6 +68,7 @@ class CommitResult:
     imported: str | None = None
     distance: float = 0.0
     matching: str = ""
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,15 @@ def commit(
         previous = entry.oid if entry else None
         if previous and store.commit_record(previous).edge == "imported":
             raise ConflictError(f"'{branch}' is a base, and a base has no versions.", hint="Give another --name.")
+        original = original_digest(checkpoint)
         imported = None
-        if parent is None and previous is None:
-            base, imported = _provide_base(store, base, operation, progress)
-        lineage = _lineage(store, base, parent, previous)
+        if base is not None or (parent is None and previous is None):
+            base, imported = _provide_base(store, base, operation, lease, progress)
+        if previous and parent is None and _is_same(store.commit_record(previous), quality, original):
+            return _unchanged(store, branch, previous, checkpoint, imported)
+        lineage = _lineage(store, base, parent, previous, branch)
         stored, base_name, matching = _write(store, checkpoint, lineage, quality, progress)
-        exact = quality.exact or quality.exact_only or isinstance(checkpoint, PeftCheckpoint)
+        reached = _reached(store, checkpoint, lineage, quality, stored)
         record = Commit(
             manifest=stored.manifest_oid,
             parents=(lineage.parent,),
@@ -144,7 +151,7 @@ def commit(
             message=message,
             own=stored.own,
             metrics=dict(metrics or {}),
-            quality=quality_record(quality, stored.outcome, exact=exact),
+            quality=reached | {"original": original},
             original_bytes=original_bytes(checkpoint),
             stored_bytes=stored.added_bytes,
         )
@@ -158,7 +165,7 @@ def commit(
             stored_bytes=recorded.stored_bytes,
             original_bytes=record.original_bytes,
             relative_error=float(record.quality["relative_error"]),
-            exact=exact,
+            exact=record.quality["exact"] == "yes",
             tensors=dict(sorted(stored.outcome.kinds.items())),
             not_finite=tuple(stored.outcome.not_finite),
             left_out=dict(checkpoint.left_out),
@@ -168,7 +175,52 @@ def commit(
         )
 
 
-def _provide_base(store: Store, base: str | None, operation: Operation, progress: Progress) -> tuple[str, str | None]:
+def _is_same(previous: Commit, quality: Quality, original: str) -> bool:
+    """Tell whether a commit already holds these files at this quality."""
+    asked = asked_record(quality)
+    return previous.quality.get("original") == original and all(
+        previous.quality.get(key) == value for key, value in asked.items()
+    )
+
+
+def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, imported: str | None) -> CommitResult:
+    """Return what there is already: as with git, committing the same again makes no new version."""
+    held = store.commit_record(oid)
+    return CommitResult(
+        commit=oid,
+        ref=branch,
+        base=store.base_name(store.manifest_of(oid).base),
+        parents=held.parents,
+        stored_bytes=0,
+        original_bytes=held.original_bytes,
+        relative_error=float(held.quality["relative_error"]),
+        exact=held.quality["exact"] == "yes",
+        tensors={},
+        left_out=dict(checkpoint.left_out),
+        imported=imported,
+        distance=float(held.quality["relative_norm"]),
+        unchanged=True,
+    )
+
+
+def _reached(
+    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, stored: StoredVariant
+) -> dict[str, str]:
+    """Return the record of what was reached; an adapter loses nothing itself, but stands on what its parent lost."""
+    if not isinstance(checkpoint, PeftCheckpoint):
+        return quality_record(quality, stored.outcome, exact=quality.exact or quality.exact_only)
+    below = store.commit_record(lineage.candidates[-1])
+    record = quality_record(quality, stored.outcome, exact=below.edge == "imported")
+    if below.edge != "imported":
+        manifest = Manifest.from_record(store.objects.get_record("manifest", below.manifest))
+        lost = below.quality.get("linear_error" if manifest.patch else "relative_error", "0.0")
+        record |= {"relative_error": lost, "linear_error": lost}
+    return record | {"codec": "factors"}
+
+
+def _provide_base(
+    store: Store, base: str | None, operation: Operation, lease: Lease, progress: Progress
+) -> tuple[str, str | None]:
     """Return the name of the base in the store, and the same if it was imported just now."""
     held = store.base_names()
     if base is None:
@@ -179,7 +231,7 @@ def _provide_base(store: Store, base: str | None, operation: Operation, progress
     if store.has_ref(base):
         return base, None
     source = find_source(base)
-    name = base if not Path(base).expanduser().exists() else name_of(base)
+    name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
         entry = store.refs.read(name)
@@ -191,28 +243,33 @@ def _provide_base(store: Store, base: str | None, operation: Operation, progress
                 hint=f"`erestore import {base} --name OTHER`, then --base OTHER.",
             )
         record = base_commit(stored, checkpoint, operation.author, operation.time, "")
+        lease.confirm()
         store.record(record, name, operation, expected=entry.number if entry else 0)
     return name, name
 
 
-def _lineage(store: Store, base: str | None, parent: str | None, previous: str | None) -> Lineage:
+def _lineage(store: Store, base: str | None, parent: str | None, previous: str | None, branch: str) -> Lineage:
+    """Decide where the commit hangs; `base` is a ref of the store if it is given."""
+    if base is not None and store.commit_record(store.resolve(base)).edge != "imported":
+        raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
     if parent is not None:
-        lineage = Lineage(store.resolve(parent), "adapted", (store.resolve(parent),))
+        oid = store.resolve(parent)
+        if previous is not None and not store.is_ancestor(previous, oid):
+            raise ConflictError(
+                f"'{branch}' exists and '{parent}' does not continue it, so its versions would be lost from sight.",
+                hint=f"Give another --name, or delete it first: `erestore branch -d {branch}`.",
+            )
+        lineage = Lineage(oid, "adapted", (oid,))
     elif previous is not None:
-        root = store.root(previous)
-        lineage = Lineage(previous, "versioned", (previous, root))
+        lineage = Lineage(previous, "versioned", (previous, store.root(previous)))
     else:
         assert base is not None
         oid = store.resolve(base)
-        if store.commit_record(oid).edge != "imported":
-            raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
         return Lineage(oid, "adapted", (oid,))
-    if (
-        base is not None
-        and store.has_ref(base)
-        and store.manifest_of(base).base != store.manifest_of(lineage.parent).base
-    ):
-        raise ConflictError(f"The parent is not a variant of '{base}'.", hint="Leave --base out with --parent.")
+    if base is not None and store.manifest_of(base).base != store.manifest_of(lineage.parent).base:
+        raise ConflictError(
+            f"'{parent or branch}' is not a variant of '{base}'.", hint="Give another --name, or leave --base out."
+        )
     return lineage
 
 
