@@ -7,81 +7,92 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from float_formats import FORMATS, rounded_bits, value_of
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erestore.checkpoint.dtypes import torch_dtype
 from erestore.residual.rounding import round_to
-from float_formats import FORMATS, bits_of, rounded_bits
 
-DTYPES = pytest.mark.parametrize("dtype", list(FORMATS), ids=str)
+FEW = settings(deadline=None, max_examples=30)
+NAMES = pytest.mark.parametrize("name", list(FORMATS))
+ANY_FLOAT = st.lists(st.floats(width=64), min_size=1, max_size=20)
+ANY_EXPONENT = st.lists(
+    st.builds(
+        lambda sign, mantissa, exponent: sign * math.ldexp(mantissa, exponent - 52),
+        st.sampled_from([1, -1]),
+        st.integers(2**52, 2**53 - 1),
+        st.integers(-1074, 80),
+    ),
+    min_size=1,
+    max_size=20,
+)
 
 
-def _doubles(values: list[float]) -> torch.Tensor:
+def doubles(values: list[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dtype", [dtype for dtype in FORMATS if dtype.itemsize == 1], ids=str)
-def test_every_number_and_every_midpoint_of_eight_bits(dtype):
-    finite = sorted({float(v) for v in torch.arange(256).to(torch.uint8).view(dtype).to(torch.float64) if v.isfinite()})
-    values = []
+def bits_of(tensor: torch.Tensor) -> list[int]:
+    """Return the bits of every element as unsigned integers."""
+    width = 8 * tensor.element_size()
+    kind = {8: torch.uint8, 16: torch.int16, 32: torch.int32, 64: torch.int64}[width]
+    return [int(value) & ((1 << width) - 1) for value in tensor.contiguous().view(kind).reshape(-1)]
+
+
+def check(values: list[float], name: str) -> None:
+    found = bits_of(round_to(doubles(values), torch_dtype(name)))
+    assert found == [rounded_bits(value, name) for value in values]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].bits == 8])
+def test_every_number_and_every_midpoint_of_eight_bits(name):
+    finite = sorted({value for bits in range(256) if math.isfinite(value := value_of(bits, name))})
+    values = [sign * finite[-1] * (1 + x) for sign in (1, -1) for x in (0, 0.01, 0.06, 0.07, 0.2, 1e9)]
     for low, high in itertools.pairwise(finite):
         middle = (low + high) / 2
         values += [low, middle, math.nextafter(middle, high), math.nextafter(middle, low), math.nextafter(low, high)]
-    values += [finite[-1], *(sign * finite[-1] * (1 + x) for sign in (1, -1) for x in (0.01, 0.06, 0.07, 0.2, 1e9))]
-    assert bits_of(round_to(_doubles(values), dtype)) == [rounded_bits(value, dtype) for value in values]
+    check(values, name)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_midpoints_of_sixteen_bits_and_what_float32_hides(dtype):
+@pytest.mark.parametrize("name", ["BF16", "F16"])
+def test_midpoints_of_sixteen_bits_and_what_float32_hides(name):
     """Just beside a midpoint by less than float32 can tell, where rounding twice goes wrong."""
-    steps = range(0, 0x7F80 if dtype == torch.bfloat16 else 0x7C00, 37)
-    lows = torch.tensor(list(steps), dtype=torch.int16).view(dtype).to(torch.float64).tolist()
-    highs = torch.tensor([bits + 1 for bits in steps], dtype=torch.int16).view(dtype).to(torch.float64).tolist()
     values = []
-    for low, high in zip(lows, highs, strict=True):
-        if math.isinf(high):
-            continue
-        middle = (low + high) / 2
+    for bits in range(0, FORMATS[name].largest, 37):
+        middle = (value_of(bits, name) + value_of(bits + 1, name)) / 2
         values += [middle, middle * (1 + 2**-40), middle * (1 - 2**-40), -middle, -middle * (1 + 2**-40)]
-    doubles = _doubles(values)
-    expected = [rounded_bits(value, dtype) for value in values]
-    assert bits_of(round_to(doubles, dtype)) == expected
-    assert bits_of(doubles.to(torch.float32).to(dtype)) != expected  # what the test is about
+    check(values, name)
+    twice = bits_of(doubles(values).to(torch.float32).to(torch_dtype(name)))
+    assert twice != [rounded_bits(value, name) for value in values]
 
 
-@DTYPES
-@given(values=st.lists(st.floats(width=64), min_size=1, max_size=20))
-def test_any_float64(dtype, values):
-    assert bits_of(round_to(_doubles(values), dtype)) == [rounded_bits(value, dtype) for value in values]
+@NAMES
+@FEW
+@given(values=ANY_FLOAT)
+def test_any_float64(name, values):
+    check(values, name)
 
 
-@DTYPES
-@given(
-    values=st.lists(
-        st.tuples(st.sampled_from([1, -1]), st.integers(2**52, 2**53 - 1), st.integers(-1074, 80)), max_size=20
-    )
-)
-def test_every_exponent(dtype, values):
-    numbers = [sign * math.ldexp(mantissa, exponent - 52) for sign, mantissa, exponent in values]
-    assert bits_of(round_to(_doubles(numbers), dtype)) == [rounded_bits(value, dtype) for value in numbers]
+@NAMES
+@FEW
+@given(values=ANY_EXPONENT)
+def test_every_exponent(name, values):
+    check(values, name)
 
 
-@DTYPES
-def test_nan_infinity_and_zero(dtype):
+@NAMES
+@pytest.mark.parametrize("copies", [1, 3])  # short tensors take other loops than long ones
+def test_nan_infinity_and_zero(name, copies):
     values = [math.nan, -math.nan, math.inf, -math.inf, 0.0, -0.0, 1e308, -1e308, 1e308, 5e-324, -5e-324, 1.0]
-    for count in (1, 3):  # short tensors take other loops than long ones
-        assert bits_of(round_to(_doubles(values * count), dtype)) == [rounded_bits(value, dtype) for value in values] * count
+    check(values * copies, name)
 
 
-def test_float64_keeps_every_number_and_has_one_nan():
-    values = torch.tensor([0x7FF8000000000123, -1, 0x7FF0000000000000, 5, -(2**63)], dtype=torch.int64)
-    assert bits_of(round_to(values.view(torch.float64), torch.float64)) == [
-        0x7FF8000000000000,
-        0x7FF8000000000000,
-        0x7FF0000000000000,
-        5,
-        2**63,
-    ]
+def test_every_nan_becomes_the_same():
+    values = torch.tensor([0x7FF8000000000123, -1, 0x7FF0000000000001, 0x7FF0000000000000], dtype=torch.int64)
+    for name, form in FORMATS.items():
+        found = bits_of(round_to(values.view(torch.float64), torch_dtype(name)))
+        assert found == [form.nan] * 3 + [form.largest + form.has_infinity]
 
 
 def test_views_with_gaps():

@@ -1,0 +1,93 @@
+"""Sections that encoders write rarely or never, made by hand: every width, several groups and bands, ties, all dtypes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+import weights
+
+from erestore.api import Store
+from erestore.model.residuals import Errors, ResidualWriter
+from erestore.model.tensors import value_digest
+from erestore.model.variant import Variant
+from erestore.records import Commit, Term, normal_terms
+from erestore.residual.codecs import dense, factors, gamma, lowrank, vector
+from erestore.residual.codecs.abc import EncodedSection
+from erestore.residual.dyadic import Dyadic
+
+RANK = 11
+
+
+def integers(shape: tuple[int, ...], seed: int, bound: int) -> torch.Tensor:
+    """Int64 between ``-bound`` and ``bound``."""
+    return (weights.numbers(shape, seed, 31) * (bound + 1)).to(torch.int64)
+
+
+def codes(m: int, n: int) -> lowrank.Codes:
+    """Eleven components in three groups, with columns of all widths."""
+    bounds = [40_000, 30_000, 120, 127, 7, 6, 5, 1, 1, 0, 3]
+    left = torch.stack([integers((m,), 20 + k, bound) for k, bound in enumerate(bounds)], dim=1)
+    right = torch.stack([integers((n,), 40 + k, min(bound, 100) or 1) for k, bound in enumerate(bounds)], dim=1)
+    mantissas = torch.tensor([251, 65_535, 3, 129, 40_001, 2, 77, 1, 255, 13, 1])
+    shifts = torch.tensor([0, 3, 17, 1, 0, 5, 2, 21, 9, 48, 0])
+    return lowrank.Codes(left, right, mantissas, shifts, ((4, -45), (6, -40), (1, -9)))
+
+
+def halfway(tensor: torch.Tensor) -> torch.Tensor:
+    """Return float64 differences that lead exactly to the middle between two neighbours, or a little beside it."""
+    neighbour = (tensor.view(torch.int16) + 1).view(tensor.dtype)
+    half = (neighbour.to(torch.float64) - tensor.to(torch.float64)) / 2
+    beside = torch.tensor([0.0, 2.0**-40, -(2.0**-40)], dtype=torch.float64).repeat(half.numel() // 3 + 1)
+    return half * (1 + beside[: half.numel()].view(half.shape))
+
+
+def sections(base: weights.Tensors) -> dict[str, tuple[EncodedSection, ...]]:
+    """Return the crafted sections by key."""
+    dense_weight, embed = base["dense.weight"], base["embed.weight"]
+    up, down = (weights.numbers(shape, seed, 9) for shape, seed in (((32, 3), 60), ((3, 48), 61)))
+    small = weights.numbers((24,), 62, 20).view(3, 8)
+    return {
+        "dense.bias": (
+            vector.encode(weights.numbers((32,), 63, 20) * 3000, 0.1),
+            dense.encode(weights.numbers((32,), 64).to(torch.bfloat16)),
+        ),
+        "dense.weight": (dense.encode(halfway(dense_weight)),),
+        "double.weight": (vector.encode(weights.numbers((6, 5), 65, 30), 1e-7), gamma.encode(Dyadic(-12_345_677, -25))),
+        "eight.weight": (dense.encode(weights.numbers((8, 8), 66).to(torch.float32) * 400),),
+        "embed.weight": (
+            gamma.encode(Dyadic(3, -7)),
+            lowrank.encode(codes(*embed.shape)),
+            factors.encode(up.to(torch.float16), down.to(torch.bfloat16), 1 / 3, transpose=True),
+        ),
+        "half.weight": (dense.encode(small.to(torch.float16)), vector.encode(small, 0.9)),
+        "scale": (dense.encode(torch.tensor([0.1], dtype=torch.float64)),),
+    }
+
+
+def craft(store: Store) -> None:
+    """Commit them on ``base``, with a digest of what they decode to."""
+    parent = store.resolve("base")
+    manifest = store.manifest_of("base")
+    base = Variant(store.objects, manifest).base
+    with ResidualWriter(store.objects, manifest.base) as writer:
+        for key, encoded in sorted(sections(weights.base()).items()):
+            writer.add(key, base[key].shape, encoded, Errors(0.0, 0.0, 1.0))
+        own = writer.finish().oid
+    manifest = replace(manifest, terms=normal_terms((Term(own, Fraction(1)),)))
+    variant = Variant(store.objects, manifest)
+    digests = {
+        key: value_digest(variant.rounded(key, base[key].dtype, base[key].shape)) for key in sections(weights.base())
+    }
+    operation = store.begin()
+    commit = Commit(
+        manifest=store.objects.put_record("manifest", replace(manifest, digests=digests).to_record()).oid,
+        parents=(parent,),
+        edge="adapted",
+        author=operation.author,
+        time=operation.time,
+        message="Made by hand",
+        own=(own,),
+    )
+    store.record(commit, "crafted", operation, expected=0)

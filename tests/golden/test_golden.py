@@ -1,0 +1,148 @@
+"""What version 1 of the format has written stays readable for ever, and decodes to what it decoded to then."""
+
+from __future__ import annotations
+
+import collections
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from erestore.api import Store
+from erestore.model.tensors import raw_bytes
+from erestore.residual.packing import WIDTHS
+from erestore.storage.framing import KINDS, is_segmented, kind_of
+
+sys.path.append(str(Path(__file__).parents[1] / "format"))
+
+from independent_reader import Reader
+
+HERE = Path(__file__).parent / "v1"
+EXPECTED = json.loads((HERE / "expected.json").read_text())
+REVISIONS = pytest.mark.parametrize("revision", sorted(EXPECTED))
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    return Store.open(HERE / "store")
+
+
+def digest(content: bytes | memoryview) -> str:
+    return blake3(content).hexdigest(length=16)
+
+
+def is_close(one: bytes, other: bytes, dtype: str) -> bool:
+    """Tell whether values that are not reproducible agree as far as two projections can."""
+    if dtype == "BF16":
+        one, other = (
+            b"".join(b"\0\0" + content[i : i + 2] for i in range(0, len(content), 2)) for content in (one, other)
+        )
+    kind = {"F32": "<f4", "F64": "<f8", "BF16": "<f4"}[dtype]
+    tolerance = 2.0**-7 if dtype == "BF16" else 1e-6
+    return np.allclose(np.frombuffer(one, kind), np.frombuffer(other, kind), rtol=tolerance, atol=1e-7)
+
+
+@REVISIONS
+def test_decodes_to_what_it_did(store: Store, revision: str) -> None:
+    expected = EXPECTED[revision]
+    assert store.resolve(revision) == expected["commit"]
+    tensors = store.state_dict(revision)
+    assert set(tensors) == set(expected["tensors"])
+    for name, (_, shape, value) in expected["tensors"].items():
+        tensor = tensors[name]
+        assert list(tensor.shape) == shape
+        if value is not None:
+            assert digest(raw_bytes(tensor)) == value, name
+
+
+@REVISIONS
+def test_a_second_reader_decodes_the_same(store: Store, revision: str) -> None:
+    expected = EXPECTED[revision]
+    second = Reader(HERE / "store")
+    tensors = second.tensors(second.manifest_of(expected["commit"]))
+    assert set(tensors) == set(expected["tensors"])
+    for name, (dtype, _, value) in expected["tensors"].items():
+        if value is None:
+            assert is_close(tensors[name], bytes(raw_bytes(store.state_dict(revision)[name])), dtype), name
+        else:
+            assert digest(tensors[name]) == value, name
+
+
+@REVISIONS
+def test_side_files_are_those_that_were_committed(store: Store, revision: str) -> None:
+    second = Reader(HERE / "store")
+    layout = second.record("layout", second.manifest_of(EXPECTED[revision]["commit"])["layout"])
+    assert set(layout["side_files"]) == set(EXPECTED[revision]["side_files"])
+    for path, oid in layout["side_files"].items():
+        assert digest(store.objects.get_blob(oid)) == digest(second.blob(oid)) == EXPECTED[revision]["side_files"][path]
+
+
+def test_nothing_is_damaged(store: Store) -> None:
+    found = store.fsck(deep=True)
+    assert found.clean
+    assert len(found.unreachable) == 1
+
+
+def test_refs_tags_and_what_was_deleted(store: Store) -> None:
+    names = {name: entry.oid for name, entry in store.refs.all().items()}
+    assert names == Reader(HERE / "store").refs()
+    assert names["gone"] is None
+    assert store.refs.names("tag") == ["v1"]
+    assert names["v1"] == names["lossy"]
+    assert [entry.number for entry in store.refs.log("lossy")] == [2, 1]
+    assert store.config() == {"gc.grace_days": "14"}
+
+
+def test_checkpoints_come_out_in_both_formats(store: Store, tmp_path: Path) -> None:
+    import torch
+
+    store.checkout("merged", tmp_path / "merged")
+    assert (tmp_path / "merged" / "vocab.txt").stat().st_size > 1 << 20
+    store.checkout("torch", tmp_path / "torch.pt")
+    state = torch.load(tmp_path / "torch.pt", weights_only=True)
+    assert (state["epoch"], state["rate"], state["betas"], state["note"]) == (3, 0.1, (0.9, 0.999), b"\x00\xff")
+    assert state["model"]["decoder.weight"].data_ptr() == state["model"]["embed.weight"].data_ptr()
+
+
+def test_the_store_holds_everything_that_version_1_has(store: Store) -> None:
+    found = collections.defaultdict(set)
+    for stored in store.objects.list():
+        start = store.storage.read_range(f"objects/{stored.oid[:2]}/{stored.oid[2:]}", 0, 20)
+        kind = kind_of(start)
+        found["kinds"].add(kind)
+        found["forms"].add((is_segmented(start), start[6]))
+        if not is_segmented(start):
+            continue
+        held = store.objects.open(kind, stored.oid)
+        found["stages"] |= {(kind, segment.stage) for segment in held.segments}
+        found["alignments"].add(held.alignment)
+        for tensor in held.index.get("tensors", {}).values():
+            if kind == "patch":
+                found["predictors"].add(tensor["predictor"][0])
+                continue
+            for name, parameters, _ in tensor["sections"]:
+                found["codecs"].add(name)
+                found["groups"].add(len(parameters.get("groups", ())))
+    assert found["kinds"] == set(KINDS) - {"note", "pack"}
+    assert found["forms"] == {(False, 0), (False, 1), (True, 1)}  # small indexes always compress
+    assert found["stages"] >= {(kind, stage) for kind in ("tensors", "residual") for stage in ("raw", "zstd")}
+    assert found["stages"] >= {("patch", "zstd"), ("blob", "zstd")}
+    assert found["alignments"] == {1, 4096}
+    assert found["predictors"] == {"linear", "base", "stored"}
+    assert found["codecs"] == {"lowrank", "gamma", "vector", "dense", "factors", "ere"}
+    assert found["groups"] >= {0, 1, 3}
+    assert len(WIDTHS) == 6
+
+
+def test_every_dtype_and_shape_that_is_special(store: Store) -> None:
+    tensors = store.state_dict("base")
+    assert {str(tensor.dtype) for tensor in tensors.values()} >= {
+        f"torch.{name}"
+        for name in ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "int64", "bool", "complex64")
+    }
+    assert {tensor.ndim for tensor in tensors.values()} == {0, 1, 2, 4}
+    assert any(tensor.numel() == 0 for tensor in tensors.values())
+    assert tensors["broken.weight"].isnan().any()
