@@ -11,7 +11,7 @@ from erestore.store import Store
 
 # Nothing here may take long: the deadline is what notices a loop without an end.
 settings.register_profile(
-    "hostile", deadline=30_000, suppress_health_check=list(HealthCheck), max_examples=60, print_blob=True
+    "hostile", deadline=30_000, suppress_health_check=list(HealthCheck), max_examples=40, print_blob=True
 )
 settings.register_profile("hostile soak", settings.get_profile("hostile"), max_examples=3_000)
 

@@ -69,7 +69,7 @@ def decode_changed(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-@settings(settings.get_profile("hostile"), max_examples=200)
+@settings(settings.get_profile("hostile"), max_examples=100)
 @given(data=st.data())
 def test_a_changed_section(name: str, data: st.DataObject) -> None:
     decode_changed(name, data)
