@@ -91,7 +91,7 @@ def check(name: str, found: str, base: str, commit: ShowResult) -> dict[str, Any
     """Compare a checkout with its original; return a row of the README's table."""
     original = read_weights(Path(name))
     weights = read_weights(Path(found))
-    if list(original) != list(weights):
+    if original.keys() != weights.keys():
         sys.exit(f"{found} has other tensors than {name}.")
     row = {
         "fine-tune": name,
