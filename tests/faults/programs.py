@@ -43,13 +43,13 @@ def commit_for_ever(store: Path, models: Path, acknowledged: Path) -> None:
                 log.flush()
 
 
-def race(store: Path, model: Path, attempts: int, start: Barrier, result: Path) -> None:
+def race(store: Path, models: list[Path], attempts: int, start: Barrier, result: Path) -> None:
     """Commit to one branch at the same time as others; write down exit codes and commits."""
     os.environ["XDG_CONFIG_HOME"] = str(result.parent)
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     found = []
-    for _ in range(attempts):
+    for attempt in range(attempts):
         start.wait(120)
-        code, output = command("--store", store, "commit", model, "--name", "ft", "--json")
+        code, output = command("--store", store, "commit", models[attempt % 2], "--name", "ft", "--json")
         found.append((code, json.loads(output)["commit"] if code == 0 else None))
     result.write_text(json.dumps(found))

@@ -133,14 +133,19 @@ def test_real_commands_are_killed(place: Path, models: Path) -> None:
     clean_up(place)
 
 
-def race(place: Path, models: Path, tmp_path: Path, writers: int, attempts: int) -> None:
+def race(place: Path, tmp_path: Path, writers: int, attempts: int) -> None:
     server = programs.context()
     start = server.Barrier(writers)
     results = [tmp_path / f"result-{number}" for number in range(writers)]
     processes = []
     for number, result in enumerate(results):
-        model = tiny.write_model(tmp_path / f"model-{number}", tiny.tuned(tiny.base_weights(), 100 + number))
-        processes.append(server.Process(target=programs.race, args=(place, model, attempts, start, result)))
+        models = [
+            tiny.write_model(
+                tmp_path / f"model-{number}-{turn}", tiny.tuned(tiny.base_weights(), 100 + 2 * number + turn)
+            )
+            for turn in range(2)  # what has not changed since its own last version is not committed again
+        ]
+        processes.append(server.Process(target=programs.race, args=(place, models, attempts, start, result)))
     for process in processes:
         process.start()
     for process in processes:
@@ -154,13 +159,13 @@ def race(place: Path, models: Path, tmp_path: Path, writers: int, attempts: int)
     assert len(list(Store.open(place).refs.log("ft"))) == len(acknowledged) + 1
 
 
-def test_eight_writers_race_for_one_branch(place: Path, models: Path, tmp_path: Path) -> None:
-    race(place, models, tmp_path, 8, 2)
+def test_eight_writers_race_for_one_branch(place: Path, tmp_path: Path) -> None:
+    race(place, tmp_path, 8, 2)
 
 
 @pytest.mark.soak
-def test_writers_race_for_one_branch_for_long(place: Path, models: Path, tmp_path: Path) -> None:
-    race(place, models, tmp_path, 8, 40)
+def test_writers_race_for_one_branch_for_long(place: Path, tmp_path: Path) -> None:
+    race(place, tmp_path, 8, 40)
 
 
 @contextmanager
