@@ -206,7 +206,7 @@ def main() -> None:
         )
     erestore("fsck", "--store", "exact", "--read-data")
 
-    heading("What it takes, each commit in a store of its own with its base")
+    heading("What each commit added to its store")
     print_table(rows)
     if figures:
         figures.write_text(json.dumps(rows, indent=2) + "\n")
