@@ -119,8 +119,9 @@ def _group(
 ) -> tuple[tuple[tuple[int, int], ...], list[int], list[int]]:
     """Write ``weights`` as ``a * 2**(s + e)`` and cut the components into groups that float64 sums exactly."""
     mantissas, exponents = [], []
-    for weight, precision in zip(weights, bits, strict=True):
+    for weight, size, wanted in zip(weights, largest, bits, strict=True):
         fraction, exponent = math.frexp(weight)
+        precision = min(wanted, EXACT_LIMIT.bit_length() - 1 - size.bit_length())  # a component alone fits a group
         mantissa = min(round(math.ldexp(fraction, precision)), (1 << precision) - 1)
         mantissas.append(mantissa)
         exponents.append(exponent - precision)

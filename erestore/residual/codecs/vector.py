@@ -28,7 +28,8 @@ CODE_LIMIT = (1 << 29) - 1
 def encode(values: torch.Tensor, step: float) -> EncodedSection:
     """Quantise `values` (any shape, float64) with about `step`."""
     largest = max(abs(float(values.min())), abs(float(values.max()))) if values.numel() else 0.0
-    size = dyadic.nearest(max(step, largest / CODE_LIMIT), STEP_BITS)
+    # Rounding the step to its few bits must not take the largest code beyond the limit.
+    size = dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
     parts = []
     for chunk in torch.split(values.reshape(-1), CHUNK) if values.numel() else ():
         codes = torch.round(chunk.to(torch.float64) / size.value).to(torch.int32)
