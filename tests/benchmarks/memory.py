@@ -52,7 +52,9 @@ class Peak:
     def report(self, what: str, start: float) -> None:
         """Print and start over."""
         over = (self.peak - self.base) / 1e6
-        print(f"{what:10} {time.perf_counter() - start:7.1f} s   peak {over:6.0f} MB   {'ok' if over < LIMIT else 'TOO MUCH'}")
+        print(
+            f"{what:10} {time.perf_counter() - start:7.1f} s   peak {over:6.0f} MB   {'ok' if over < LIMIT else 'TOO MUCH'}"
+        )
         self.peak = self.process.memory_info().rss
 
 

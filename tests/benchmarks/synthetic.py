@@ -71,7 +71,9 @@ def hash_of(name: str) -> int:
     return int.from_bytes(name.encode()[-6:], "little") ^ (len(name) << 20) ^ sum(name.encode())
 
 
-def write_checkpoint(directory: Path, dtype: torch.dtype, *, seed: int | None, shards: int = 1, layers: int = LAYERS) -> int:
+def write_checkpoint(
+    directory: Path, dtype: torch.dtype, *, seed: int | None, shards: int = 1, layers: int = LAYERS
+) -> int:
     """Write base (`seed` None) or a fine-tune as a sharded Hugging Face directory; return its bytes of weights."""
     directory.mkdir(parents=True, exist_ok=True)
     names = list(roberta_large_shapes(layers))
