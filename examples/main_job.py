@@ -146,15 +146,14 @@ def commit_all() -> list[tuple[str, str, ShowResult]]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print sizes and errors as the README shows them."""
-    print("| fine-tune | base | quality | original | stored | share | relative error |")
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        original, stored = row["original_bytes"], row["stored_bytes"]
-        error = f"{row['relative_error']:.4f}" if row["relative_error"] else "0"
+    """Print sizes and errors as the README shows them: one line for the two commits of each fine-tune."""
+    print("| fine-tune | base | checkpoint | default quality | relative error | `--exact` |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for default, exact in zip(rows[::2], rows[1::2], strict=True):
+        sizes = [f"{size / 1e6:.1f} MB" for size in (default["original_bytes"], default["stored_bytes"])]
         print(
-            f"| {row['fine-tune']} | {row['base']} | {row['quality']} | {original / 1e6:.1f} MB | "
-            f"{stored / 1e6:.1f} MB | {100 * stored / original:.0f} % | {error} |"
+            f"| {default['fine-tune']} | {default['base']} | {' | '.join(sizes)} | "
+            f"{default['relative_error']:.4f} | {exact['stored_bytes'] / 1e6:.1f} MB |"
         )
 
 

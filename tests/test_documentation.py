@@ -1,0 +1,191 @@
+"""Every command and every program in the README, the tutorial and the how-to pages is run, page by page.
+
+In a block marked ``console`` a line after ``$`` is run; what follows it, if anything, is what it prints, of which numbers, ids
+and dates may differ. Blocks marked ``python`` are run as well. One page is one session in one directory.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import families
+import pytest
+import torch
+from safetensors.torch import save_file
+from servers import s3_environment
+
+from erestore.cli.main import VERBS, run
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+NOT_RUN = ("pip install", "bash examples/main_job.sh", "bash tests/run", "git clone")
+"""Run by hand on a fresh machine: they make environments."""
+
+BUCKET = "s3://bucket/models"
+
+
+class Step(NamedTuple):
+    """A command or a program, and what the page says that it prints."""
+
+    kind: str
+    code: str
+    expected: str
+
+
+def steps(page: Path) -> list[Step]:
+    found = []
+    for kind, block in re.findall(
+        r"^```(console|python)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        if kind == "python":
+            found.append(Step(kind, block, ""))
+            continue
+        assert block.startswith("$ "), block
+        for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            line, _, output = command.replace("\\\n", "").partition("\n")
+            found.append(Step(kind, line.split("  #")[0], output))
+    return found
+
+
+def in_general(text: str) -> list[str]:
+    """What stays the same from run to run: words, but no numbers, ids, dates, places or widths."""
+    text = re.sub(r"/\S*/", "/.../", text)
+    text = re.sub(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d \d{4} [+-]\d{4}", "(date)", text)
+    text = re.sub(r"(?m)^([ |*]*Author: ).*", r"\1(somebody)", text)
+    text = re.sub(r"\b[0-9a-f]{12,64}\b", "(id)", text)
+    text = re.sub(r"\b\d[\d.,-]*(e-\d+)?( [kMG]?B\b)?", "#", text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+class Session:
+    """A shell, as far as the pages need one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.patch, self.capsys = patch, capsys
+        self.names: dict[str, object] = {}
+
+    def follow(self, page: Path) -> None:
+        assert steps(page), "nothing to run"
+        for step in steps(page):
+            self.capsys.readouterr()
+            if step.kind == "python":
+                exec(compile(step.code, str(page), "exec"), self.names)
+            elif not step.code.startswith(NOT_RUN):
+                self.type(step.code)
+                captured = self.capsys.readouterr()
+                if step.expected:
+                    printed = captured.out + captured.err
+                    assert in_general(printed) == in_general(step.expected), f"$ {step.code}\n{printed}"
+
+    def type(self, line: str) -> None:
+        words = shlex.split(line)
+        if words[0] == "erestore":
+            code = run(words[1:])
+            assert code == 0, f"$ {line}: {code}\n{self.capsys.readouterr().err}"
+        elif words[0] == "cd":
+            self.patch.chdir(words[1])
+        elif words[0] == "export":
+            self.patch.setenv(*words[1].split("=", 1))
+        else:
+            program = [sys.executable, ROOT / words[1], *words[2:]] if words[0] == "python" else words
+            subprocess.run(program, check=True, timeout=600, stdout=subprocess.PIPE)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What readers of the pages have: fine-tunes of a RoBERTa, which is in their Hugging Face cache and in a folder."""
+    directory = tmp_path_factory.mktemp("world")
+    generator = torch.Generator().manual_seed(3)
+    layer = "roberta.encoder.layer.0"
+    shapes = {
+        "roberta.embeddings.word_embeddings.weight": (120, 32),
+        f"{layer}.attention.self.query.weight": (32, 32),
+        f"{layer}.output.dense.weight": (32, 64),
+        f"{layer}.output.dense.bias": (32,),
+    }
+    base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    cache = directory / "cache" / "hub" / "models--roberta-large"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+    write(cache / "snapshots" / (cache / "refs" / "main").read_text(), base)
+    write(directory / "work" / "roberta-base", base)
+    for name in ("ft", "mnli", "ft-longer"):
+        tuned = {key: value + 0.01 * torch.randn(value.shape, generator=generator) for key, value in base.items()}
+        tuned["classifier.weight"] = torch.randn(3, 32, generator=generator)
+        write(directory / "work" / name, tuned)
+    return directory
+
+
+def write(directory: Path, tensors: dict[str, torch.Tensor]) -> None:
+    directory.mkdir(parents=True)
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    (directory / "config.json").write_text('{"model_type": "roberta"}\n')
+
+
+@pytest.fixture
+def session(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Session:
+    for name in [name for name in os.environ if name.startswith("ERESTORE_")]:
+        monkeypatch.delenv(name)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(world / "cache" / "hub"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    directory = tmp_path / "work"
+    subprocess.run(["cp", "-r", world / "work", directory], check=True)
+    monkeypatch.chdir(directory)
+    return Session(monkeypatch, capsys)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_are_true(session, page, moto_url, monkeypatch):
+    """Pages that store on S3 have a bucket of their own."""
+    url, options = moto_url
+    for name, value in s3_environment(options).items():
+        monkeypatch.setenv(name, value)
+    local = Path("page.md").absolute()
+    local.write_text(page.read_text("utf-8").replace(BUCKET, url), "utf-8")
+    session.follow(local)
+
+
+@pytest.mark.models
+def test_the_tutorial_is_true(session, tmp_path, monkeypatch):
+    package = families.rxnfp()["bert_ft"].parents[3]
+    place = tmp_path / "tutorial"
+    (place / "models").mkdir(parents=True)
+    (place / "models" / package.name).symlink_to(package)  # what the first command would download
+    monkeypatch.chdir(place)
+    session.follow(TUTORIAL)
+
+
+def test_readme_begins_with_the_commands_of_the_mission():
+    commands = [step.code for step in steps(README)]
+    assert commands[0] == "erestore commit ft/ --base roberta-large"
+    assert "erestore checkout task-mnli" in commands
+
+
+def test_readme_gives_two_commands_for_a_fresh_machine():
+    (block,) = re.findall(
+        r"^## Two commands.*?```console\n(.*?)```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert block.splitlines() == ["$ bash examples/main_job.sh", "$ bash tests/run"]
+    assert all((ROOT / line.split()[-1]).is_file() for line in block.splitlines())
+
+
+def test_readme_lists_every_verb():
+    table = re.findall(r"^\| ((?:`[a-z-]+`,? ?)+) \|", README.read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"[a-z-]+", " ".join(table))) == sorted(verb.name for verb in VERBS)
+
+
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / link).exists(), link
