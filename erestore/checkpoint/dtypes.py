@@ -118,10 +118,10 @@ def describe(tensor: torch.Tensor, name: str) -> tuple[str, tuple[int, ...]]:
         If its data type cannot be kept, naming it and the tensor.
     """
     code = _CODES.get(str(tensor.dtype).removeprefix("torch."))
-    if code is None:
+    if code is None or (code == "F4" and not tensor.ndim):  # a pair of F4 without a dimension has no shape of its own
         raise CheckpointError(
             f"The tensor '{name}' is {tensor.dtype}, which erestore cannot keep.",
             hint="Convert it to a data type that safetensors can hold, then commit again.",
         )
     shape = tuple(tensor.shape)
-    return code, (*shape[:-1], shape[-1] * 2) if code == "F4" and shape else shape
+    return code, (*shape[:-1], shape[-1] * 2) if code == "F4" else shape

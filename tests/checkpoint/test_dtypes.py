@@ -58,3 +58,8 @@ def test_other_dtypes_are_refused_by_name(tmp_path):
 
 def test_describe_doubles_packed_pairs():
     assert describe(values("F4", (3, 8)), "w") == ("F4", (3, 8))
+
+
+def test_packed_pairs_need_a_dimension():
+    with pytest.raises(CheckpointError, match="'w'"):
+        describe(values("F4", (2,)).reshape(()), "w")
