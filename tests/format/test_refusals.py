@@ -55,7 +55,7 @@ def test_a_store_with_an_unknown_write_feature_is_read_but_not_written(store: St
         lambda: opened.branch("other", "ft"),
         lambda: opened.tag("v1", "ft"),
         lambda: opened.delete_branches(["ft"]),
-        lambda: opened.undo(),
+        opened.undo,
         lambda: opened.set_setting("gc.grace_days", "1"),
         lambda: opened.configure("gc.grace_days", "1"),
     ):
