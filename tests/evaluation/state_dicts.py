@@ -23,7 +23,8 @@ def tensors(draw, shape, code=None) -> torch.Tensor:
     dtype, seed = torch_dtype(code), draw(st.integers(0, 2**16))
     generator = torch.Generator().manual_seed(seed)
     if DTYPES[code].is_floating and draw(st.booleans()):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (values * (torch.rand(shape, generator=generator) > 0.2)).to(dtype)  # zeros of both signs
     raw = torch.randint(256, (*shape, dtype.itemsize), generator=generator).to(torch.uint8)
     if code == "BOOL":
         return (raw[..., 0] & 1).to(torch.bool)
@@ -55,7 +56,7 @@ def changed(draw, tensor: torch.Tensor) -> torch.Tensor:
             return torch.cat([values, extra])[: max(1, rows)].to(tensor.dtype)
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         dtype = torch_dtype(draw(st.sampled_from(floating))) if how == "dtype" else tensor.dtype
-        return (values + 0.01 * noise).to(dtype)
+        return ((values + 0.01 * noise) * (torch.rand(tensor.shape, generator=generator) > 0.1)).to(dtype)
     if how == "strides" and tensor.ndim == 2:
         return tensor.T.contiguous().T
     return draw(tensors(tuple(tensor.shape))) if how == "other" else tensor

@@ -41,6 +41,21 @@ def test_the_step_meets_the_error_and_no_larger_one_does(share):
     assert sum(planning.plan(each, 1.03 * step).error for each in MIXED) > allowed
 
 
+@pytest.mark.parametrize("factor", [0.05, 20])
+def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(monkeypatch, factor):
+    decaying = noise(80, 60) * 0.9 ** torch.arange(60)
+    profiles = [profile(decaying), profile(decaying @ noise(60, 70, 9) / 8)]
+    allowed = 0.02 * sum(each.energy for each in profiles)
+
+    def bits() -> float:
+        step = planning.solve_step(profiles, allowed)
+        return sum(planning.plan(each, step).bits for each in profiles)
+
+    best = bits()
+    monkeypatch.setattr(planning, "_PRICE", factor * planning._PRICE)
+    assert bits() > 1.01 * best
+
+
 def test_smaller_errors_take_more_bits():
     steps = [planning.solve_step(MIXED, share * sum(each.energy for each in MIXED)) for share in (0.3, 0.03, 0.003)]
     bits = [sum(planning.plan(each, step).bits for each in MIXED) for step in steps]
