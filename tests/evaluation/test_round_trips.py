@@ -27,6 +27,7 @@ QUALITIES = st.sampled_from(
 )
 FEW = settings(
     deadline=None,
+    derandomize=True,
     max_examples=25,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
