@@ -111,6 +111,7 @@ class VariantWriter:
         rows: Parts = {}
         fresh: list[tuple[Parts, str, WholeTensor]] = []
         manifest = self.parent.manifest
+        touched = {key for _, residual in self.parent.residuals for key in residual.tensors}
         with TensorWriter(self.objects, align=1) as writer:
 
             def keep(
@@ -132,7 +133,8 @@ class VariantWriter:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
                 content = raw_bytes(self.checkpoint.read(name))
                 base = self.parent.base.get(key)
-                if base and base.digest == content_digest(info.dtype, info.shape, content):
+                is_base = base is not None and base.digest == content_digest(info.dtype, info.shape, content)
+                if is_base and key not in touched:  # else the terms would change it
                     outcome.count("unchanged")
                     continue
                 outcome.count("whole")

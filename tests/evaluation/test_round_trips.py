@@ -83,6 +83,19 @@ def test_any_state_dict(pair, quality, again):
     round_trip(pair, quality, again=again)
 
 
+@pytest.mark.parametrize("quality", [Quality(exact=True), Quality()])
+def test_a_tensor_comes_back_to_the_base_s_from_an_extreme(tmp_path, quality):
+    """What is too far from its parent is kept whole, also where it is what the base holds."""
+    anchor = torch.randn(96, 64, generator=torch.Generator().manual_seed(1))
+    base = {"anchor.weight": anchor, "scale": torch.tensor(0.12, dtype=torch.float16)}
+    far = base | {"scale": torch.tensor(-2e26, dtype=torch.bfloat16)}
+    store = store_in_memory()
+    store.import_base(write(tmp_path / "base", base, as_torch=False), name="base")
+    store.commit(write(tmp_path / "far", far, as_torch=False), base="base", quality=quality)
+    store.commit(write(tmp_path / "back", base, as_torch=False), parent="far", quality=quality)
+    check(dict(store.state_dict("back")), base)
+
+
 @pytest.mark.soak
 @settings(FEW, max_examples=500)
 @given(pair=pairs(), quality=QUALITIES, again=st.booleans())
