@@ -47,14 +47,14 @@ def find_program(name: str) -> str:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, directory: Path) -> Iterator[dict[str, Any]]:
-    """Run an S3 server until the block ends; skip the test if it does not come up."""
+    """Run an S3 server until the block ends; one that is installed and does not come up fails the test."""
     log = directory / "server.log"
     options = {"key": ACCESS_KEY, "secret": SECRET_KEY, "endpoint_url": f"http://127.0.0.1:{port}"}
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=subprocess.STDOUT)
     try:
         if not made_bucket(options, process):
-            pytest.skip(f"{command[0]} did not start: {log.read_text(errors='replace')[-500:]}")
+            pytest.fail(f"{command[0]} did not start: {log.read_text(errors='replace')[-500:]}")
         yield options
     finally:
         process.kill()  # its data is thrown away: nothing gains from a graceful end
@@ -127,6 +127,7 @@ def seaweed(directory: Path) -> Iterator[dict[str, Any]]:
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [find_program("weed"), "server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-filer", "-s3", "-s3.config=s3.json", "-master.volumeSizeLimitMB=256", "-volume.max=64"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their ports are fixed, and another worker has a server too
     command += [f"-{name}={port}" for name, port in ports.items()]
     with running(command, ports["s3.port"], directory) as options:
         yield options

@@ -66,10 +66,13 @@ def shell(models: Path, tmp_path: Path):
     return run
 
 
+def load(directory: Path):
+    return transformers.AutoModelForSequenceClassification.from_pretrained(directory).eval()
+
+
 def logits(directory: Path) -> torch.Tensor:
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory).eval()
     with torch.no_grad():
-        return model(torch.arange(2, 30).view(1, -1)).logits
+        return load(directory)(torch.arange(2, 30).view(1, -1)).logits
 
 
 def test_the_two_commands(shell, models: Path) -> None:
@@ -90,4 +93,8 @@ def test_a_task_by_its_name(shell, models: Path) -> None:
     shutil.copytree(models / "ft", shell.directory / "ft")
     shell("erestore commit ft/ --base roberta-large --name task-mnli --exact")
     shell("erestore checkout task-mnli")
-    assert torch.equal(logits(shell.directory / "task-mnli"), logits(models / "ft"))
+    ours, theirs = (load(folder).state_dict() for folder in (shell.directory / "task-mnli", models / "ft"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # Not bit for bit: how a mapped tensor is aligned decides which kernels multiply it.
+    assert torch.allclose(logits(shell.directory / "task-mnli"), logits(models / "ft"), atol=1e-6)
