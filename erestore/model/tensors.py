@@ -39,9 +39,12 @@ def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> s
     return str(hasher.hexdigest())
 
 
+VALUE_DIGEST_BYTES = 16
+
+
 def value_digest(tensor: torch.Tensor) -> str:
     """Return the digest that manifests and patches record of a value: 16 bytes of the BLAKE3 of its bytes, in hex."""
-    return str(blake3(raw_bytes(tensor)).hexdigest(length=16))
+    return str(blake3(raw_bytes(tensor)).hexdigest(length=VALUE_DIGEST_BYTES))
 
 
 class TensorWriter:
@@ -109,6 +112,14 @@ class TensorReader:
             segment = held.segments[number]
             yield entropy.decode(segment.stage, stored, segment.raw_length)
 
+    def _check_size(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a tensor, having made sure that its segments hold as many."""
+        size, (opened, numbers) = tensor_bytes(dtype, shape), self._segments(data)
+        is_halved = dtype == "F4" and (not shape or shape[-1] % 2)
+        if is_halved or sum(opened.segments[number].raw_length for number in numbers) != size:
+            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
+        return size
+
     def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return one tensor on the CPU; nothing is allocated for a shape that its segments do not fill.
 
@@ -117,13 +128,40 @@ class TensorReader:
         CorruptionError
             If dtype, shape and segments do not agree.
         """
-        size, (opened, numbers) = tensor_bytes(dtype, shape), self._segments(data)
-        is_halved = dtype == "F4" and (not shape or shape[-1] % 2)
-        if is_halved or sum(opened.segments[number].raw_length for number in numbers) != size:
-            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
-        content, position = torch.empty(size, dtype=torch.uint8), 0
+        content, position = torch.empty(self._check_size(data, dtype, shape), dtype=torch.uint8), 0
         held = content.numpy()
         for piece in self.pieces(data):
             held[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             position += len(piece)
         return content.view(torch_dtype(dtype)).view(torch_shape(dtype, shape))
+
+    def row_blocks(
+        self, data: TensorRef, dtype: str, shape: tuple[int, int], elements: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield a matrix in blocks of whole rows of about `elements`, with the number of the first row.
+
+        All blocks are in one memory, which the next one overwrites.
+
+        Raises
+        ------
+        CorruptionError
+            If dtype, shape and segments do not agree.
+        """
+        size, (rows, columns) = self._check_size(data, dtype, shape), shape
+        if not size:
+            return
+        height = min(rows, max(1, elements // columns))
+        block = torch.empty((height, columns), dtype=torch_dtype(dtype))
+        held = block.view(torch.uint8).view(-1).numpy()
+        row, filled = 0, 0
+        for piece in self.pieces(data):
+            rest = np.frombuffer(piece, dtype=np.uint8)
+            while len(rest):
+                taken = rest[: len(held) - filled]
+                held[filled : filled + len(taken)] = taken
+                filled, rest = filled + len(taken), rest[len(taken) :]
+                if filled == len(held):
+                    yield row, block
+                    row, filled = row + height, 0
+        if filled:
+            yield row, block[: rows - row]

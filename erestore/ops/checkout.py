@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.dtypes import tensor_bytes
-from erestore.checkpoint.writing import reading_order, write_checkpoint
-from erestore.execute import Ahead, tensor_threads, worker_count
+from erestore.checkpoint.streams import Place
+from erestore.checkpoint.writing import write_checkpoint
+from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.sources import name_of
 from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
@@ -83,29 +84,30 @@ def checkout(
     layout = variant.layout
     target = _target(layout, revision, directory)
     structure = json.loads(store.objects.get_blob(layout.structure)) if layout.structure else None
+    done, total = 0, len(layout.tensors)
+
+    def read(name: str) -> Iterator[memoryview]:
+        yield from map(raw_bytes, variant.blocks(name))
+
     with tensor_threads() as executor:
-        order = reading_order(layout, format)
-        ahead = Ahead(executor, variant.tensor, order, in_flight=worker_count())
-        done = 0
 
-        def read(name: str) -> Iterator[memoryview]:
+        def work(write: Callable[[Place], None], places: Iterable[Place]) -> Iterator[None]:
             nonlocal done
-            yield raw_bytes(ahead.get(name))
-            done += 1
-            progress("writing", done, len(order))
+            for _ in bounded_map(executor, write, places, in_flight=2 * worker_count()):
+                done += 1
+                progress("writing", done, total)
+                yield
 
-        try:
-            write_checkpoint(
-                target,
-                layout,
-                read,
-                lambda name: store.objects.iter_blob(layout.side_files[name]),
-                format=format,
-                force=force,
-                structure=structure,
-            )
-        finally:
-            ahead.cancel()
+        write_checkpoint(
+            target,
+            layout,
+            read,
+            lambda name: store.objects.iter_blob(layout.side_files[name]),
+            format=format,
+            force=force,
+            structure=structure,
+            work=work,
+        )
     error = commit.quality.get("relative_error")
     return CheckoutResult(
         commit=oid,
