@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,21 +25,23 @@ from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
 from erestore.progress import Progress
 from erestore.residual import allocation, planning
-from erestore.residual.codecs import dense, ere, gamma, lowrank, vector
+from erestore.residual.codecs import dense, ere, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
+from erestore.residual.quantisation import PRICE, coded_bits
 from erestore.residual.rounding import round_to
+from erestore.residual.searching import StepSearch
 from erestore.residual.spectrum import Decomposition
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
-_ATTEMPTS = 5
-_LEAST_USE = 0.75
-"""Share of the allowed error below which a larger step is tried."""
-_SMALLEST = 2.0**-40
+_ERROR_EXPONENT = 1.2
+"""Of the step in the error, about: less than 2 because a smaller step keeps more components too."""
 _CALIBRATED = 12
 """Tensors that stand for all when the effect of rounding is estimated."""
 _CALIBRATION_LIMIT = 64.0
+_TRIED, _TRIED_ELEMENTS = 3, 1 << 20
+"""Of a tensor of so many elements at most, the best predicted ways are encoded and the best of them is kept."""
 _FLOAT32_ERROR = 2e-3
 """Largest error asked for from which on spectra are computed in float32, in about 0.4 times the time."""
 
@@ -147,41 +150,34 @@ class Encoder:
         """Find the largest step that meets the bound, measured; return the writer that holds its encoding."""
         profiles = [found for target in changed if (found := profiled[target.key].profile)]
         allowed = self.quality.max_error * norm
-        total = sum(found.energy for found in profiles)
-        aim, best, attempts = 0.94 * allowed, None, 0
+        aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
+        search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
+        best: tuple[ResidualWriter, Errors, dict[str, int]] | None = None
         superseded = ExitStack()
-        aim /= self._rounding_factor(executor, changed, profiled, bases, aim)
         while True:
-            step = planning.solve_step(profiles, aim)
-
-            def encode(
-                item: Item, loaded: Loaded, delta: torch.Tensor, step: float = step
-            ) -> tuple[EncodedSection, ...]:
-                return encode_at(item, loaded, delta, step)
-
             attempt = stack.enter_context(ExitStack())
             writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+            encode = partial(encode_at, step=search.step)
             errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
-            attempts += 1
             reached = errors.rounded / allowed
-            if reached <= 1:
+            goes_on = search.observe(reached)
+            if reached <= 1 and (best is None or errors.rounded > best[1].rounded):
                 superseded.close()
                 best, superseded = (writer, errors, kinds), attempt
-                if reached >= _LEAST_USE or attempts >= _ATTEMPTS or aim >= total:
+                if writer.is_empty:
                     return best
-                aim *= min(0.95 / max(reached, 1e-3), 16)
-            elif best is not None:
-                return best
-            else:
-                aim *= max(0.95 / reached, 1 / 16)
-                if aim < _SMALLEST * allowed and self.quality.exact:
+            elif not goes_on and best is None:
+                if self.quality.exact:
                     return writer, errors, kinds  # the exact remainder keeps what this loses
+                raise UsageError(
+                    f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
+                    hint="Use --exact to keep every bit.",
+                )
+            else:
                 attempt.close()
-                if aim < _SMALLEST * allowed:
-                    raise UsageError(
-                        f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
-                        hint="Use --exact to keep every bit.",
-                    )
+            if not goes_on:
+                assert best is not None
+                return best
 
     def _rounding_factor(
         self,
@@ -294,21 +290,47 @@ def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> t
     """Encode one tensor's residual at a step, in the way that is cheapest there."""
     found = item.profiled.profile
     assert found is not None
-    sections = []
-    if found.gamma is not None:
+    before: tuple[EncodedSection, ...] = ()
+    if found.gamma is not None and found.takes_gamma(step):
         take_gamma(delta, loaded, found.gamma)
-        sections.append(gamma.encode(found.gamma))
-    chosen = planning.plan(found, step)
-    if chosen.mode == "lowrank":
+        before = (gamma.encode(found.gamma),)
+    tried = planning.plans(found, step)[: _TRIED if delta.numel() <= _TRIED_ELEMENTS else 1]
+    attempts = [attempt(plan, item, delta, step) for plan in tried]
+    return before + min(attempts, key=lambda each: each.error + PRICE * step**2 * each.bits).sections
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Sections of one tensor, the squared error of their sum, and about how many bits they will take."""
+
+    sections: tuple[EncodedSection, ...]
+    error: float
+    bits: float
+
+
+def attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Attempt:
+    """Encode one tensor in one way."""
+    sections: list[EncodedSection] = []
+    bits, rest = 0.0, delta
+    if plan.rank:
         assert item.basis is not None
+        found = item.profiled.profile
+        assert found is not None
         assert found.singular_values is not None
-        sigma = found.singular_values[: chosen.rank]
-        codes = lowrank.quantise(delta, item.basis[:, : chosen.rank], sigma, item.profiled.side, step)
+        sigma = found.singular_values[: plan.rank]
+        codes = lowrank2.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
         if codes.rank:
-            sections.append(lowrank.encode(codes))
-    elif chosen.mode == "vector":
-        sections.append(vector.encode(delta, step))
-    return tuple(sections)
+            sections.append(lowrank2.encode(codes))
+            bits += sum(coded_bits(side.T) for side in (codes.left, codes.right)) + planning.SECTION_BITS
+            rest = delta - codes.product(delta.dtype)
+    if plan.remainder:
+        size = remainder.usable_step(rest, step)
+        parts = remainder.quantise(rest, size)
+        if any(bool(part.any()) for part in parts):
+            sections.append(remainder.encode(parts, size, (rest.shape[0], rest.shape[1])))
+            bits += sum(map(coded_bits, parts)) + planning.SECTION_BITS
+            rest = rest - torch.cat([part.to(torch.float64) * size.value for part in parts]).to(rest.dtype)
+    return Attempt(tuple(sections), float(rest.to(torch.float64).square().sum()), bits)
 
 
 def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:

@@ -23,7 +23,7 @@ from erestore.storage.segments import Written
 
 CODEC = "difference"
 """How a remainder is coded; see :mod:`erestore.residual.difference`."""
-FEATURES = (CODEC, *entropy.STAGES)
+FEATURES = (CODEC, *entropy.PLAIN)
 _FIELDS = {"codec", "digest", "dtype", "parts", "predictor", "shape"}
 SEGMENT = 1 << 20
 LARGEST_SEGMENT = SEGMENT + 8 * difference.CHUNK

@@ -1,6 +1,6 @@
 """Residual objects: sections of many tensors packed into few segments, largest components first.
 
-Tensors are taken in sorted order into groups of about 1 MiB; every group gives one segment a band. Segments are ordered by
+Tensors are taken in sorted order into groups of about 4 MiB; every group gives one segment a band. Segments are ordered by
 band, then group, so that the front of the object is the same model at a lower rank. The place of a part within its segment
 follows from the order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
 """
@@ -16,14 +16,15 @@ from typing import Any, NamedTuple, Self
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.indexes import Placement, check_fields, check_index, read_shape
 from erestore.residual import entropy
-from erestore.residual.codecs.abc import EncodedSection, Section
+from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
+from erestore.residual.runs import Group
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Segment, Written
 
 EVALUATOR = 1
 """Version of the evaluation contract."""
-GROUP_BYTES = 1 << 20
+GROUP_BYTES = 4 << 20
 CACHE_BYTES = 32 << 20
 """Decoded segments kept while a residual is read tensor by tensor."""
 
@@ -45,10 +46,15 @@ class ResidualWriter:
         self._features: set[str] = set()
         self._tensors: dict[str, dict[str, Any]] = {}
         self._places: list[tuple[int, int, int]] = []
-        self._group: dict[int, list[bytes]] = {}
+        self._group: dict[int, list[EncodedPart]] = {}
         self._group_size = 0
         self._groups = 0
         self._last = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tensor has a section."""
+        return not self._tensors
 
     def add(self, key: str, shape: tuple[int, ...], sections: tuple[EncodedSection, ...], errors: Errors) -> None:
         """Take one tensor; keys must come sorted.
@@ -69,22 +75,23 @@ class ResidualWriter:
             self._features.add(section.codec)
             lengths = []
             for part in section.parts:
-                self._group.setdefault(part.band, []).append(part.content)
+                self._group.setdefault(part.band, []).append(part)
                 self._group_size += len(part.content)
                 lengths.append([self._groups, part.band, len(part.content)])
             described.append([section.codec, dict(section.parameters), lengths])
         self._tensors[key] = {
             "shape": list(shape),
             "sections": described,
-            "errors": {name: f"{value:.6g}" for name, value in errors._asdict().items()},
+            "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
         }
         if self._group_size >= GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        for band, contents in sorted(self._group.items()):
-            content = b"".join(contents)
-            stage, stored = entropy.encode(content)
+        for band, parts in sorted(self._group.items()):
+            content = b"".join(part.content for part in parts)
+            layout = [group for part in parts for group in part.layout or (Group(1, 1, len(part.content)),)]
+            stage, stored = entropy.encode(content, layout=layout)
             self._features.add(stage)
             handle = self._writer.add(stored, raw_length=len(content), stage=stage)
             self._places.append((band, self._groups, handle))

@@ -74,7 +74,7 @@ class TensorWriter:
 
     def finish(self) -> Written:
         """Write the object."""
-        return self._writer.finish({"features": list(entropy.STAGES)})
+        return self._writer.finish({"features": list(entropy.PLAIN)})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -95,7 +95,7 @@ class TensorReader:
         """Return the object that holds a tensor and the numbers of the tensor's segments, having checked their sizes."""
         if data.oid not in self._opened:
             opened = self._objects.open("tensors", data.oid)
-            check_index("tensors", data.oid, opened.index, set(), entropy.STAGES)
+            check_index("tensors", data.oid, opened.index, set(), entropy.PLAIN)
             self._opened[data.oid] = opened
         held = self._opened[data.oid]
         if data.first + data.segments > len(held.segments):

@@ -20,15 +20,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from erestore.residual.runs import Group
+
 Parameters = Mapping[str, Any]
 """JSON object without floats."""
 
 
 class EncodedPart(NamedTuple):
-    """Bytes of one band of a section."""
+    """Bytes of one band of a section; `layout` tells the entropy stage where runs of integers are in them."""
 
     band: int
     content: bytes
+    layout: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
