@@ -7,10 +7,10 @@ misses what was asked, the second pass is repeated with a corrected step; the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -53,7 +53,30 @@ class Item:
     target: Target
     profiled: Profiled
     basis: torch.Tensor | None
-    encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]]
+    encode: Callable[[Item, Loaded, torch.Tensor], Encoding]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One tensor's sections.
+
+    Attributes
+    ----------
+    sections : tuple of EncodedSection
+    lost : Mapping[int, float]
+        Squared error where a band's parts and those after it are missing, by band.
+    error, bits : float
+        Squared error of the linear value, and about how many bits the sections will take.
+    """
+
+    sections: tuple[EncodedSection, ...]
+    lost: Mapping[int, float] = field(default_factory=dict)
+    error: float = 0.0
+    bits: float = 0.0
+
+    def cost(self, step: float) -> float:
+        """Return error plus the price of bits."""
+        return self.error + PRICE * step**2 * self.bits
 
 
 @dataclass
@@ -198,8 +221,8 @@ class Encoder:
             found = _profile_of(profiled, target)
             basis = bases.get(target.key) if found.singular_values is not None else None
             loaded = Loaded.read(target, self.checkpoint.read, self.parent)
-            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: ())
-            sections = encode_at(item, loaded, loaded.delta(), step)
+            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()))
+            sections = encode_at(item, loaded, loaded.delta(), step).sections
             return measure(loaded, sections).rounded, planning.plan(found, step).error
 
         pairs = list(bounded_map(executor, measured, chosen, in_flight=worker_count()))
@@ -217,16 +240,16 @@ class Encoder:
         """Encode as the paper does: ranks by allocation, codes of b bits, vectors raw."""
         ranks = self._ranks([(target.key, _profile_of(profiled, target)) for target in changed])
 
-        def encode(item: Item, _: Loaded, delta: torch.Tensor) -> tuple[EncodedSection, ...]:
+        def encode(item: Item, _: Loaded, delta: torch.Tensor) -> Encoding:
             if item.target.key not in ranks:
-                return (dense.encode(delta),)
+                return Encoding((dense.encode(delta),))
             found = item.profiled.profile
             assert found is not None
             assert found.singular_values is not None
             assert item.basis is not None
             known = Decomposition(delta, found.singular_values, item.basis, item.profiled.side)
             rank = ranks[item.target.key]
-            return (ere.encode_section(delta, rank, self.quality.bits, known),) if rank else ()
+            return Encoding((ere.encode_section(delta, rank, self.quality.bits, known),) if rank else ())
 
         writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
         errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
@@ -250,7 +273,7 @@ class Encoder:
         changed: list[Target],
         profiled: dict[str, Profiled],
         bases: BasisSpool,
-        encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]],
+        encode: Callable[[Item, Loaded, torch.Tensor], Encoding],
     ) -> tuple[Errors, dict[str, int]]:
         """Encode and measure every changed tensor; add what has sections to `writer`."""
 
@@ -263,21 +286,18 @@ class Encoder:
         kinds: dict[str, int] = {}
         total = [0.0, 0.0, 0.0]
         results = bounded_map(executor, self._encode_one, items(), in_flight=worker_count())
-        for number, (target, (sections, errors)) in enumerate(zip(changed, results, strict=True), 1):
+        for number, (target, (encoded, errors)) in enumerate(zip(changed, results, strict=True), 1):
             total = [a + b for a, b in zip(total, errors, strict=True)]
-            for section in sections:
-                kinds[section.codec] = kinds.get(section.codec, 0) + 1
-            if sections:
-                writer.add(target.key, target.shape, sections, errors)
-            else:
-                kinds["unchanged"] = kinds.get("unchanged", 0) + 1
+            writer.add(target.key, target.shape, encoded.sections, errors, encoded.lost)
+            for kind in [section.codec for section in encoded.sections] or ["unchanged"]:
+                kinds[kind] = kinds.get(kind, 0) + 1
             self.progress("encoding", number, len(changed))
         return Errors(*total), kinds
 
-    def _encode_one(self, item: Item) -> tuple[tuple[EncodedSection, ...], Errors]:
+    def _encode_one(self, item: Item) -> tuple[Encoding, Errors]:
         loaded = Loaded.read(item.target, self.checkpoint.read, self.parent)
-        sections = item.encode(item, loaded, loaded.delta())
-        return sections, measure(loaded, sections)
+        encoded = item.encode(item, loaded, loaded.delta())
+        return encoded, measure(loaded, encoded.sections)
 
 
 def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profile:
@@ -286,7 +306,7 @@ def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profi
     return found
 
 
-def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> tuple[EncodedSection, ...]:
+def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> Encoding:
     """Encode one tensor's residual at a step, in the way that is cheapest there."""
     found = item.profiled.profile
     assert found is not None
@@ -295,22 +315,14 @@ def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> t
         take_gamma(delta, loaded, found.gamma)
         before = (gamma.encode(found.gamma),)
     tried = planning.plans(found, step)[: _TRIED if delta.numel() <= _TRIED_ELEMENTS else 1]
-    attempts = [attempt(plan, item, delta, step) for plan in tried]
-    return before + min(attempts, key=lambda each: each.error + PRICE * step**2 * each.bits).sections
+    best = min((_attempt(plan, item, delta, step) for plan in tried), key=lambda each: each.cost(step))
+    return replace(best, sections=before + best.sections)
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """Sections of one tensor, the squared error of their sum, and about how many bits they will take."""
-
-    sections: tuple[EncodedSection, ...]
-    error: float
-    bits: float
-
-
-def attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Attempt:
+def _attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Encoding:
     """Encode one tensor in one way."""
     sections: list[EncodedSection] = []
+    lost: dict[int, float] = {}
     bits, rest = 0.0, delta
     if plan.rank:
         assert item.basis is not None
@@ -322,15 +334,18 @@ def attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -
         if codes.rank:
             sections.append(lowrank2.encode(codes))
             bits += sum(coded_bits(side.T) for side in (codes.left, codes.right)) + planning.SECTION_BITS
-            rest = delta - codes.product(delta.dtype)
+            left, right = codes.sides()
+            rest = delta - left.to(delta.dtype) @ right.to(delta.dtype).T
+            lost |= lowrank2.prefix_errors(codes, rest)
     if plan.remainder:
         size = remainder.usable_step(rest, step)
         parts = remainder.quantise(rest, size)
         if any(bool(part.any()) for part in parts):
-            sections.append(remainder.encode(parts, size, (rest.shape[0], rest.shape[1])))
+            lost[remainder.band_of((*rest.shape,))] = float(rest.to(torch.float64).square().sum())
+            sections.append(remainder.encode(parts, size, (*rest.shape,)))
             bits += sum(map(coded_bits, parts)) + planning.SECTION_BITS
             rest = rest - torch.cat([part.to(torch.float64) * size.value for part in parts]).to(rest.dtype)
-    return Attempt(tuple(sections), float(rest.to(torch.float64).square().sum()), bits)
+    return Encoding(tuple(sections), lost, float(rest.to(torch.float64).square().sum()), bits)
 
 
 def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:

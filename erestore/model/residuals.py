@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.indexes import Placement, check_fields, check_index, read_shape
+from erestore.model.indexes import Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
@@ -25,6 +25,8 @@ from erestore.storage.segments import Segment, Written
 EVALUATOR = 1
 """Version of the evaluation contract."""
 GROUP_BYTES = 4 << 20
+_END = 1 << 16
+"""Behind every band."""
 CACHE_BYTES = 32 << 20
 """Decoded segments kept while a residual is read tensor by tensor."""
 
@@ -50,14 +52,23 @@ class ResidualWriter:
         self._group_size = 0
         self._groups = 0
         self._last = ""
+        self._losses: list[dict[int, float]] = []
+        self._norm = 0.0
 
     @property
     def is_empty(self) -> bool:
         """Whether no tensor has a section."""
         return not self._tensors
 
-    def add(self, key: str, shape: tuple[int, ...], sections: tuple[EncodedSection, ...], errors: Errors) -> None:
-        """Take one tensor; keys must come sorted.
+    def add(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        sections: tuple[EncodedSection, ...],
+        errors: Errors,
+        before: Mapping[int, float] | None = None,
+    ) -> None:
+        """Take one tensor; keys must come sorted. Without sections, only its errors are noted.
 
         Parameters
         ----------
@@ -67,9 +78,16 @@ class ResidualWriter:
         sections : tuple of EncodedSection
             In the order in which they are summed.
         errors : Errors
+        before : Mapping[int, float], optional
+            Squared error of the linear value without the parts of a band and of those after it, by band.
         """
         assert key > self._last
         self._last = key
+        bands = {part.band for section in sections for part in section.parts}
+        self._losses.append({**dict.fromkeys(bands, errors.norm), **(before or {}), _END: errors.linear})
+        self._norm += errors.norm
+        if not sections:
+            return
         described = []
         for section in sections:
             self._features.add(section.codec)
@@ -106,13 +124,23 @@ class ResidualWriter:
         for tensor in self._tensors.values():
             for section in tensor["sections"]:
                 section[2] = [[number[group, band], length] for group, band, length in section[2]]
-        index = {
+        index: dict[str, Any] = {
             "base": self._base,
             "evaluator": EVALUATOR,
             "features": sorted(self._features),
             "tensors": self._tensors,
         }
+        if self._norm and entropy.RUNS in self._features:  # what knows these segments knows this field
+            index["bands"] = self._band_errors([band for band, _, _ in order])
         return self._writer.finish(index, [handle for _, _, handle in order])
+
+    def _band_errors(self, bands: Sequence[int]) -> list[list[Any]]:
+        """Return, for every band, the number of segments up to its end and the relative error that they leave."""
+        found: list[list[Any]] = []
+        for band in sorted(set(bands)):
+            lost = sum(each[min(other for other in each if other > band)] for each in self._losses)
+            found.append([sum(other <= band for other in bands), f"{lost / self._norm:.4g}"])
+        return found
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -163,11 +191,15 @@ class Residual:
     ----------
     oid, base : str
     tensors : Mapping[str, StoredTensor]
+    bands : tuple of (int, float)
+        For every band: how many segments end with it, and the relative error of the linear value that those leave, over
+        all floating tensors; empty where it was not recorded.
     """
 
     oid: str
     base: str
     tensors: Mapping[str, StoredTensor]
+    bands: tuple[tuple[int, float], ...]
     _object: Any
     _cache_bytes: int = CACHE_BYTES
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
@@ -196,13 +228,15 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
-        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, {*entropy.STAGES, *codecs()})
+        optional = {"bands"} & set(index)
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"} | optional, {*entropy.STAGES, *codecs()})
         try:
+            bands = tuple((check_size(stop), float(error)) for stop, error in index.get("bands", ()))
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
         _check_expansion(oid, held.segments, tensors)
-        return cls(oid, str(index["base"]), tensors, held, cache_bytes)
+        return cls(oid, str(index["base"]), tensors, bands, held, cache_bytes)
 
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""

@@ -26,8 +26,8 @@ _ROW_BITS = 1.5
 """Class of a row."""
 _TALLEST = 2.0**20
 """Largest ``sigma / step`` for which a component's products stay far below 2**53."""
-_GRID = torch.arange(-10, 33, dtype=torch.float64) / 2
-"""Octaves of scale over step at which curves are tabulated."""
+_GRID = torch.arange(-10, 13, dtype=torch.float64) / 2
+"""Octaves of scale over step at which curves are tabulated; beyond, an octave is a bit."""
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the rank that pays by itself which are tried below a remainder."""
 
@@ -201,12 +201,12 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
     elements = sum(math.prod(profile.shape) for profile in profiles) or 1
     low = high = math.sqrt(12 * error / elements)
     while sum(plan(profile, low).error for profile in profiles) > error and low > 1e-300:
-        low /= 4
+        low /= 2
     while sum(plan(profile, high).error for profile in profiles) <= error and high < 1e300:
         if plan_is_empty(profiles, high):
             return high
-        high *= 4
-    while high > 1.01 * low:
+        high *= 2
+    while high > 1.02 * low:
         middle = math.sqrt(low * high)
         if sum(plan(profile, middle).error for profile in profiles) <= error:
             low = middle

@@ -58,12 +58,12 @@ class Codes:
         """Number of components."""
         return int(self.left.shape[1])
 
-    def product(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix they stand for, in the arithmetic of a dtype."""
+    def sides(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``P`` and ``Q`` times the multipliers, float64."""
         multipliers = torch.ldexp(self.mantissas.to(torch.float64), self.shifts)
         exponents = [exponent for components, exponent in self.groups for _ in range(components)]
-        weights = torch.ldexp(multipliers, torch.tensor(exponents)).to(self.left.device)
-        return self.left.to(dtype) @ (self.right.to(torch.float64) * weights).to(dtype).T
+        weights = torch.ldexp(multipliers, torch.tensor(exponents, dtype=torch.int64)).to(self.left.device)
+        return self.left.to(torch.float64), self.right.to(torch.float64) * weights
 
 
 def cut_groups(

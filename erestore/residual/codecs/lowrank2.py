@@ -34,6 +34,8 @@ from erestore.residual.runs import Group
 MULTIPLIER_BITS = 6
 """Of a mantissa when encoding: the other side is fitted to the rounded multiplier, so that only its step varies a little."""
 _FIRST_BAND = 4
+_BLOCK = 1 << 22
+"""Elements of the residual that are projected at a time."""
 _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
@@ -70,13 +72,15 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     """
     rank = len(singular_values)
     sigma = singular_values.to(device=delta.device, dtype=torch.float64)
-    short = quantise_runs((basis[:, :rank].to(torch.float64) * (sigma / step)).T).T
+    # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
+    dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
+    short = quantise_runs((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
     alive = largest_codes(short) > 0
     short, sigma = short[:, alive.to(short.device)], sigma.cpu()[alive]
     mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
     weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
     tall = delta if side == "right" else delta.T
-    long = quantise_runs(_fit(tall, short.to(torch.float64) * weights.to(short.device)).T).T
+    long = quantise_runs(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
     used = largest_codes(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
     kept = used.nonzero().flatten().tolist()
@@ -87,6 +91,25 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     return Codes(left, right, integers[0], integers[1], groups)
 
 
+def prefix_errors(codes: Codes, rest: torch.Tensor) -> dict[int, float]:
+    """Return, by band, the squared error where that band and those after it are missing.
+
+    Parameters
+    ----------
+    codes : Codes
+    rest : torch.Tensor
+        ``(m, n)``: what all bands together leave of the residual.
+    """
+    left, right = (side.to(rest.dtype) for side in codes.sides())
+    inner = (left * (rest @ right)).sum(dim=0, dtype=torch.float64)
+    gram = ((left.T @ left) * (right.T @ right)).to(torch.float64)
+    whole = float(rest.to(torch.float64).square().sum())
+    return {
+        band: whole + float(2 * inner[start:].sum() + gram[start:, start:].sum())
+        for band, (start, _) in enumerate(bands(codes.rank))
+    }
+
+
 def _multipliers(weights: Sequence[float]) -> tuple[list[int], list[int]]:
     """Return mantissas and exponents of the nearest multipliers."""
     pairs = [math.frexp(weight) for weight in weights]
@@ -94,17 +117,17 @@ def _multipliers(weights: Sequence[float]) -> tuple[list[int], list[int]]:
     return rounded, [exponent - MULTIPLIER_BITS for _, exponent in pairs]
 
 
-def _fit(tall: torch.Tensor, short: torch.Tensor) -> torch.Tensor:
-    """Return ``X`` that minimises ``|tall - X short^T|``, float64 ``(rows, r)``."""
+def _fit(tall: torch.Tensor, short: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return ``X`` that minimises ``|tall - X short^T|``, ``(rows, r)``, with products in `dtype`."""
     if not short.shape[1]:
-        return torch.zeros((tall.shape[0], 0), dtype=torch.float64, device=tall.device)
+        return torch.zeros((tall.shape[0], 0), dtype=dtype, device=tall.device)
     scale = torch.linalg.vector_norm(short, dim=0)
     unit = short / scale
     gram = unit.T @ unit
     gram.diagonal().add_(1e-10)
-    # Float32 products lose about 1e-6 of sigma_1, far below any step that is worth float32 spectra.
-    inner = torch.cat([rows.to(unit.dtype) @ unit for rows in torch.split(tall, max(1, (1 << 22) // tall.shape[1]))])
-    return (torch.cholesky_solve(inner.T, torch.linalg.cholesky(gram)).T / scale).to(torch.float64)
+    solved = torch.cholesky_solve(unit.T, torch.linalg.cholesky(gram)).T.div_(scale).to(dtype)
+    height = max(1, _BLOCK // max(1, tall.shape[1]))
+    return torch.cat([rows.to(dtype) @ solved for rows in torch.split(tall, height)])
 
 
 def encode(codes: Codes) -> EncodedSection:

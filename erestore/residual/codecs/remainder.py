@@ -28,6 +28,8 @@ from erestore.residual.runs import Group
 PART = 1 << 20
 """Codes a part."""
 LAST_BAND = 31
+_FLOAT32_CODES = 2.0**16
+"""Codes up to here are rounded well enough in float32."""
 _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
@@ -47,13 +49,20 @@ def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
 
 def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
     """Return integer codes of the parts of a matrix ``(m, n)``."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [quantise_runs(part) for part in parts]
+    return [quantise_runs(part.to(dtype)) for part in parts]
 
 
-def encode(codes: Sequence[torch.Tensor], step: dyadic.Dyadic, shape: tuple[int, int]) -> EncodedSection:
+def band_of(shape: tuple[int, ...]) -> int:
+    """Return the band that a matrix's parts, or a vector's, stand in."""
+    return LAST_BAND if shape[0] > 1 else 0
+
+
+def encode(codes: Sequence[torch.Tensor], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
     """Write codes as a section."""
-    band = LAST_BAND if shape[0] > 1 else 0
+    band = band_of(shape)
     parts = []
     for part in codes:
         width = 2 if part.dtype == torch.int16 else 4
