@@ -54,7 +54,7 @@ def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     numbers = torch.arange(1, top + 1, dtype=torch.float64, device=values.device)
     boundaries = torch.cummax(numbers - 0.5 + PRICE / 2 * bits.diff(), dim=0).values.to(values.dtype)
     found = torch.bucketize(values.abs(), boundaries)
-    return torch.where(sizes >= top, codes, torch.copysign(found.to(values.dtype), values)) if top else codes
+    return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
 
 
 def coded_bits(codes: torch.Tensor) -> float:

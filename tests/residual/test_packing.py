@@ -51,9 +51,7 @@ def test_the_width_is_the_smallest_that_holds_the_codes(width):
     largest = (1 << (width - 1)) - 1 if width else 0
     assert width_of(torch.tensor([largest])).tolist() == [width]
     if width < 32:
-        assert width_of(torch.tensor([largest + 1])).tolist() == [
-            packing.WIDTHS[packing.WIDTHS.index(width) + 1]
-        ]
+        assert width_of(torch.tensor([largest + 1])).tolist() == [packing.WIDTHS[packing.WIDTHS.index(width) + 1]]
 
 
 @pytest.mark.parametrize(("columns", "length", "width"), [(2, 3, 4), (1, 3, 3), (2, 5, 8), (0, 5, 16), (4, 3, 0)])
