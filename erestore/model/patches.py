@@ -206,7 +206,10 @@ class Patch:
         if not fits or tensor.shape != tuple(predicted.shape):
             raise CorruptionError(f"The exact remainder of '{key}' has the wrong size.")
         parts = (self._segment(segment)[start : start + length] for segment, start, length in tensor.parts)
-        result = _decode(tensor.codec, parts, predicted)
+        try:
+            result = _decode(tensor.codec, parts, predicted)
+        except CorruptionError as error:
+            raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
         if value_digest(result) != tensor.digest:
             raise CorruptionError(f"The exact remainder of '{key}' does not decode to the digest that it records.")
         return result.view(tensor.shape)

@@ -195,7 +195,10 @@ def decode(part: bytes, predicted: torch.Tensor, place: Place) -> torch.Tensor:
     if has_flags:
         rows = place.rows(count)
         flags = np.unpackbits(reader.array(-(-rows // 8), np.dtype(np.uint8)), count=rows, bitorder="little")
-    classes = classes_of(guess, flags, reader.array(ranges - 1, np.dtype("<u2")), place)
+    thresholds = reader.array(ranges - 1, np.dtype("<u2"))
+    if np.any(thresholds[1:] <= thresholds[:-1]):
+        raise CorruptionError("The classes of an exact remainder's part are out of order.")
+    classes = classes_of(guess, flags, thresholds, place)
     lengths = reader.array(ranges + has_flags, np.dtype("<u4")).tolist()
     difference = np.empty(count, dtype=integer)
     for number, length in enumerate(lengths):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from erestore.model.patches import Patch
 from erestore.model.quality import Quality
 from erestore.model.residuals import Residual
 from erestore.model.tensors import TensorReader
+from erestore.model.variant import Variant
 from erestore.storage.objects import Objects
 
 _numbers = itertools.count()
@@ -135,7 +137,13 @@ def test_an_exact_value_is_compared_with_its_digest(store: Store) -> None:
     manifest = store.manifest_of("ft")
     index = store.objects.open("patch", manifest.patch).index
     index["tensors"]["w"]["digest"] = "0" * 32
-    patch = Patch.open(store.objects, rewritten(store.objects, "patch", manifest.patch, index | {"segments": None}))
+    patch = rewritten(store.objects, "patch", manifest.patch, index | {"segments": None})
+    with pytest.raises(CorruptionError, match="'w' does not decode to the digest"):
+        Variant(store.objects, replace(manifest, patch=patch)).tensor("w")
+
+
+def test_another_prediction_than_that_of_the_encoder_is_told(store: Store) -> None:
+    patch = Patch.open(store.objects, store.manifest_of("ft").patch)
     with pytest.raises(CorruptionError, match="'w'"):
         patch.apply("w", store.state_dict("base")["w"])
 

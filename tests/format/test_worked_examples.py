@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from urllib.parse import quote
 
+import former_remainder
 import independent_reader as independent
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from worked_examples import Example, examples
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.model.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
-from erestore.residual import difference, entropy, packing
+from erestore.residual import classed, difference, entropy, packing
 from erestore.residual.codecs.registry import codec
 from erestore.residual.planes import from_planes
 from erestore.residual.rounding import round_to
@@ -182,10 +183,22 @@ def remainder(example: Example, tmp_path: Path) -> None:
     )
     dtype = torch_dtype(example.facts["dtype"])
     tensors = [torch.frombuffer(bytearray(content), dtype=dtype) for content in (value, predicted)]
-    assert b"".join(difference.encode(*tensors)) == example.stored
+    assert b"".join(former_remainder.encode(*tensors)) == example.stored
     assert bytes(difference.decode(example.stored, tensors[1]).view(torch.uint8).tolist()) == value
     coded = independent.from_planes(example.stored, 2)
     assert independent.add_difference(predicted, coded, example.facts["dtype"]) == value
+
+
+def remainder_in_classes(example: Example, tmp_path: Path) -> None:
+    value, predicted = (
+        b"".join(struct.pack("<I", int(text, 16)) for text in json.loads(example.facts[name]))
+        for name in ("value", "predicted")
+    )
+    dtype, columns = example.facts["dtype"], json.loads(example.facts["shape"])[1]
+    guess = torch.frombuffer(bytearray(predicted), dtype=torch_dtype(dtype))
+    found = classed.decode(example.stored, guess, classed.Place(0, columns))
+    assert bytes(found.view(torch.uint8).tolist()) == value
+    assert independent.add_classed(predicted, [example.stored], dtype, columns) == value
 
 
 CHECKS = {
@@ -202,6 +215,7 @@ CHECKS = {
     "planes": planes,
     "section": section,
     "rounding": rounding,
+    "classed": remainder_in_classes,
     "difference": remainder,
 }
 

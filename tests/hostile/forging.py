@@ -65,6 +65,8 @@ NASTY: list[Any] = [
     "dense",
     "factors",
     "ere",
+    "classed",
+    "difference",
     "../../etc/passwd",
     "/absolute",
     "0" * 64,
