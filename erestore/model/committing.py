@@ -126,7 +126,8 @@ class VariantWriter:
                 if len(parts) == 1 and parts[0].coefficient == 1 and parts[0].tensor.digest == digest:
                     held[key] = parts
                 else:
-                    fresh.append((held, key, WholeTensor(dtype, shape, digest, TensorRef("", *writer.add(content)))))
+                    data = TensorRef("", *writer.add(content, dtype))
+                    fresh.append((held, key, WholeTensor(dtype, shape, digest, data)))
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]

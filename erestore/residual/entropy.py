@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from erestore import compression
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.residual import words
 
 STAGES = RAW, ZSTD = "raw", "zstd"
-"""Every stage by its stored name."""
+"""The stages of any bytes, by their stored names; :mod:`erestore.residual.words` has those of numbers."""
 LEVEL = 1
 """zstandard level for codes: they are noise with a skew, and looking harder for repeats costs bytes (6 % at level 9)."""
 SPARSE_LEVEL = 9
@@ -37,6 +38,8 @@ def decode(stage: str, stored: bytes, size: int) -> bytes:
     """
     if stage == ZSTD:
         return compression.decompress(stored, size)
+    if stage in words.STAGES:
+        return words.decode(stage, stored, size)
     if stage != RAW:
         raise UnsupportedFormatError(
             f"A segment uses the entropy stage '{stage}', which this version does not know.",

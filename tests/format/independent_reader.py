@@ -47,6 +47,13 @@ def parse(content: bytes) -> dict:
 
 def expand(stage: str, stored: bytes, length: int) -> bytes:
     """§3.3."""
+    if stage.startswith("words"):
+        word = int(stage.removeprefix("words"))
+        assert word in (2, 4, 8)
+        values = unchunk(stored[1:], length // word, word)
+        content = b"".join((value << stored[0]).to_bytes(16, "little", signed=True)[:word] for value in values)
+        assert len(content) == length
+        return content
     assert stage in ("raw", "zstd")
     content = stored if stage == "raw" else zstandard.ZstdDecompressor().decompress(stored, max_output_size=length)
     assert len(content) == length
@@ -465,7 +472,7 @@ def classed_part(predicted: bytes, part: bytes, dtype: str, start: int, columns:
 
 
 def unchunk(chunk: bytes, count: int, word: int) -> list[int]:
-    """§8.7: numbers in pcodec's wrapped format."""
+    """§3.3: numbers in pcodec's wrapped format."""
     if not count:
         assert not chunk
         return []

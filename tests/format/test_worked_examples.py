@@ -77,6 +77,11 @@ def segmented_object(example: Example, tmp_path: Path) -> None:
     assert reader(tmp_path, oid, example.stored).segmented(kind, oid) == (held.index, contents)
 
 
+def stage_of_words(example: Example, tmp_path: Path) -> None:
+    stage, raw = example.facts["stage"], bytes.fromhex(json.loads(example.facts["raw"]))
+    assert entropy.decode(stage, example.stored, len(raw)) == independent.expand(stage, example.stored, len(raw)) == raw
+
+
 def canonical(example: Example, tmp_path: Path) -> None:
     value = json.loads(example.facts["value"])
     assert dump_canonical(value) == independent.canonical(value) == example.stored
@@ -205,6 +210,7 @@ CHECKS = {
     "marker": marker,
     "record-frame": record_frame,
     "segmented-object": segmented_object,
+    "words": stage_of_words,
     "canonical": canonical,
     "record": record,
     "ref": ref,

@@ -57,6 +57,7 @@ NASTY: list[Any] = [
     "-1/3",
     "raw",
     "zstd",
+    "words4",
     "stored",
     "base",
     "lowrank",

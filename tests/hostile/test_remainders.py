@@ -18,9 +18,9 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.flo
 def case(dtype: torch.dtype) -> tuple[torch.Tensor, bytes]:
     """A prediction and a part with zero low bits, drift, flags and several ranges, as far as the dtype has room for them."""
     generator = torch.Generator().manual_seed(5)
-    predicted = torch.randn(40, COLUMNS, generator=generator).to(torch.bfloat16).to(dtype)
+    predicted = torch.randn(160, COLUMNS, generator=generator).to(torch.float8_e5m2).to(dtype)
     moved = predicted.to(torch.float64) * (1 - 0.01)
-    moved[::4] += 0.3 * torch.randn(10, COLUMNS, generator=generator, dtype=torch.float64)
+    moved[::2] += 0.2 * torch.randn(80, COLUMNS, generator=generator, dtype=torch.float64)
     value = moved.to(torch.float16).to(dtype)
     (part,) = classing.encode(value, predicted, COLUMNS)
     assert torch.equal(decode(part, predicted).view(torch.uint8), value.reshape(-1).view(torch.uint8))
