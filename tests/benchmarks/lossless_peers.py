@@ -52,6 +52,10 @@ def zipnn(base: Tensors, tuned: Tensors, *, is_delta: bool) -> int:
     return total
 
 
+def as_numpy_has_it(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
 def deltatensors(base: Tensors, tuned: Tensors, **options: object) -> tuple[int, float]:
     """Return the bytes of what has a base (other tensors as they are), and the share of elements given back exactly."""
     import deltatensors as package
@@ -62,10 +66,10 @@ def deltatensors(base: Tensors, tuned: Tensors, **options: object) -> tuple[int,
         if name in base and tensor.is_floating_point() and tensor.numel() >= LEAST
     }
     others = len(bytes_of([tensor for name, tensor in tuned.items() if name not in own]))
-    parent = {name: base[name] for name in own}
+    parent = {name: as_numpy_has_it(base[name]) for name in own}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "x.wdelta")
-        package.save_delta(path, own, parent, use_gpu=False, **options)
+        package.save_delta(path, {name: as_numpy_has_it(own[name]) for name in own}, parent, use_gpu=False, **options)
         found = package.load_delta(path, parent)
         size = path.stat().st_size
     same = sum(int((torch.from_numpy(found[name]).to(own[name].dtype) == own[name]).sum()) for name in own)

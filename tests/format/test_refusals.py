@@ -142,6 +142,21 @@ def test_an_exact_value_is_compared_with_its_digest(store: Store) -> None:
         Variant(store.objects, replace(manifest, patch=patch)).tensor("w")
 
 
+@pytest.mark.parametrize("lengths", [(0, 0), (10, 0), (0, 10)])
+def test_a_tensor_of_another_number_of_parts(store: Store, lengths: tuple[int, int]) -> None:
+    """A part that is not there, two in the place of one, or one of no bytes before it."""
+    manifest = store.manifest_of("ft")
+    index = store.objects.open("patch", manifest.patch).index
+    ((segment, length),) = index["tensors"]["w"]["parts"]
+    first, gone = lengths
+    parts = [[segment, first], [segment, length - first]] if not gone else []
+    index["tensors"]["w"]["parts"] = parts
+    index["tensors"]["x"] = index["tensors"]["w"] | {"parts": [] if parts else [[segment, length]]}
+    patch = rewritten(store.objects, "patch", manifest.patch, index | {"segments": None})
+    with pytest.raises(CorruptionError, match="'w' has the wrong size"):
+        Variant(store.objects, replace(manifest, patch=patch)).tensor("w")
+
+
 def test_another_prediction_than_that_of_the_encoder_is_told(store: Store) -> None:
     patch = Patch.open(store.objects, store.manifest_of("ft").patch)
     with pytest.raises(CorruptionError, match="'w'"):

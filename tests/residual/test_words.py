@@ -43,6 +43,7 @@ STORED = words.encode(CONTENT, 2)
         (STORED + b"\0", len(CONTENT)),
         (b"\x10" + STORED[1:], len(CONTENT)),
         (STORED, len(CONTENT) - 1),
+        (STORED, len(CONTENT) + 1),
         (STORED, 2 * len(CONTENT)),
         (STORED, 0),
         (b"\0", 0),
