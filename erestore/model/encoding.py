@@ -307,10 +307,9 @@ def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profi
 
 
 def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> Encoding:
-    """Encode one tensor's residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
+    """Encode one tensor's residual at a step, in the way that is cheapest there."""
     found = item.profiled.profile
     assert found is not None
-    step = found.own_step(step)
     before: tuple[EncodedSection, ...] = ()
     if found.gamma is not None and found.takes_gamma(step):
         take_gamma(delta, loaded, found.gamma)

@@ -1,9 +1,9 @@
 """One global step for all tensors: what each tensor costs at a step, and which step meets an error.
 
 Minimising squared error under a budget of bits gives the same uniform step ``q`` for every element of ``U S`` and ``V S`` of
-every layer, and for every element of what is left of the matrix (reverse water-filling), with a price of ``2 ln 2 * q**2 /
-12`` a bit. Ranks, bits and section kinds of every tensor follow from that one number: each is worth keeping iff what it
-removes from the error is worth its bits at that price.
+every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of every
+tensor follow from that one number: each is worth keeping iff what it removes from the error is worth its bits, at the price
+of :mod:`erestore.residual.quantisation`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 import torch
 
 from erestore.residual.dyadic import Dyadic
-from erestore.residual.quantisation import PRICE, quantise_runs
+from erestore.residual.quantisation import PRICE, round_codes
 
 _COMPONENT_BITS = 20
 """Multiplier and classes of one component."""
@@ -51,7 +51,7 @@ class Curve:
         bits, error = [], []
         for octave in _GRID.tolist():
             values = sample.to(torch.float64)[None] * 2.0**octave
-            codes = quantise_runs(values)[0]
+            codes = round_codes(values)[0]
             shares = torch.unique(codes, return_counts=True)[1].to(torch.float64) / len(codes)
             bits.append(max(0.004, float(-(shares * torch.log2(shares)).sum())))
             error.append(float(((values[0] - codes) ** 2).mean()))
@@ -98,8 +98,6 @@ class Profile:
         Multiple of the base's tensor taken out first, where it pays.
     gamma_energy : float
         Squared norm of that multiple.
-    weight : float
-        How much its squared error counts, against that of other tensors.
     """
 
     shape: tuple[int, int]
@@ -110,14 +108,9 @@ class Profile:
     singular_values: torch.Tensor | None = None
     gamma: Dyadic | None = None
     gamma_energy: float = 0.0
-    weight: float = 1.0
-
-    def own_step(self, step: float) -> float:
-        """Return this tensor's step where `step` is that of a tensor of weight 1."""
-        return step / math.sqrt(self.weight)
 
     def takes_gamma(self, step: float) -> bool:
-        """Tell whether the multiple of the base is worth a section of its own, its own step being `step`."""
+        """Tell whether the multiple of the base is worth a section of its own at a step."""
         return self.gamma is not None and self.gamma_energy > PRICE * step**2 * SECTION_BITS
 
 
@@ -169,7 +162,7 @@ def _remainder(profile: Profile, step: float, energy: float) -> tuple[float, flo
 
 
 def plans(profile: Profile, step: float) -> list[Plan]:
-    """Return the ways to code one tensor at its own `step`, cheapest first by error plus price of bits."""
+    """Return the ways to code one tensor at `step`, cheapest first by error plus price of bits."""
     left = 0.0 if profile.takes_gamma(step) else profile.gamma_energy
     nothing = Plan(0, remainder=False, error=profile.energy + left, bits=0.0)
     if profile.energy == 0:
@@ -192,8 +185,8 @@ def plans(profile: Profile, step: float) -> list[Plan]:
 
 
 def plan(profile: Profile, step: float) -> Plan:
-    """Return the cheapest way to code one tensor where `step` is that of a tensor of weight 1."""
-    return plans(profile, profile.own_step(step))[0]
+    """Return the cheapest way to code one tensor at `step`."""
+    return plans(profile, step)[0]
 
 
 def solve_step(profiles: Sequence[Profile], error: float) -> float:
