@@ -7,25 +7,24 @@ the result (digests, errors, exact remainders) is computed from what was written
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
-from erestore.errors import CorruptionError, UsageError
+from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.encoding import Encoder
 from erestore.model.layouts import store_layout
-from erestore.model.patches import DEEPEST, Patch, PatchWriter
+from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
 from erestore.model.targets import Target, divide, same_bits
 from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
-from erestore.residual import difference
 from erestore.storage.objects import Objects
 
 Parts = dict[str, tuple[Part, ...]]
@@ -127,7 +126,8 @@ class VariantWriter:
                 if len(parts) == 1 and parts[0].coefficient == 1 and parts[0].tensor.digest == digest:
                     held[key] = parts
                 else:
-                    fresh.append((held, key, WholeTensor(dtype, shape, digest, TensorRef("", *writer.add(content)))))
+                    data = TensorRef("", *writer.add(content, dtype))
+                    fresh.append((held, key, WholeTensor(dtype, shape, digest, data)))
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
@@ -161,7 +161,7 @@ class VariantWriter:
         former = self._exact_parent() if exact else None
         digests: dict[str, str] = {}
 
-        def look(target: Target) -> tuple[str, tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None]:
+        def look(target: Target) -> tuple[str, Remainder | None]:
             value = written.rounded(target.key, target.info.dtype, target.info.shape)
             digest = ""
             if written.is_reproducible and target.key in touched:
@@ -175,8 +175,7 @@ class VariantWriter:
                 if digest:
                     digests[target.key] = digest
                 if remainder is not None:
-                    predictor, value, predicted = remainder
-                    patch.add(target.key, target.info.dtype, value, predicted, predictor)
+                    patch.add(target.key, remainder)
                     outcome.count("patch")
                 self.progress("verifying", number, len(targets))
             if not patch.is_empty:
@@ -184,10 +183,8 @@ class VariantWriter:
                 added, manifest = stored.added_bytes, replace(manifest, patch=stored.oid)
         return replace(manifest, digests=digests), added
 
-    def _remainder(
-        self, written: Variant, former: str | None, target: Target, value: torch.Tensor
-    ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None:
-        """Return predictor, original and prediction of one tensor, or None where the value is exact already."""
+    def _remainder(self, written: Variant, former: str | None, target: Target, value: torch.Tensor) -> Remainder | None:
+        """Encode what one tensor lacks, from the cheapest prediction; None where the value is exact already."""
         own = self.checkpoint.read(target.name)
         if same_bits(own.reshape(-1), value.reshape(-1)):
             return None
@@ -199,9 +196,8 @@ class VariantWriter:
             held = next((t for t in self.parent.layout.tensors.values() if t.key == key), None)
             if held is not None and (held.dtype, held.shape) == (dtype, shape):
                 choices.append((("stored", former), self.parent.stored(key, dtype, shape)))
-        predictor, predicted = min(choices, key=lambda choice: difference.cost(own, choice[1]))
-        _check_inverse(key, own, predicted)
-        return predictor, own, predicted
+        predictor, predicted = min(choices, key=lambda choice: cost(own, choice[1])) if len(choices) > 1 else choices[0]
+        return Remainder.encode(dtype, own, predicted, predictor)
 
     def _exact_parent(self) -> str | None:
         """Return the parent's manifest if its exact values may serve as predictions."""
@@ -211,15 +207,3 @@ class VariantWriter:
             manifests = {m for oid in oids for m in Patch.open(self.objects, oid).manifests}
             oids = {Manifest.from_record(self.objects.get_record("manifest", m)).patch for m in manifests}
         return self.parent_oid if 0 < depth < DEEPEST else None
-
-
-def _check_inverse(key: str, own: torch.Tensor, predicted: torch.Tensor) -> None:
-    """Decode a remainder and compare it, before anything is acknowledged."""
-    pairs: Iterator[tuple[torch.Tensor, torch.Tensor]] = zip(
-        torch.split(own.reshape(-1), difference.CHUNK),
-        torch.split(predicted.reshape(-1), difference.CHUNK),
-        strict=True,
-    )
-    for value, guess in pairs:
-        if not same_bits(difference.decode(next(difference.encode(value, guess)), guess), value):
-            raise CorruptionError(f"The exact remainder of '{key}' does not decode to the original.")

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
+from erestore.checkpoint.dtypes import DTYPES, tensor_bytes, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.indexes import check_index
 from erestore.records import TensorRef
-from erestore.residual import entropy
+from erestore.residual import entropy, words
 from erestore.storage.objects import Objects
 from erestore.storage.segments import SegmentedObject, Written
 
@@ -61,20 +61,30 @@ class TensorWriter:
         self._writer = objects.writer("tensors", align)
         self._raw = align > 1
         self._segments = 0
+        self._words: set[str] = set()
 
-    def add(self, content: memoryview) -> tuple[int, int]:
+    def add(self, content: memoryview, dtype: str) -> tuple[int, int]:
         """Take one tensor's bytes; return its first segment and their number."""
         first = self._segments
         for start in range(0, len(content), SEGMENT):
             piece = content[start : start + SEGMENT]
-            stage, stored = (entropy.RAW, piece) if self._raw else entropy.encode(bytes(piece), level=3)
+            stage, stored = (entropy.RAW, piece) if self._raw else self._compress(bytes(piece), DTYPES[dtype].bits // 8)
             self._writer.add(stored, raw_length=len(piece), stage=stage)
             self._segments += 1
         return first, self._segments - first
 
+    def _compress(self, piece: bytes, word: int) -> tuple[str, bytes]:
+        """Return the stage that stores a piece in the fewest bytes, and those bytes."""
+        stage, stored = entropy.encode(piece, level=3)
+        for name, size in words.STAGES.items():
+            if size == word and len(coded := words.encode(piece, word)) < len(stored):
+                stage, stored = name, coded
+                self._words.add(name)
+        return stage, stored
+
     def finish(self) -> Written:
         """Write the object."""
-        return self._writer.finish({"features": list(entropy.PLAIN)})
+        return self._writer.finish({"features": [*entropy.PLAIN, *sorted(self._words)]})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -95,7 +105,7 @@ class TensorReader:
         """Return the object that holds a tensor and the numbers of the tensor's segments, having checked their sizes."""
         if data.oid not in self._opened:
             opened = self._objects.open("tensors", data.oid)
-            check_index("tensors", data.oid, opened.index, set(), entropy.PLAIN)
+            check_index("tensors", data.oid, opened.index, set(), {*entropy.PLAIN, *words.STAGES})
             self._opened[data.oid] = opened
         held = self._opened[data.oid]
         if data.first + data.segments > len(held.segments):

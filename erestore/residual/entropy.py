@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from erestore import compression
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.residual import runs
+from erestore.residual import runs, words
 
 STAGES = RAW, ZSTD, RUNS = "raw", "zstd", "runs"
-"""Every stage by its stored name."""
+"""The stages of residuals, by their stored names; :mod:`erestore.residual.words` has those of whole tensors."""
 PLAIN = (RAW, ZSTD)
-"""Stages of what is not integer codes."""
+"""The stages of any bytes."""
 LEVEL = 1
 """zstandard level for codes: they are noise with a skew, and looking harder for repeats costs bytes (6 % at level 9)."""
 SPARSE_LEVEL = 9
@@ -57,6 +57,8 @@ def decode(stage: str, stored: bytes, size: int) -> bytes:
         return compression.decompress(stored, size)
     if stage == RUNS:
         return runs.decode(stored, size)
+    if stage in words.STAGES:
+        return words.decode(stage, stored, size)
     if stage != RAW:
         raise UnsupportedFormatError(
             f"A segment uses the entropy stage '{stage}', which this version does not know.",

@@ -1,9 +1,9 @@
 """One global step for all tensors: what each tensor costs at a step, and which step meets an error.
 
 Minimising squared error under a budget of bits gives the same uniform step ``q`` for every element of ``U S`` and ``V S`` of
-every layer, and for every element of what is left of the matrix (reverse water-filling), with a price of ``2 ln 2 * q**2 /
-12`` a bit. Ranks, bits and section kinds of every tensor follow from that one number: each is worth keeping iff what it
-removes from the error is worth its bits at that price.
+every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of every
+tensor follow from that one number: each is worth keeping iff what it removes from the error is worth its bits, at the price
+of :mod:`erestore.residual.quantisation`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 import torch
 
 from erestore.residual.dyadic import Dyadic
-from erestore.residual.quantisation import PRICE, quantise_runs
+from erestore.residual.quantisation import PRICE, round_codes
 
 _COMPONENT_BITS = 20
 """Multiplier and classes of one component."""
@@ -51,7 +51,7 @@ class Curve:
         bits, error = [], []
         for octave in _GRID.tolist():
             values = sample.to(torch.float64)[None] * 2.0**octave
-            codes = quantise_runs(values)[0]
+            codes = round_codes(values)[0]
             shares = torch.unique(codes, return_counts=True)[1].to(torch.float64) / len(codes)
             bits.append(max(0.004, float(-(shares * torch.log2(shares)).sum())))
             error.append(float(((values[0] - codes) ** 2).mean()))

@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 from float_formats import FORMATS, rounded_bits, value_of
+from pcodec import wrapped
 
 KINDS = {
     "blob": 1,
@@ -46,6 +47,13 @@ def parse(content: bytes) -> dict:
 
 def expand(stage: str, stored: bytes, length: int) -> bytes:
     """§3.3."""
+    if stage.startswith("words"):
+        word = int(stage.removeprefix("words"))
+        assert word in (2, 4, 8)
+        values = unchunk(stored[1:], length // word, word)
+        content = b"".join((value << stored[0]).to_bytes(16, "little", signed=True)[:word] for value in values)
+        assert len(content) == length
+        return content
     assert stage in ("raw", "zstd")
     content = stored if stage == "raw" else zstandard.ZstdDecompressor().decompress(stored, max_output_size=length)
     assert len(content) == length
@@ -137,7 +145,7 @@ class Reader:
             return self.rounded(manifest, key, dtype, shape)
         index, segments = patch
         held = index["tensors"][key]
-        assert (held["codec"], held["dtype"], held["shape"]) == ("difference", dtype, list(shape))
+        assert (held["dtype"], held["shape"]) == (dtype, list(shape))
         kind, *rest = held["predictor"]
         if kind == "linear":
             predicted = self.rounded(manifest, key, dtype, shape)
@@ -146,7 +154,12 @@ class Reader:
         else:
             predicted = self.stored_value(self.record("manifest", rest[0]), key, dtype, shape)
         parts = place_parts(index, segments, lambda tensor: [tensor["parts"]])[key][0]
-        value = add_difference(predicted, b"".join(from_planes(part, BITS.get(dtype, 8) // 8) for part in parts), dtype)
+        if held["codec"] == "classed":
+            value = add_classed(predicted, parts, dtype, matrix(shape)[1])
+        else:
+            assert held["codec"] == "difference"
+            coded = b"".join(from_planes(part, BITS.get(dtype, 8) // 8) for part in parts)
+            value = add_difference(predicted, coded, dtype)
         assert blake3(value).hexdigest(length=16) == held["digest"]
         return value
 
@@ -365,7 +378,7 @@ SECTIONS = {
 
 
 def add_difference(predicted: bytes, coded: bytes, dtype: str) -> bytes:
-    """§8.6, in Python's integers: undo the zigzag, add in the order of values, wrap around."""
+    """§8.8, in Python's integers: undo the zigzag, add in the order of values, wrap around."""
     width = BITS.get(dtype, 8)
     half, whole = 1 << (width - 1), 1 << width
 
@@ -380,3 +393,94 @@ def add_difference(predicted: bytes, coded: bytes, dtype: str) -> bytes:
         total = (total + half) % whole - half
         value += (total if total >= 0 else half - 1 - total).to_bytes(size, "little")
     return bytes(value)
+
+
+SIGNIFICANDS = {
+    "F64": 52,
+    "F32": 23,
+    "F16": 10,
+    "BF16": 7,
+    "F8_E4M3": 3,
+    "F8_E4M3FNUZ": 3,
+    "F8_E5M2": 2,
+    "F8_E5M2FNUZ": 2,
+}
+
+
+def add_classed(predicted: bytes, parts: list[bytes], dtype: str, columns: int) -> bytes:
+    """§8.7, in Python's integers."""
+    size = BITS.get(dtype, 8) // 8
+    assert len(parts) == -(-len(predicted) // (size << 18))
+    value = b""
+    for number, part in enumerate(parts):
+        guess = predicted[number * size << 18 : (number + 1) * size << 18]
+        if len(part) == len(guess):
+            value += part
+        else:
+            assert 0 < len(part) < len(guess)
+            value += classed_part(guess, part, dtype, number << 18, columns)
+    return value
+
+
+def classed_part(predicted: bytes, part: bytes, dtype: str, start: int, columns: int) -> bytes:
+    width, significand = BITS.get(dtype, 8), SIGNIFICANDS[dtype]
+    size, half, whole = width // 8, 1 << (width - 1), 1 << width
+    shift, drift_bits, flagged, ranges = part[:4]
+    position = 4
+
+    def numbers(count: int, length: int, *, signed: bool = False) -> list[int]:
+        nonlocal position
+        begin, position = position, position + count * length
+        assert position <= len(part)
+        return [
+            int.from_bytes(part[at : at + length], "little", signed=signed) for at in range(begin, position, length)
+        ]
+
+    word = max(2, size)
+    drift = numbers(1 << drift_bits, word, signed=True) if drift_bits else [0]
+    elements = range(start, start + len(predicted) // size)
+    first_row = start // columns
+    rows = elements[-1] // columns - first_row + 1
+    flags = int.from_bytes(bytes(numbers(-(-rows // 8), 1)), "little") if flagged else 0
+    assert flags >> rows == 0
+    firsts = [0, *numbers(ranges - 1, 2)]
+    assert firsts[1:] == sorted(set(firsts[1:]))
+    lengths = numbers(ranges + flagged, 4)
+    members: list[list[tuple[int, int, int, int]]] = [[] for _ in lengths]
+    left = significand - shift
+    for place, element in enumerate(elements):
+        bits = int.from_bytes(predicted[place * size : (place + 1) * size], "little")
+        sign, magnitude = bits & half, bits & (half - 1)
+        if shift:
+            magnitude = (magnitude >> shift) + (magnitude >> (shift - 1) & 1)
+        exponent, leading = magnitude >> left, (magnitude >> (left - drift_bits)) % (1 << drift_bits)
+        inside = max(each for each in range(ranges) if each == 0 or firsts[each] <= exponent)
+        chosen = ranges if flags >> (element // columns - first_row) & 1 else inside
+        members[chosen].append((place, sign, magnitude, drift[leading]))
+    value = bytearray(len(predicted))
+    for held, length in zip(members, lengths, strict=True):
+        chunk = part[position : position + length]
+        position += length
+        differences = unchunk(chunk, len(held), word)
+        for (place, sign, magnitude, moved), difference in zip(held, differences, strict=True):
+            total = (magnitude + moved + difference + half) % whole - half
+            mapped = total if total >= 0 else total ^ ((half - 1) >> shift)
+            bits = (mapped << shift) % whole ^ sign
+            value[place * size : (place + 1) * size] = bits.to_bytes(size, "little")
+    assert position == len(part)
+    return bytes(value)
+
+
+def unchunk(chunk: bytes, count: int, word: int) -> list[int]:
+    """§3.3: numbers in pcodec's wrapped format."""
+    if not count:
+        assert not chunk
+        return []
+    found = np.empty(count, dtype=f"i{word}")
+    file, length = wrapped.FileDecompressor.new(chunk)
+    chunk = chunk[length:]
+    numbers, length = file.chunk_decompressor(chunk, f"i{8 * word}")
+    progress, used = numbers.read_page_into(chunk[length:], count, found)
+    assert progress.finished
+    assert length + used == len(chunk)
+    return found.tolist()

@@ -18,7 +18,7 @@ import torch
 from forging import evaluate, memory_limit, put_segmented, read_segmented, rows_of, substitute
 
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
-from erestore.model.patches import PatchWriter
+from erestore.model.patches import PatchWriter, Remainder
 from erestore.model.reachable import Reference, walk
 from erestore.model.variant import Variant
 from erestore.ops.fsck import fsck
@@ -211,7 +211,7 @@ def test_a_chain_of_remainders_without_end(store: Store, manifest: str) -> None:
     value = torch.zeros(held.shape, dtype=torch.bfloat16)
     for _ in range(400):
         with PatchWriter(store.objects) as writer:
-            writer.add(held.key, held.dtype, value, value, ("stored", oid))
+            writer.add(held.key, Remainder.encode(held.dtype, value, value, ("stored", oid)))
             patch = writer.finish().oid
         oid = put(store, "manifest", replace(plain, patch=patch).to_record())
     with pytest.raises(CorruptionError):

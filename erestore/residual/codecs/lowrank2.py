@@ -28,7 +28,7 @@ from erestore.residual.codecs.lowrank import (
     leading_groups,
     read_parameters,
 )
-from erestore.residual.quantisation import quantise_runs
+from erestore.residual.quantisation import round_codes
 from erestore.residual.runs import Group
 
 MULTIPLIER_BITS = 6
@@ -74,13 +74,13 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     sigma = singular_values.to(device=delta.device, dtype=torch.float64)
     # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
     dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
-    short = quantise_runs((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
+    short = round_codes((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
     alive = largest_codes(short) > 0
     short, sigma = short[:, alive.to(short.device)], sigma.cpu()[alive]
     mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
     weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
     tall = delta if side == "right" else delta.T
-    long = quantise_runs(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
+    long = round_codes(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
     used = largest_codes(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
     kept = used.nonzero().flatten().tolist()
