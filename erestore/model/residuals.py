@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.indexes import Placement, check_fields, check_index, check_size, read_shape
+from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
@@ -228,10 +228,10 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
-        optional = {"bands"} & set(index)
-        check_index("residual", oid, index, {"base", "evaluator", "tensors"} | optional, {*entropy.STAGES, *codecs()})
+        known = {*entropy.STAGES, *codecs()}
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
         try:
-            bands = tuple((check_size(stop), float(error)) for stop, error in index.get("bands", ()))
+            bands = tuple(_bands(index.get("bands", []), len(held.segments)))
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
@@ -267,6 +267,16 @@ class Residual:
                     self._decoded.popitem(last=False)
             self._decoded.move_to_end(number)
             return self._decoded[number]
+
+
+def _bands(stored: Any, segments: int) -> Iterator[tuple[int, float]]:
+    """Yield where every band ends, and the error that is left there."""
+    last = 0
+    for stop, error in stored:
+        if not last < check_size(stop) <= segments or not float(error) >= 0:
+            raise ValueError
+        last = stop
+        yield stop, float(error)
 
 
 def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str, StoredTensor]]:
