@@ -24,6 +24,8 @@ _PER_OCTAVE = 8
 """Codes are counted one by one up to a magnitude, and in so many cells an octave beyond: what is inside a cell is equally
 likely under any table, so it does not matter to the choice."""
 _CELLS = _LINEAR + _PER_OCTAVE * 27
+MOST = 127
+"""Classes at most, whatever they cost: two kinds of integers share the numbers of a byte."""
 
 
 def clusters(matrices: Sequence[NDArray[Any]]) -> list[NDArray[np.int64]]:
@@ -68,7 +70,7 @@ def _merge(counts: NDArray[np.float64]) -> NDArray[np.int64]:
         together = [_cost(one + two) for one, two in pairwise(sums)]
         gains = [one + two - both for (one, two), both in zip(pairwise(costs), together, strict=True)]
         best = int(np.argmax(gains))
-        if gains[best] <= 0:
+        if gains[best] <= 0 and len(classes) <= MOST:
             break
         classes[best : best + 2] = [classes[best] + classes[best + 1]]
         sums[best : best + 2] = [sums[best] + sums[best + 1]]

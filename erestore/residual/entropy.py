@@ -33,7 +33,7 @@ def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.Group] =
     layout : sequence of Group
         Where runs of integers are in `content`, if anywhere.
     """
-    if any(group.width > 1 for group in layout):
+    if any(group.width > 1 for group in layout) and len(layout) <= runs.GROUPS:
         coded = runs.encode(content, layout)
         if len(coded) < len(content):
             return RUNS, coded

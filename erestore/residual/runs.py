@@ -32,6 +32,9 @@ _CHUNK = np.dtype([("width", "u1"), ("stored", "<u4")])
 _LEVEL = 19
 """zstandard level of directories and heads, which are small."""
 CLASSES = 255
+_CHUNKS = CLASSES + 1
+GROUPS = 1 << 16
+"""Most groups in a segment."""
 
 
 class Group(NamedTuple):
@@ -147,16 +150,16 @@ def _read_directory(stored: bytes, size: int) -> tuple[list[Group], list[tuple[i
     if len(stored) < _HEAD.size:
         raise CorruptionError("A segment of runs is truncated.")
     raw, packed = _HEAD.unpack_from(stored)
-    # A group takes at least one byte of the content, and so does a run.
-    if raw > _HEAD.size + size * (_GROUP.itemsize + 1) + CLASSES * _CHUNK.itemsize + _CHUNK.itemsize:
+    # A run that has a class takes at least two bytes of the content.
+    if raw > _HEAD.size + GROUPS * _GROUP.itemsize + _CHUNKS * _CHUNK.itemsize + size // 2:
         raise CorruptionError("A segment of runs declares too long a directory.")
     directory = compression.decompress(stored[_HEAD.size : _HEAD.size + packed], raw)
     if raw < _HEAD.size:
         raise CorruptionError("A directory of runs is truncated.")
     count, chunk_count = _HEAD.unpack_from(directory)
     position = _HEAD.size + count * _GROUP.itemsize
-    if position + chunk_count * _CHUNK.itemsize > raw:
-        raise CorruptionError("A directory of runs is truncated.")
+    if count > GROUPS or chunk_count > _CHUNKS or position + chunk_count * _CHUNK.itemsize > raw:
+        raise CorruptionError("A directory of runs is truncated, or has too many groups or chunks.")
     groups = [Group(*map(int, row)) for row in np.frombuffer(directory, _GROUP, count, _HEAD.size)]
     chunks = [(int(row[0]), int(row[1])) for row in np.frombuffer(directory, _CHUNK, chunk_count, position)]
     position += chunk_count * _CHUNK.itemsize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-_LARGEST_MOVE = 64.0
+_LARGEST_MOVE = math.log(64)
 _STEEPEST, _FLATTEST = 6.0, 0.15
 _HOPELESS = 2.0**-40
 
@@ -50,8 +50,8 @@ class StepSearch:
             return False
         if not met and place < self._seen[0][0] + math.log(_HOPELESS):
             return False
-        move = (math.log1p(-self.tolerance / 2) - level) / self._slope()
-        following = place + max(-math.log(_LARGEST_MOVE), min(math.log(_LARGEST_MOVE), move))
+        move = self._move(math.log1p(-self.tolerance / 2) - level)
+        following = place + max(-_LARGEST_MOVE, min(_LARGEST_MOVE, move))
         if met and missed:
             best, worst = max(met, key=lambda seen: seen[1])[0], min(missed, key=lambda seen: seen[1])[0]
             if not min(best, worst) < following < max(best, worst):
@@ -59,11 +59,15 @@ class StepSearch:
         self.step = math.exp(following)
         return True
 
-    def _slope(self) -> float:
-        """Return the exponent between the last two measurements, if it makes sense."""
+    def _move(self, change: float) -> float:
+        """Return by how much the step has to move for a change of the measure, both in logarithms."""
+        move = change / self.exponent
         if len(self._seen) > 1:
             (place, level), (former, lower) = self._seen[-1], self._seen[-2]
-            slope = (level - lower) / (place - former) if place != former else 0.0
+            moved = place - former
+            slope = (level - lower) / moved if moved else 0.0
             if slope * self.exponent > 0 and _FLATTEST <= abs(slope) <= _STEEPEST:
-                return slope
-        return self.exponent
+                return change / slope
+            if move * moved > 0 and abs(slope) < _FLATTEST:  # on a plateau small moves might never end
+                return math.copysign(max(abs(move), 2 * abs(moved)), move)
+        return move

@@ -1,7 +1,7 @@
 """The contract of a residual codec.
 
 A *section* is one encoded part of one tensor: a codec's name, JSON parameters without floats, and *parts* of bytes in
-bands (band 0 is always needed; a prefix of the higher bands of ``lowrank`` is a lower-rank section). The value of a
+bands (band 0 is always needed; a prefix of the bands of a low-rank section is one of lower rank). The value of a
 residual's tensor is the float64 sum of its sections in stored order.
 
 A tensor is seen as a matrix: shape ``(d0, d1, ...)`` as ``d0 x (d1 * ...)``, a vector as one row, a scalar as 1 x 1.

@@ -11,6 +11,8 @@ section of lower rank. A part holds ``a`` (uint16: low bytes, then high bytes), 
 width table, P in the low nibble, Q in the high), then the packed columns of P in ascending order of width, then those of Q.
 
 Parameters: ``rank``, ``groups`` as ``[[components, exponent], ...]``.
+
+Read for ever and no longer written: :mod:`erestore.residual.codecs.lowrank2` has the same factors in fewer bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import torch
 
 from erestore.errors import CorruptionError
 from erestore.residual import packing
-from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.abc import Codec, Parameters, Section
 from erestore.residual.dyadic import EXPONENT_LIMIT
 
 EXACT_LIMIT = 2**53
@@ -119,23 +121,6 @@ def bands(rank: int) -> Iterator[tuple[int, int]]:
     while start < rank:
         yield start, min(stop, rank)
         start, stop = stop, stop * 2
-
-
-def encode(codes: Codes) -> EncodedSection:
-    """Write integer factors as a section."""
-    parts = []
-    for band, (start, stop) in enumerate(bands(codes.rank)):
-        mantissas, shifts = codes.mantissas[start:stop], codes.shifts[start:stop]
-        sides = [side[:, start:stop].T.contiguous().cpu() for side in (codes.left, codes.right)]
-        widths = [packing.width_of(largest_codes(side.T)) for side in sides]
-        indices = [torch.tensor([packing.WIDTHS.index(int(w)) for w in width]) for width in widths]
-        head = torch.stack([mantissas & 0xFF, mantissas >> 8, shifts, indices[0] | (indices[1] << 4)])
-        content = [head.to(torch.uint8).numpy().tobytes()]
-        for side, width in zip(sides, widths, strict=True):
-            content += [packing.pack(side[width == w], w) for w in packing.WIDTHS]
-        parts.append(EncodedPart(band, b"".join(content)))
-    parameters = {"rank": codes.rank, "groups": [list(group) for group in codes.groups]}
-    return EncodedSection(LowRank.name, parameters, tuple(parts))
 
 
 @dataclass(frozen=True)

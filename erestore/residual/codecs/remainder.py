@@ -22,7 +22,7 @@ from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
-from erestore.residual.quantisation import round_codes
+from erestore.residual.quantisation import quantise_runs
 from erestore.residual.runs import Group
 
 PART = 1 << 20
@@ -36,9 +36,13 @@ _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 def row_ranges(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Yield the rows of every part."""
     rows, columns = shape
-    height = max(1, PART // max(1, columns))
+    height = _height(columns)
     for start in range(0, rows if columns else 0, height):
         yield start, min(rows, start + height)
+
+
+def _height(columns: int) -> int:
+    return max(1, PART // max(1, columns))
 
 
 def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
@@ -52,7 +56,7 @@ def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
     largest = float(values.abs().max()) if values.numel() else 0.0
     dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [round_codes(part.to(dtype)) for part in parts]
+    return [quantise_runs(part.to(dtype)) for part in parts]
 
 
 def band_of(shape: tuple[int, ...]) -> int:
@@ -73,7 +77,7 @@ def encode(codes: Sequence[torch.Tensor], step: dyadic.Dyadic, shape: tuple[int,
 
 @dataclass(frozen=True)
 class RemainderSection(Section):
-    """Decoded codes of every part, and the float64 step."""
+    """Decoded codes of every part, or of none, and the float64 step."""
 
     shape: tuple[int, int]
     parts: tuple[torch.Tensor, ...]
@@ -83,7 +87,7 @@ class RemainderSection(Section):
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
         held = [
             part[max(0, start - first) : stop - first]
-            for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=True)
+            for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=False)
             if first < stop and start < last
         ]
         codes = held[0] if len(held) == 1 else torch.cat(held) if held else torch.zeros(base.shape)
@@ -97,14 +101,14 @@ class Remainder(Codec):
 
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> RemainderSection:
-        """Read a section; without parts, zeros."""
+        """Read a section; without parts, zeros: what a prefix of the object holds of it."""
         if set(parameters) != {"step"}:
             raise CorruptionError("A remainder's parameters are malformed.")
         step = dyadic.read(parameters["step"], STEP_BITS)
-        ranges = list(row_ranges(shape))
-        if len(parts) != len(ranges):
+        if parts and len(parts) != (-(-shape[0] // _height(shape[1])) if shape[1] else 0):
             raise CorruptionError("A remainder has a wrong number of parts.")
-        codes = tuple(_read(part, (stop - start, shape[1])) for part, (start, stop) in zip(parts, ranges, strict=True))
+        ranges = zip(parts, row_ranges(shape), strict=False)
+        codes = tuple(_read(part, (stop - start, shape[1])) for part, (start, stop) in ranges)
         return RemainderSection(shape, codes, step.value)
 
 
