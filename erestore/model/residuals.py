@@ -25,6 +25,8 @@ from erestore.storage.segments import Segment, Written
 EVALUATOR = 1
 """Version of the evaluation contract."""
 GROUP_BYTES = 4 << 20
+_GROUP_RUNS = 1 << 14
+"""Most groups of runs in a group of tensors; a segment has room for many more, and one tensor adds a few."""
 _END = 1 << 16
 """Behind every band."""
 CACHE_BYTES = 32 << 20
@@ -49,7 +51,7 @@ class ResidualWriter:
         self._tensors: dict[str, dict[str, Any]] = {}
         self._places: list[tuple[int, int, int]] = []
         self._group: dict[int, list[EncodedPart]] = {}
-        self._group_size = 0
+        self._group_size = self._group_runs = 0
         self._groups = 0
         self._last = ""
         self._losses: list[dict[int, float]] = []
@@ -95,6 +97,7 @@ class ResidualWriter:
             for part in section.parts:
                 self._group.setdefault(part.band, []).append(part)
                 self._group_size += len(part.content)
+                self._group_runs += len(part.layout) or 1
                 lengths.append([self._groups, part.band, len(part.content)])
             described.append([section.codec, dict(section.parameters), lengths])
         self._tensors[key] = {
@@ -102,7 +105,7 @@ class ResidualWriter:
             "sections": described,
             "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
         }
-        if self._group_size >= GROUP_BYTES:
+        if self._group_size >= GROUP_BYTES or self._group_runs >= _GROUP_RUNS:
             self._flush()
 
     def _flush(self) -> None:
@@ -113,7 +116,7 @@ class ResidualWriter:
             self._features.add(stage)
             handle = self._writer.add(stored, raw_length=len(content), stage=stage)
             self._places.append((band, self._groups, handle))
-        self._group, self._group_size = {}, 0
+        self._group, self._group_size, self._group_runs = {}, 0, 0
         self._groups += 1
 
     def finish(self) -> Written:

@@ -1,7 +1,7 @@
 """One global step for all tensors: what each tensor costs at a step, and which step meets an error.
 
 Minimising squared error under a budget of bits gives the same uniform step ``q`` for every element of ``U S`` and ``V S`` of
-every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of every
+every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of each
 tensor follow from that one number: each is worth keeping iff what it removes from the error is worth its bits, at the price
 of :mod:`erestore.residual.quantisation`.
 """
@@ -9,14 +9,14 @@ of :mod:`erestore.residual.quantisation`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 from erestore.residual.dyadic import Dyadic
-from erestore.residual.quantisation import PRICE, round_codes
+from erestore.residual.quantisation import PRICE, quantise_runs, round_codes
 
 _COMPONENT_BITS = 20
 """Multiplier and classes of one component."""
@@ -46,12 +46,12 @@ class Curve:
     error: torch.Tensor
 
     @classmethod
-    def of(cls, sample: torch.Tensor) -> Curve:
-        """Tabulate the curve of a sample, flat and of root mean square 1."""
+    def of(cls, sample: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor] = quantise_runs) -> Curve:
+        """Tabulate the curve of a sample, flat and of root mean square 1, under a way of rounding."""
         bits, error = [], []
         for octave in _GRID.tolist():
             values = sample.to(torch.float64)[None] * 2.0**octave
-            codes = round_codes(values)[0]
+            codes = rounding(values)[0]
             shares = torch.unique(codes, return_counts=True)[1].to(torch.float64) / len(codes)
             bits.append(max(0.004, float(-(shares * torch.log2(shares)).sum())))
             error.append(float(((values[0] - codes) ** 2).mean()))
@@ -75,7 +75,7 @@ class Curve:
 def gaussian() -> Curve:
     """Return the curve of the normal distribution, which columns of singular vectors are close to."""
     shares = (torch.arange(8192, dtype=torch.float64) + 0.5) / 8192
-    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1))
+    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), round_codes)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs import remainder
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
-from erestore.residual.quantisation import round_codes
+from erestore.residual.quantisation import quantise_runs
 
 
 def encode(values, step):
@@ -59,15 +59,15 @@ def test_every_value_is_a_multiple_of_the_step_near_it(rows, columns, scale, ste
     codes = torch.cat(list(section.parts))
     for each, code, original in zip(found.view(-1).tolist(), codes.view(-1).tolist(), values.view(-1), strict=True):
         assert Fraction(each) == code * size.mantissa * Fraction(2) ** size.exponent
-        assert abs(each - float(original)) <= size.value / 2 * (1 + 1e-3)
+        assert abs(each) <= abs(float(original)) + size.value / 2 * (1 + 1e-5)
 
 
-def test_the_error_is_that_of_rounding():
+def test_the_error_is_that_of_rounding_that_minds_the_bits():
     values, step = matrix(50, 4000), 0.1
     section = decode(encode(values, step), (50, 4000))
     error = float((value(section) - values).square().sum())
-    assert error == pytest.approx(values.numel() * step**2 / 12, rel=0.02)
-    assert torch.equal(torch.cat(list(section.parts)), round_codes((values / section.step).float()))
+    assert 0.99 < error / (values.numel() * step**2 / 12) < 1.05
+    assert torch.equal(torch.cat(list(section.parts)), quantise_runs((values / section.step).float()))
 
 
 @pytest.mark.parametrize(("largest", "width"), [(100, 2), (32_767, 2), (32_768, 4), (2**29 - 33, 4)])

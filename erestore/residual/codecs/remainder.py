@@ -22,7 +22,7 @@ from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
-from erestore.residual.quantisation import round_codes
+from erestore.residual.quantisation import quantise_runs
 from erestore.residual.runs import Group
 
 PART = 1 << 20
@@ -56,7 +56,7 @@ def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
     largest = float(values.abs().max()) if values.numel() else 0.0
     dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [round_codes(part.to(dtype)) for part in parts]
+    return [quantise_runs(part.to(dtype)) for part in parts]
 
 
 def band_of(shape: tuple[int, ...]) -> int:
