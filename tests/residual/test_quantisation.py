@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.residual import pco
-from erestore.residual.quantisation import PRICE, coded_bits, quantise_runs
+from erestore.residual.quantisation import SLOPE, coded_bits, quantise_runs
 
 
 def sample(kind, runs, length, seed=1):
@@ -26,7 +26,7 @@ def sample(kind, runs, length, seed=1):
 
 def cost(values, codes):
     """Squared error plus the price of bits, by the entropy of what pcodec's tables would be."""
-    return float((values - codes).square().sum()) + PRICE * coded_bits(codes)
+    return float((values - codes).square().sum()) + SLOPE * coded_bits(codes)
 
 
 @settings(deadline=None, max_examples=150)
@@ -70,7 +70,7 @@ def test_where_codes_are_small_much_is_gained(kind, scale, gain):
 def test_bytes_as_stored_are_saved_for_what_they_are_worth(scale):
     values = scale * sample("laplace", 100, 2000)
     pairs = [(codes, codes.to(torch.int16).numpy().reshape(-1)) for codes in (quantise_runs(values), values.round())]
-    costs = [float((values - codes).square().sum()) + PRICE * 8 * len(pco.compress(flat)) for codes, flat in pairs]
+    costs = [float((values - codes).square().sum()) + SLOPE * 8 * len(pco.compress(flat)) for codes, flat in pairs]
     assert costs[0] < costs[1]
 
 
