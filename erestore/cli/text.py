@@ -40,12 +40,12 @@ def share_text(part: int, whole: int) -> str:
     return f"{size_text(part)}, {percent:.{digits}f} % of {size_text(whole)}"
 
 
-def error_text(error: float | None, *, exact: bool) -> str:
-    """Return a relative error in words where words are clearer."""
+def error_text(error: float | None, *, exact: bool, bound: float | None = None) -> str:
+    """Return a relative error, or an upper bound of one that was not measured, in words where words are clearer."""
     if exact:
         return "exact"
     if error is None:
-        return "error unknown"
+        return "error not recorded" if bound is None else f"relative error at most {bound:.2g}"
     return f"relative error {error:.2g}" if error else "relative error 0"
 
 
