@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from erestore.ops.checkout import CheckoutResult
     from erestore.ops.commit import CommitResult
     from erestore.ops.config import ConfigEntry
+    from erestore.ops.drop_exact import DropResult
     from erestore.ops.du import DuResult
     from erestore.ops.fsck import FsckResult
     from erestore.ops.gc import GcResult
@@ -332,6 +333,15 @@ class Store(_store.Store):
         grace_days = self.setting("gc.grace_days") if grace_days is None else grace_days
         reflog_days = self.setting("gc.reflog_days") if reflog_days is None else reflog_days
         return gc(self, grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
+
+    def drop_exact(self, name: str, *, dry_run: bool = False) -> DropResult:
+        """Give up the exact remainder of a branch (``gc --drop-exact``); see :func:`erestore.ops.drop_exact.drop_exact`.
+
+        Its bytes are freed by :meth:`gc`, once no reflog leads to the exact commit any more.
+        """
+        from erestore.ops.drop_exact import drop_exact
+
+        return drop_exact(self, name, dry_run=dry_run)
 
     def fsck(self, *, read_data: bool = False, deep: bool = False, progress: Progress = silent) -> FsckResult:
         """Look for damage; see :func:`erestore.ops.fsck.fsck`."""

@@ -121,26 +121,47 @@ def error_bound(objects: Objects, commit: Commit, left: Mapping[str, float] | No
             parent = lineage.parents[oid]
             made_up[parent] = made_up.get(parent, 0.0) + coefficient
     norms: dict[str, float] = {}
-    by_tensor: dict[str, float] = {}
+    weighted: list[tuple[float, Mapping[str, float]]] = []
     rest = 0.0
     for oid in sorted({*coefficients, *made_up}):
         recorded = read_errors(objects, oid, lineage.linear_errors.get(oid))
         if recorded is None:
             return None
+        norms[oid] = recorded.norm
         coefficient = coefficients.get(oid, 0.0)
         weight = made_up.get(oid, 0.0)
         if oid in left:
             rest += abs(coefficient) * math.sqrt(left[oid] * recorded.norm)
+            weighted.append((0.0, {}))
         else:
             weight -= coefficient
-        for key, error in recorded.errors.items():
-            by_tensor[key] = by_tensor.get(key, 0.0) + abs(weight) * error
+        weighted.append((abs(weight), recorded.errors))
         rest += abs(weight) * recorded.rest
-        norms[oid] = recorded.norm
-    squared = (math.sqrt(math.fsum(error**2 for error in by_tensor.values())) + rest) ** 2
+    squared = _squared_sum(weighted, rest)
     if len(commit.own) == 1 and relative_error(commit) is not None:
         return ratio(squared, norms.get(commit.own[0], 0.0))
     return ratio(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
+
+
+def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: float) -> float:
+    """Bound the squared norm of a weighted sum of errors, given their norms by tensor.
+
+    Parameters
+    ----------
+    weighted : iterable of (float, Mapping[str, float])
+    rest : float
+        Weighted sum of norms over tensors that an error does not list: any but those that all of them do.
+    """
+    found = list(weighted)
+    totals: dict[str, float] = {}
+    for weight, errors in found:
+        for key, error in errors.items():
+            totals[key] = totals.get(key, 0.0) + weight * error
+    everywhere = set(totals).intersection(*(errors for _, errors in found))
+    apart = math.fsum(total**2 for key, total in totals.items() if key in everywhere)
+    return (
+        apart + (math.sqrt(math.fsum(total**2 for key, total in totals.items() if key not in everywhere)) + rest) ** 2
+    )
 
 
 def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -> Recorded | None:
