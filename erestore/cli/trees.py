@@ -83,7 +83,7 @@ def checkout(
         return
     error = error_text(done.relative_error, exact=done.exact, bound=done.error_bound)
     session.result(f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, {error}.")
-    if done.residual_bytes_read < done.residual_bytes:
+    if max_rank is not None or max_bytes is not None:
         session.result(f"Read {size_text(done.residual_bytes_read)} of {size_text(done.residual_bytes)} of residuals.")
 
 
