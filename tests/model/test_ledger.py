@@ -15,7 +15,7 @@ import torch
 
 from erestore.api import Store
 from erestore.errors import CorruptionError
-from erestore.model.ledger import error_bound, known_error, lossy_error, read_errors
+from erestore.model.ledger import _squared_sum, error_bound, known_error, lossy_error, read_errors
 from erestore.model.quality import Quality
 from erestore.records import Commit, Term, normal_terms
 
@@ -225,3 +225,13 @@ def test_log_goes_on_without_a_residual(world: World) -> None:
     store.objects.delete(world.own("b"))
     entry = store.log(["half"], limit=1)[0]
     assert (entry.relative_error, entry.error_bound) == (None, None)
+
+
+def test_what_is_not_listed_may_be_in_what_another_lists() -> None:
+    """Norms over the same tensor add up; over tensors that nothing else touches, squares do."""
+    assert _squared_sum([(1, {"t": 3.0}), (1, {"t": 4.0})], 0) == 49
+    assert _squared_sum([(1, {"t": 3.0}), (1, {"u": 4.0})], 0) == 25
+    assert _squared_sum([(2, {"t": 1.0})], 0.5) == 4.25
+    assert _squared_sum([(1, {"t": 1.0}), (0, {})], 1) == 4
+    assert _squared_sum([(1, {"t": 2.0, "u": 3.0}), (1, {"u": 1.0})], 1) == 16 + 9
+    assert _squared_sum([], 0) == 0
