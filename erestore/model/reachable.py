@@ -74,7 +74,8 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
 def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
     index = objects.open("residual", oid).index
     # A newer version's field may refer to something; what codecs are used does not matter here.
-    check_fields(f"The residual {oid[:12]}", index, {"base", "evaluator", "features", "segments", "tensors"})
+    fields = {"base", "evaluator", "features", "segments", "tensors"} | ({"bands"} & set(index))
+    check_fields(f"The residual {oid[:12]}", index, fields)
     yield "base", index["base"]
 
 
