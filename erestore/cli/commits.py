@@ -24,10 +24,10 @@ KINDS = {
     "ere": "low-rank (ere)",
     "factors": "as adapter factors",
     "gamma": "scaled",
-    "lowrank": "low-rank",
+    "lowrank2": "low-rank",
     "patch": "with an exact remainder",
+    "remainder": "as quantised values",
     "unchanged": "unchanged",
-    "vector": "as vectors",
     "whole": "kept whole",
     "added rows": "with added rows",
 }

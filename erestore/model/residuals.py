@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_stops
-from erestore.model.indexes import Placement, check_fields, check_index, check_size, read_shape
+from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
@@ -225,8 +225,8 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
-        optional = {"bands"} & set(index)
-        check_index("residual", oid, index, {"base", "evaluator", "tensors"} | optional, {*entropy.STAGES, *codecs()})
+        known = {*entropy.STAGES, *codecs()}
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
         try:
             bands = tuple(_bands(index["bands"], len(held.segments))) if "bands" in index else ()
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))

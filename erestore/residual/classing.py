@@ -147,7 +147,8 @@ def _drift(guess: Guess, difference: Array, still: Array | None) -> Array | None
         significand = guess.significand(bits)[sample]
         order = np.argsort(significand, kind="stable")
         groups = np.split(held[order], np.searchsorted(significand[order], np.arange(1, 1 << bits)))
-        drift = np.array([int(np.median(group)) if len(group) else 0 for group in groups]).astype(held.dtype)
+        middles = [np.partition(group, len(group) // 2)[len(group) // 2] if len(group) else 0 for group in groups]
+        drift = np.array(middles, dtype=held.dtype)
         bits_taken = scale * _logarithms(guess.width.wrapped(held - drift[significand])) + 8.0 * drift.nbytes
         if bits_taken < best:
             best, found = bits_taken, drift

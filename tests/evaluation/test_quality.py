@@ -158,12 +158,12 @@ def test_errors_of_tensors_add_up_to_the_commit_s(store: Store, tmp_path: Path) 
     held = store.objects.open("residual", store.manifest_of("ledger").terms[0].residual).index["tensors"]
     for name, tensor in held.items():
         lost = float(((values(original[name]) - values(found[name])) ** 2).sum())
-        assert float(tensor["errors"]["rounded"]) == pytest.approx(lost, rel=1e-5)
+        assert float(tensor["errors"]["rounded"]) == pytest.approx(lost, rel=1e-3)
         moved = float(((values(original[name]) - values(base()[name])) ** 2).sum())
-        assert float(tensor["errors"]["norm"]) == pytest.approx(moved, rel=1e-5)
+        assert float(tensor["errors"]["norm"]) == pytest.approx(moved, rel=1e-3)
     total = math.fsum(float(tensor["errors"]["rounded"]) for tensor in held.values())
     norm = math.fsum(float(tensor["errors"]["norm"]) for tensor in held.values())
-    assert total / norm == pytest.approx(result.relative_error, rel=1e-4)
+    assert total / norm == pytest.approx(result.relative_error, rel=1e-3)
 
 
 def test_the_parent_s_loss_is_made_up_for_by_the_child(store: Store, tmp_path: Path) -> None:

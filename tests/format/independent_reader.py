@@ -54,10 +54,61 @@ def expand(stage: str, stored: bytes, length: int) -> bytes:
         content = b"".join((value << stored[0]).to_bytes(16, "little", signed=True)[:word] for value in values)
         assert len(content) == length
         return content
+    if stage == "runs":
+        return expand_runs(stored, length)
     assert stage in ("raw", "zstd")
     content = stored if stage == "raw" else zstandard.ZstdDecompressor().decompress(stored, max_output_size=length)
     assert len(content) == length
     return content
+
+
+def directory_of(stored: bytes) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]], bytes]:
+    """§3.3: groups as width, runs and elements; chunks as width and stored length; classes of the runs of integers."""
+    raw, packed = struct.unpack_from("<II", stored)
+    directory = expand("zstd", stored[8 : 8 + packed], raw)
+    number_of_groups, number_of_chunks = struct.unpack_from("<II", directory)
+    assert number_of_groups <= 65536
+    assert number_of_chunks <= 256
+    chunks_at = 8 + 9 * number_of_groups
+    groups = list(struct.iter_unpack("<BII", directory[8:chunks_at]))
+    classes_at = chunks_at + 5 * number_of_chunks
+    return groups, list(struct.iter_unpack("<BI", directory[chunks_at:classes_at])), directory[classes_at:]
+
+
+def expand_runs(stored: bytes, length: int) -> bytes:
+    """§3.3."""
+    groups, chunks, classes = directory_of(stored)
+    assert all(width in (1, 2, 4) and runs and elements for width, runs, elements in groups)
+    numbers, used = [], 0
+    for width, runs, _ in groups:
+        numbers.append([len(chunks)] * runs if width == 1 else list(classes[used : used + runs]))
+        used += 0 if width == 1 else runs
+    assert used == len(classes)
+    counts = [0] * (len(chunks) + 1)
+    for (width, _, elements), chosen in zip(groups, numbers, strict=True):
+        for number in chosen:
+            assert number == 0 or chunks[number - 1][0] == width
+            counts[number] += elements
+    position = 8 + struct.unpack_from("<II", stored)[1]
+    streams = [b""]
+    for (width, size), count in zip(chunks, counts[1:], strict=True):
+        assert count
+        chunk = stored[position : position + size]
+        position += size
+        if width == 1:
+            streams.append(expand("zstd", chunk, count))
+        else:
+            streams.append(np.array(unchunk(chunk, count, width), dtype=f"<i{width}").tobytes())
+    assert position == len(stored)
+    content, taken = [], [0] * len(streams)
+    for (width, _, elements), chosen in zip(groups, numbers, strict=True):
+        for number in chosen:
+            size = width * elements
+            content.append(streams[number][taken[number] : taken[number] + size] if number else bytes(size))
+            taken[number] += size
+    whole = b"".join(content)
+    assert len(whole) == length
+    return whole
 
 
 class Reader:
@@ -332,6 +383,54 @@ def lowrank(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: 
     return total
 
 
+def lowrank2(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
+    rank, (m, n) = parameters["rank"], shape
+    left, right, multipliers, start, stop = np.zeros((m, 0)), np.zeros((n, 0)), [], 0, 4
+    for part in parts:
+        columns = min(stop, rank) - start
+        width = part[0]
+        assert width in (2, 4)
+        assert len(part) == 1 + columns * (2 + width * (m + n))
+        mantissas, shifts = part[1 : 1 + columns], part[1 + columns : 1 + 2 * columns]
+        assert min(mantissas) >= 1
+        assert max(shifts) <= 48
+        multipliers += [a << s for a, s in zip(mantissas, shifts, strict=True)]
+        codes = np.frombuffer(part[1 + 2 * columns :], f"<i{width}").astype(np.int64)
+        left = np.concatenate([left, codes[: columns * m].reshape(columns, m).T], axis=1)
+        right = np.concatenate([right, codes[columns * m :].reshape(columns, n).T], axis=1)
+        start, stop = stop, 4 * stop
+    assert left.shape[1] == rank == sum(components for components, _ in parameters["groups"])
+    total, start = np.zeros(shape), 0
+    for components, exponent in parameters["groups"]:
+        members = range(start, start + components)
+        bound = sum(multipliers[k] * int(abs(left[:, k]).max()) * int(abs(right[:, k]).max()) for k in members)
+        assert bound < 2**53
+        # Sums of integers below 2^53 are exact in any order.
+        scaled = right[:, start : start + components] * np.array([float(multipliers[k]) for k in members])
+        group = np.zeros(shape)
+        for k in range(components):
+            group += np.outer(left[:, start + k], scaled[:, k])
+        group *= math.ldexp(1.0, exponent)
+        total = group if start == 0 else total + group
+        start += components
+    return total
+
+
+def remainder(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
+    rows, columns = shape
+    height = max(1, 2**20 // columns) if columns else 1
+    found = []
+    for number, part in enumerate(parts):
+        width = part[0]
+        assert width in (2, 4)
+        codes = np.frombuffer(part[1:], f"<i{width}").astype(np.int64)
+        assert len(codes) == columns * (min(rows, (number + 1) * height) - number * height)
+        assert not len(codes) or int(abs(codes).max()) < 2**29
+        found.append(codes)
+    assert sum(map(len, found)) == rows * columns
+    return np.concatenate([np.zeros(0), *found]).reshape(shape) * dyadic(parameters["step"])
+
+
 def factors(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
     m, n = shape[::-1] if parameters["transpose"] else shape
     up, down = (
@@ -372,6 +471,8 @@ SECTIONS = {
     "vector": vector,
     "dense": dense,
     "lowrank": lowrank,
+    "lowrank2": lowrank2,
+    "remainder": remainder,
     "factors": factors,
     "ere": ere,
 }
@@ -476,6 +577,7 @@ def unchunk(chunk: bytes, count: int, word: int) -> list[int]:
     if not count:
         assert not chunk
         return []
+    assert (chunk[0], chunk[2]) == (4, 0)
     found = np.empty(count, dtype=f"i{word}")
     file, length = wrapped.FileDecompressor.new(chunk)
     chunk = chunk[length:]

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from urllib.parse import quote
 
+import former_codes
 import former_remainder
 import independent_reader as independent
 import numpy as np
@@ -82,6 +83,13 @@ def stage_of_words(example: Example, tmp_path: Path) -> None:
     assert entropy.decode(stage, example.stored, len(raw)) == independent.expand(stage, example.stored, len(raw)) == raw
 
 
+def stage_of_runs(example: Example, tmp_path: Path) -> None:
+    raw = bytes.fromhex(json.loads(example.facts["raw"]))
+    assert (
+        entropy.decode("runs", example.stored, len(raw)) == independent.expand("runs", example.stored, len(raw)) == raw
+    )
+
+
 def canonical(example: Example, tmp_path: Path) -> None:
     value = json.loads(example.facts["value"])
     assert dump_canonical(value) == independent.canonical(value) == example.stored
@@ -146,7 +154,7 @@ def content_digests(example: Example, tmp_path: Path) -> None:
 
 def packed(example: Example, tmp_path: Path) -> None:
     width, codes = int(example.facts["width"]), json.loads(example.facts["codes"])
-    assert packing.pack(torch.tensor([codes]), width) == example.stored
+    assert former_codes.pack(torch.tensor([codes]), width) == example.stored
     assert packing.unpack(example.stored, 1, len(codes), width).tolist() == [codes]
     assert independent.unpack(example.stored, len(codes), width) == codes
 
@@ -210,6 +218,7 @@ CHECKS = {
     "marker": marker,
     "record-frame": record_frame,
     "segmented-object": segmented_object,
+    "runs": stage_of_runs,
     "words": stage_of_words,
     "canonical": canonical,
     "record": record,
@@ -234,7 +243,7 @@ def test_example_holds(example: Example, tmp_path: Path) -> None:
 def test_there_is_an_example_of_everything() -> None:
     assert {example.kind for example in EXAMPLES} == set(CHECKS)
     codecs = [example.facts["codec"] for example in EXAMPLES if example.kind == "section"]
-    assert sorted(codecs) == ["dense", "factors", "gamma", "lowrank", "vector"]
+    assert sorted(codecs) == ["dense", "factors", "gamma", "lowrank", "lowrank2", "remainder", "vector"]
     widths = [int(example.facts["width"]) for example in EXAMPLES if example.kind == "packing"]
     assert (0, *widths) == packing.WIDTHS
     kinds = collections.Counter(example.facts["kind"] for example in EXAMPLES if example.kind == "record")

@@ -93,7 +93,7 @@ def exact(codes):
 @pytest.mark.parametrize(("m", "n"), [(M, N), (N, M), (M, M)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_error_is_what_the_step_predicts(m, n, dtype):
-    """About a twelfth of a squared step for every code, a little more for what rate-distortion lowers."""
+    """About a twelfth of a squared step for every code, less what the fit makes up for."""
     delta, step = residual(6, m, n).to(dtype), 0.01
     codes = quantised(delta, step)
     assert codes.rank == 6
@@ -123,15 +123,14 @@ def test_fitting_the_long_side_to_the_short_one_is_never_worse(monkeypatch, step
 
 
 def test_the_fit_makes_up_for_the_short_side_and_its_multipliers():
-    """With a fit, what is left is the rounding of the long side and what no combination of the short side's codes has."""
+    """What is left is the rounding of the long side, and what no combination of the short side's codes has."""
     delta, step = residual(6, 400, 30), 0.05
-    codes = quantised(delta, step)
-    left, right = codes.sides()
-    unreachable = delta - delta @ torch.linalg.pinv(right.T) @ right.T
-    long = left - delta @ torch.linalg.pinv(right.T)
-    lost = float(((left @ right.T - delta) ** 2).sum())
-    assert lost == pytest.approx(float((unreachable**2).sum() + ((long @ right.T) ** 2).sum()), rel=1e-6)
-    assert float(long.abs().max()) < 0.501
+    left, right = quantised(delta, step).sides()
+    best = delta @ torch.linalg.pinv(right.T)
+    lost = float((left @ right.T - delta).square().sum())
+    rounding, unreachable = (float(each.square().sum()) for each in ((left - best) @ right.T, best @ right.T - delta))
+    assert lost == pytest.approx(rounding + unreachable, rel=1e-6)
+    assert float((left - best).abs().max()) < 0.501
 
 
 @BOTH

@@ -204,6 +204,6 @@ def test_nothing_need_be_coded_where_everything_may_be_lost():
 
 def test_a_byte_is_what_pcodec_says():
     """The models count bits of tables and codes as they are stored: pcodec's chunks come within 2 % of the entropy."""
-    codes = quantise_runs(2 * noise(100, 1000))
+    codes = round_codes(2 * noise(100, 1000))
     bits, _ = gaussian().at(torch.tensor([2.0], dtype=torch.float64))
     assert 8 * len(pco.compress(codes.numpy().reshape(-1))) == pytest.approx(float(bits) * 100_000, rel=0.03)
