@@ -112,10 +112,15 @@ def asked_record(asked: Quality) -> dict[str, str]:
 
 def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
     """Return what a commit records of quality, asked and reached, as strings."""
-    return asked_record(asked) | {
-        "codec": "exact-only" if asked.exact_only else asked.codec,
-        "exact": "yes" if exact else "no",
-        "relative_error": repr(0.0 if exact else reached.relative_error),
-        "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
-        "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
-    }
+    lossy = {"lossy_error": repr(reached.relative_error)} if asked.exact and not asked.exact_only and exact else {}
+    return (
+        asked_record(asked)
+        | lossy
+        | {
+            "codec": "exact-only" if asked.exact_only else asked.codec,
+            "exact": "yes" if exact else "no",
+            "relative_error": repr(0.0 if exact else reached.relative_error),
+            "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
+            "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
+        }
+    )

@@ -11,16 +11,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_stops
 from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
 from erestore.residual.runs import Group
 from erestore.storage.objects import Objects
-from erestore.storage.segments import Segment, Written
+from erestore.storage.segments import Segment, SegmentedObject, Written
 
 EVALUATOR = 1
 """Version of the evaluation contract."""
@@ -154,15 +156,6 @@ class ResidualWriter:
 
 
 @dataclass(frozen=True)
-class StoredSection:
-    """Where one section is: parts as (segment, offset, length) within decoded segments."""
-
-    codec: str
-    parameters: Mapping[str, Any]
-    parts: tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True)
 class StoredTensor:
     """What a residual holds of one tensor."""
 
@@ -203,8 +196,9 @@ class Residual:
     base: str
     tensors: Mapping[str, StoredTensor]
     bands: tuple[tuple[int, float], ...]
-    _object: Any
+    _object: SegmentedObject
     _cache_bytes: int = CACHE_BYTES
+    _front: Front = WHOLE
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -234,22 +228,71 @@ class Residual:
         known = {*entropy.STAGES, *codecs()}
         check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
         try:
-            bands = tuple(_bands(index.get("bands", []), len(held.segments)))
+            bands = tuple(_bands(index["bands"], len(held.segments))) if "bands" in index else ()
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
         _check_expansion(oid, held.segments, tensors)
         return cls(oid, str(index["base"]), tensors, bands, held, cache_bytes)
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, bands in order."""
+        return self._object.segments
+
+    @property
+    def band_stops(self) -> tuple[int, ...]:
+        """For every band, how many segments end with it; where that was not recorded, as parts of sections tell."""
+        return tuple(stop for stop, _ in self.bands) or band_stops(self._sections(), len(self.segments))
+
+    def cut(self, *, segments: int | None = None, rank: int | None = None) -> None:
+        """Leave out all but the leading segments, or but the leading components of matrices; before anything is read."""
+        self._front = Front(segments, rank)
+
+    @cached_property
+    def _used(self) -> tuple[int, int]:
+        """How many leading segments are read wholly, and how many at all."""
+        return self._front.segments_of(self._sections(), len(self.segments))
+
+    def _sections(self) -> Iterator[tuple[StoredSection, tuple[int, int]]]:
+        return ((section, tensor.matrix) for tensor in self.tensors.values() for section in tensor.sections)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether anything is left out."""
+        return self._used[0] < len(self.segments)
+
+    @property
+    def read_bytes(self) -> int:
+        """Stored size of the segments that are read."""
+        return sum(segment.stored_length for segment in self.segments[: self._used[1]])
+
+    @property
+    def left_error(self) -> LeftError | None:
+        """Relative error of the linear value that is left by what is read, None where it was not recorded."""
+        if not self.bands:
+            return None
+        whole, used = self._used
+        held = [(stop, error) for stop, error in self.bands if stop <= whole]
+        stop, error = held[-1] if held else (0, 1.0)
+        return LeftError(error, is_measured=bool(held) and used <= stop)
+
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
         tensor = self.tensors.get(key)
         if tensor is None:
             return ()
-        return tuple(
-            codec(section.codec).decode(section.parameters, self._parts(section), tensor.matrix)
-            for section in tensor.sections
-        )
+        found = (self._section(section, tensor.matrix) for section in tensor.sections)
+        return tuple(section for section in found if section is not None)
+
+    def _section(self, section: StoredSection, shape: tuple[int, int]) -> Section | None:
+        """Read one section as far as it is to be read; None if nothing of it counts."""
+        kind = codec(section.codec)
+        _, used = self._front.parts_of(section, shape)
+        if used < len(section.parts) and not (used and kind.progressive):
+            return None
+        decoded = kind.decode(section.parameters, self._parts(section.parts[:used]), shape)
+        return decoded if self._front.rank is None else decoded.leading(self._front.rank)
 
     @property
     def reproducible(self) -> bool:
@@ -257,8 +300,8 @@ class Residual:
         names = {section.codec for tensor in self.tensors.values() for section in tensor.sections}
         return all(codec(name).reproducible for name in names)
 
-    def _parts(self, section: StoredSection) -> list[bytes]:
-        return [self._segment(number)[start : start + length] for number, start, length in section.parts]
+    def _parts(self, parts: tuple[tuple[int, int, int], ...]) -> list[bytes]:
+        return [self._segment(number)[start : start + length] for number, start, length in parts]
 
     def _segment(self, number: int) -> bytes:
         with self._lock:
@@ -272,14 +315,16 @@ class Residual:
             return self._decoded[number]
 
 
-def _bands(stored: Any, segments: int) -> Iterator[tuple[int, float]]:
-    """Yield where every band ends, and the error that is left there."""
+def _bands(index: Any, segments: int) -> Iterator[tuple[int, float]]:
+    """Yield the end and the error of every band; the last ends with the last segment."""
     last = 0
-    for stop, error in stored:
-        if not last < check_size(stop) <= segments or not float(error) >= 0:
+    for stop, error in index:
+        if not (last < check_size(stop) <= segments and float(error) >= 0):
             raise ValueError
-        last = stop
         yield stop, float(error)
+        last = stop
+    if last != segments:
+        raise ValueError
 
 
 def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str, StoredTensor]]:

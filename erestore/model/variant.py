@@ -18,6 +18,7 @@ from blake3 import blake3
 from erestore.checkpoint.dtypes import is_floating, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch
+from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
 from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorReader, raw_bytes
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
@@ -108,23 +109,32 @@ class Variant:
     manifest : Manifest
     depth : int
         How many variants' exact remainders are being added, this one's included.
+    lossy : bool
+        Leave the exact remainder alone: it is neither opened nor read.
+    prefix : Prefix, optional
+        Read no more of the residuals than this. What is left out of them is needed by digests and by the exact remainder,
+        so these do not count then.
 
     Attributes
     ----------
     manifest : Manifest
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest, *, depth: int = 1) -> None:
+    def __init__(
+        self, objects: Objects, manifest: Manifest, *, depth: int = 1, lossy: bool = False, prefix: Prefix | None = None
+    ) -> None:
         self.objects = objects
         self.manifest = manifest
         self._depth = depth
+        self._lossy = lossy or prefix is not None
+        self._prefix = prefix
         self._tensors = TensorReader(objects)
         self._former: dict[str, Variant] = {}
 
     @classmethod
-    def open(cls, objects: Objects, oid: str) -> Variant:
+    def open(cls, objects: Objects, oid: str, *, lossy: bool = False, prefix: Prefix | None = None) -> Variant:
         """Open the manifest called `oid`."""
-        return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)))
+        return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)), lossy=lossy, prefix=prefix)
 
     @cached_property
     def base(self) -> Mapping[str, WholeTensor]:
@@ -148,6 +158,8 @@ class Variant:
             for key, tensor in residual.tensors.items():
                 self._check_fit(key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
+        if self._prefix is not None:
+            self._prefix.cut([residual for _, residual in opened])
         return tuple(opened)
 
     def _check_fit(self, key: str, matrix: tuple[int, int]) -> None:
@@ -164,8 +176,13 @@ class Variant:
 
     @cached_property
     def patch(self) -> Patch | None:
-        """The exact remainder."""
-        return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch else None
+        """The exact remainder, where it is to be added."""
+        return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch and not self._lossy else None
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether something is left out of a residual."""
+        return self._prefix is not None and any(residual.is_cut for _, residual in self.residuals)
 
     def base_tensor(self, key: str) -> torch.Tensor:
         """Return one of the base's tensors in its own dtype and shape."""
@@ -228,7 +245,7 @@ class Variant:
         """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""
         held, terms = self.base[key], self.terms(key)
         hasher = blake3()
-        recorded = self.manifest.digests.get(key)
+        recorded = None if self.is_cut else self.manifest.digests.get(key)
         for start, base in self._tensors.row_blocks(held.data, held.dtype, matrix_shape(held.shape), BLOCK):
             if start >= rows:
                 break

@@ -18,7 +18,7 @@ Read for ever and no longer written: :mod:`erestore.residual.codecs.lowrank2` ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -178,11 +178,22 @@ class LowRankSection(Section):
         left = torch.cat([left.to(torch.float64) for left, _ in self._prepared], dim=1)
         return left, torch.cat([right for _, right in self._prepared], dim=1)
 
+    def leading(self, rank: int) -> LowRankSection:
+        """Return the section of the first components; see :meth:`Section.leading`."""
+        codes = self.codes
+        if codes.rank <= rank:
+            return self
+        left, right, mantissas, shifts = (
+            each[..., :rank] for each in (codes.left, codes.right, codes.mantissas, codes.shifts)
+        )
+        return LowRankSection(self.shape, Codes(left, right, mantissas, shifts, leading_groups(codes.groups, rank)))
+
 
 class LowRank(Codec):
     """See the module's docstring."""
 
     name = "lowrank"
+    progressive = True
 
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> LowRankSection:
@@ -199,6 +210,18 @@ class LowRank(Codec):
         mantissas = torch.cat([c[2] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
         shifts = torch.cat([c[3] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
         return LowRankSection(shape, Codes(left, right, mantissas, shifts, leading_groups(groups, held)))
+
+    @classmethod
+    def leading_parts(cls, parameters: Parameters, parts: int, shape: tuple[int, int], rank: int) -> tuple[int, int]:
+        """See :meth:`Codec.leading_parts`."""
+        full, used = count_bands(bands(read_parameters(parameters, shape)[0]), rank)
+        return min(full, parts), min(used, parts)
+
+
+def count_bands(ranges: Iterable[tuple[int, int]], rank: int) -> tuple[int, int]:
+    """Return how many bands the first `rank` components fill, and how many they are in."""
+    found = list(ranges)
+    return sum(stop <= rank for _, stop in found), sum(start < rank for start, _ in found)
 
 
 def leading_groups(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, int], ...]:

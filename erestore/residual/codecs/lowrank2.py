@@ -23,6 +23,7 @@ from erestore.residual.codecs.lowrank import (
     SHIFT_LIMIT,
     Codes,
     LowRankSection,
+    count_bands,
     cut_groups,
     largest_codes,
     leading_groups,
@@ -148,6 +149,7 @@ class LowRank2(Codec):
     """See the module's docstring."""
 
     name = "lowrank2"
+    progressive = True
 
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> LowRankSection:
@@ -167,6 +169,12 @@ class LowRank2(Codec):
             raise CorruptionError("A low-rank multiplier is out of range.")
         held = ranges[-1][1] if ranges else 0
         return LowRankSection(shape, Codes(sides[0], sides[1], mantissas, shifts, leading_groups(groups, held)))
+
+    @classmethod
+    def leading_parts(cls, parameters: Parameters, parts: int, shape: tuple[int, int], rank: int) -> tuple[int, int]:
+        """See :meth:`Codec.leading_parts`."""
+        full, used = count_bands(bands(read_parameters(parameters, shape)[0]), rank)
+        return min(full, parts), min(used, parts)
 
 
 def _read_band(content: bytes, columns: int, shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

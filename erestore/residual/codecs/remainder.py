@@ -111,6 +111,17 @@ class Remainder(Codec):
         codes = tuple(_read(part, (stop - start, shape[1])) for part, (start, stop) in ranges)
         return RemainderSection(shape, codes, step.value)
 
+    @classmethod
+    def leading_parts(
+        cls,
+        parameters: Parameters,  # noqa: ARG003 - the shape decides
+        parts: int,
+        shape: tuple[int, int],
+        rank: int,  # noqa: ARG003
+    ) -> tuple[int, int]:
+        """Leave out what is left of a matrix after all of its components; see :meth:`Codec.leading_parts`."""
+        return (0, 0) if band_of(shape) == LAST_BAND else (parts, parts)
+
 
 def _read(part: bytes, shape: tuple[int, int]) -> torch.Tensor:
     width = part[0] if part else 0
