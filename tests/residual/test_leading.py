@@ -8,17 +8,17 @@ from former_codes import encode_lowrank, encode_vector
 
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic
-from erestore.residual.codecs import dense, ere, lowrank2, remainder
+from erestore.residual.codecs import dense, ere, lowrank, lowrank2, remainder
 from erestore.residual.codecs.lowrank import Codes, cut_groups
 from erestore.residual.codecs.registry import codec
 
 SHAPE = (30, 40)
 RANK = 21
 CODECS = pytest.mark.parametrize(
-    ("encode", "stops"),
-    [(encode_lowrank, [2, 4, 8, 16, 21]), (lowrank2.encode, [4, 16, 21])],
-    ids=["lowrank", "lowrank2"],
+    ("module", "stops"), [(lowrank, [2, 4, 8, 16, 21]), (lowrank2, [4, 16, 21])], ids=["lowrank", "lowrank2"]
 )
+
+ENCODE = {lowrank: encode_lowrank, lowrank2: lowrank2.encode}
 
 
 def codes() -> Codes:
@@ -38,8 +38,8 @@ def value(held: Codes, rank: int) -> torch.Tensor:
 
 
 @CODECS
-def test_a_rank_needs_the_bands_that_it_begins(encode, stops):
-    section = encode(codes())
+def test_a_rank_needs_the_bands_that_it_begins(module, stops):
+    section = ENCODE[module](codes())
     kind = codec(section.codec)
     assert kind.progressive
     for rank in range(1, RANK + 5):
@@ -51,9 +51,9 @@ def test_a_rank_needs_the_bands_that_it_begins(encode, stops):
 
 @CODECS
 @pytest.mark.parametrize("rank", range(1, RANK + 2))
-def test_the_parts_that_a_rank_needs_hold_its_components(encode, stops, rank):
+def test_the_parts_that_a_rank_needs_hold_its_components(module, stops, rank):
     held = codes()
-    section = encode(held)
+    section = ENCODE[module](held)
     kind = codec(section.codec)
     contents = [part.content for part in section.parts]
     _, used = kind.leading_parts(section.parameters, len(contents), SHAPE, rank)
@@ -68,8 +68,8 @@ def test_the_parts_that_a_rank_needs_hold_its_components(encode, stops, rank):
 
 
 @CODECS
-def test_malformed_parameters_are_corruption(encode, stops):
-    section = encode(codes())
+def test_malformed_parameters_are_corruption(module, stops):
+    section = ENCODE[module](codes())
     with pytest.raises(CorruptionError):
         codec(section.codec).leading_parts({"rank": "x"}, len(section.parts), SHAPE, 3)
 
