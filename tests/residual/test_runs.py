@@ -245,6 +245,15 @@ def test_anything_else_is_refused(stored, size):
         runs.decode(stored, size)
 
 
+def test_a_directory_is_not_opened_that_is_longer_than_its_segment_can_need():
+    """Every group, every chunk, and a byte for each run of the shortest integers."""
+    longest = 8 + 9 * runs.GROUPS + 5 * 256 + 6
+    for length, message in ((longest, "does not describe"), (longest + 1, "too long")):
+        packed = compression.compress(bytes(length))
+        with pytest.raises(CorruptionError, match=message):
+            runs.decode(struct.pack("<II", length, len(packed)) + packed, 12)
+
+
 def test_no_more_groups_or_chunks_than_the_format_allows_are_read(monkeypatch):
     assert runs.decode(segment([(1, 1, 1)] * 4, [(1, compression.compress(b"abcd"))], []), 4) == b"abcd"
     monkeypatch.setattr(runs, "GROUPS", 3)
