@@ -3,8 +3,8 @@
 Each takes a :class:`Residual` and returns an :class:`Encoded`: what a reader would have, rounded to the original's dtype,
 and how many bytes that takes. No function charges for names, shapes, new tensors or any container.
 
-A yardstick gets its best settings: factors that would be larger than the values themselves give way to the values, numbers in half
-precision are scaled by a power of two per tensor so that none of them is subnormal, and what did not change costs nothing.
+A yardstick gets its best settings: factors that would be larger than the values themselves give way to the values, numbers
+in half precision are scaled by a power of two per tensor, and what did not change costs nothing.
 """
 
 from __future__ import annotations

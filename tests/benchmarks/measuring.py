@@ -1,0 +1,96 @@
+"""Operating points: what each method takes for a pair, and what it loses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yardsticks
+from pairs import SOURCES, Pair, common_names
+from torch import Tensor
+from yardsticks import Encoded, Residual
+
+from erestore.api import Store
+from erestore.model.quality import Quality
+
+RANKS = (8, 16, 32, 64, 128, 256, 512)
+"""Prior ranks of ``ere``."""
+LOWRANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GRID = (0.95, 0.88, 0.78, 0.65, 0.5, 0.35, 0.22, 0.13, 0.07, 0.035, 0.015, 5e-3, 1.5e-3, 4e-4, 1e-4)
+"""Maximal errors that erestore is asked for; between two of them its curve is nearly straight in logarithms."""
+
+Point = dict[str, Any]
+"""``method``, ``setting``, ``total`` bytes, ``error``; for a pair with a task ``accuracy``, ``agreement`` and ``kl``; for
+yardsticks ``payload``, the bytes of codes and factors alone; for ``ere`` ``stored``, what ``commit --codec ere`` takes."""
+
+
+def yardstick_points(pair: Pair, work: Path) -> list[Point]:
+    """Measure every yardstick on a pair."""
+    bench = Bench(pair, work)
+    points = []
+    for found in ere_points(bench.residual):
+        asked = Quality(codec="ere", rank=found.setting, bits=yardsticks.BITS)
+        points.append(bench.yardstick(found) | {"stored": bench.commit(asked)[0]})
+    points += [bench.yardstick(yardsticks.lowrank_fp16(bench.residual, rank)) for rank in LOWRANKS]
+    for single in (yardsticks.bitq, yardsticks.bitq_rows, yardsticks.sign, yardsticks.sign_rows):
+        points.append(bench.yardstick(single(bench.residual)))
+    return points
+
+
+def our_points(pair: Pair, work: Path) -> list[Point]:
+    """Measure erestore on a pair over the grid."""
+    bench = Bench(pair, work)
+    points = []
+    for max_error in GRID:
+        total, values = bench.commit(Quality(max_error=max_error))
+        points.append({"method": "ours", "setting": max_error, "total": total} | bench.losses(values))
+    return points
+
+
+def ere_points(residual: Residual) -> Iterator[Encoded]:
+    """Yield the paper's encoding at growing rank, as long as BITQ is not smaller."""
+    limit = yardsticks.bitq_rows(residual)
+    for rank in RANKS:
+        found = yardsticks.ere(residual, rank)
+        if found.matrix_bytes + found.vector_bytes >= limit.matrix_bytes + limit.vector_bytes:
+            return
+        yield found
+
+
+class Bench:
+    """A pair, a store with its base alone, and whatever tells how good a result is."""
+
+    def __init__(self, pair: Pair, work: Path) -> None:
+        self.pair = pair
+        self.residual = Residual(pair.base_weights, pair.tuned_weights)
+        self._template = work / "template"
+        Store.init(self._template).import_base(pair.base, name="base")
+        self._judge = None
+        if SOURCES[pair.name].task:
+            from judging import Judge
+
+            self._judge = Judge(pair)
+
+    def yardstick(self, found: Encoded) -> Point:
+        """Return the point of one encoding; new tensors are counted raw."""
+        total = found.matrix_bytes + found.vector_bytes + self.pair.new_bytes
+        point = {"method": found.method, "setting": found.setting, "payload": found.matrix_bytes, "total": total}
+        return point | self.losses(found.values)
+
+    def losses(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the error of weights, and where there is a task how the answers changed."""
+        found = {"error": self.residual.relative_error(values)}
+        return found | self._judge.judge(values) if self._judge else found
+
+    def commit(self, quality: Quality) -> tuple[int, dict[str, Tensor]]:
+        """Commit the fine-tune to a fresh copy of the store; return the bytes that added, and what a reader has."""
+        with tempfile.TemporaryDirectory(dir=self._template.parent) as place:
+            copy = Path(place, "store")
+            shutil.copytree(self._template, copy, copy_function=os.link)
+            store = Store.open(copy)
+            done = store.commit(self.pair.tuned, base="base", name="tuned", quality=quality)
+            return done.stored_bytes, common_names(dict(store.state_dict("tuned")))
