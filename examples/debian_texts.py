@@ -108,7 +108,7 @@ def _unambiguous(pairs: Iterable[tuple[str, str]]) -> Texts:
 
 def _cookies(directory: Path) -> Iterator[tuple[str, str]]:
     for file in sorted(directory.iterdir()):
-        if file.suffix or file.is_symlink():
+        if file.suffix:  # an index, or another name of the same file
             continue
         cookies = [" ".join(cookie.split()) for cookie in file.read_text("utf-8").split("\n%\n")]
         if len(cookies) >= LEAST:

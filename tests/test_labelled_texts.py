@@ -26,8 +26,13 @@ Section: libdevel
 
 Package: twice
 Description: does two things
-Tag: role::{program,plugin}
+Tag: role::program, role::plugin
 Section: text
+
+Package: late
+Description: tagged on a second line
+Tag: works-with::audio,
+ role::app-data
 
 Package: same-a
 Description: something common
@@ -53,7 +58,11 @@ def test_sections(available, tmp_path):
 
 
 def test_roles(available, tmp_path):
-    expected = [("plays tunes", "program"), ("plays tunes, for programmers", "devel-lib")]
+    expected = [
+        ("plays tunes", "program"),
+        ("plays tunes, for programmers", "devel-lib"),
+        ("tagged on a second line", "app-data"),
+    ]
     assert sorted(debian_texts.roles(tmp_path)) == expected
 
 

@@ -120,16 +120,14 @@ def ere(residual: Residual, rank: int, alpha: float = 0.5) -> Encoded:
 
 
 def lowrank_fp16(residual: Residual, rank: int) -> Encoded:
-    """LoRA extraction: every matrix cut to `rank` by SVD, the singular values shared by both factors."""
+    """LoRA extraction: every matrix cut to `rank` by SVD, in half precision, the singular values shared by both factors."""
     approximations, size = {}, 0
     for name, each in residual.decompositions.items():
         left, values, right = each.vectors(rank)
-        factors = HALF * len(values) * sum(each.matrix.shape)
-        whole = RAW * each.matrix.numel()
-        size += min(factors, whole)
-        if factors < whole:
-            root = values.sqrt()
-            approximations[name] = half(left * root) @ half(right * root).T
+        factors, whole = len(values) * sum(each.matrix.shape), each.matrix.numel()
+        size += HALF * min(factors, whole)
+        root = values.sqrt()
+        approximations[name] = half(left * root) @ half(right * root).T if factors < whole else half(each.matrix)
     return Encoded("lowrank-fp16", rank, residual.values(approximations), size, residual.vector_bytes)
 
 
