@@ -46,7 +46,7 @@ def draw(results: Results, directory: Path) -> None:
 
 
 def shorter(svg: str) -> str:
-    """Return an image of half the length: two decimals in coordinates, no indents, the style of markers given once a series."""
+    """Shorten an image by half: two decimals in coordinates, no indents, the style of markers once a series."""
     svg = re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.2f}", re.sub(r"\n\s+", "\n", svg))
     series = re.compile(r'<g( clip-path="[^"]*")?>\n((?:<use [^>]* (style="[^"]*")/>\n)+)</g>')
     return series.sub(lambda found: f"<g{found[1] or ''} {found[3]}>\n{found[2].replace(' ' + found[3], '')}</g>", svg)
