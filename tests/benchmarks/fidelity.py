@@ -7,9 +7,8 @@ Run by hand::
     python tests/benchmarks/fidelity.py --cache DIRECTORY --write docs          # docs/fidelity.md and its plots
 
 Fine-tunes are made on first use, which takes tens of minutes; they and the downloads are kept where the tests keep theirs.
-Measurements are kept in DIRECTORY, a file for each pair and part: yardsticks, erestore, lossless. Pairs that cannot be had
-here are left out with a message, and the package zipnn where it is not installed. One BLAS thread a process
-(OMP_NUM_THREADS=1) is fastest.
+Measurements are kept in DIRECTORY, a file for each pair and part. Pairs that cannot be had here are left out with a message.
+One BLAS thread a process (OMP_NUM_THREADS=1) is fastest.
 """
 
 from __future__ import annotations
@@ -29,14 +28,10 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from measuring import Point, lossless_points, our_points, yardstick_points
+from measuring import Point, our_points, yardstick_points
 from pairs import SOURCES, Pair, load_pair
 
-MEASURES: dict[str, Callable[[Pair, Path], list[Point]]] = {
-    "yardsticks": yardstick_points,
-    "ours": our_points,
-    "lossless": lossless_points,
-}
+MEASURES: dict[str, Callable[[Pair, Path], list[Point]]] = {"yardsticks": yardstick_points, "ours": our_points}
 
 
 def measure(name: str, cache: Path, wanted: Sequence[str]) -> str:
@@ -65,11 +60,11 @@ def path_of(name: str, part: str, cache: Path) -> Path:
 
 
 def results(names: Sequence[str], cache: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every pair that is in the cache, at least with its yardsticks and with erestore's own points."""
+    """Yield every pair of which both parts are in the cache."""
     for name in names:
         paths = {part: path_of(name, part, cache) for part in MEASURES}
-        read = {part: json.loads(path.read_text()) for part, path in paths.items() if path.exists()}
-        if {"yardsticks", "ours"} <= read.keys():
+        if all(path.exists() for path in paths.values()):
+            read = {part: json.loads(path.read_text()) for part, path in paths.items()}
             yield name, read["ours"] | {part: found["points"] for part, found in read.items()}
 
 

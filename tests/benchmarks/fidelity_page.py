@@ -22,16 +22,6 @@ METHODS = {
     "sign-rows": "1 bit, a scale per row",
 }
 
-LOSSLESS = {
-    "xor": "XOR",
-    "xor-planes": "XOR, byte planes",
-    "difference-planes": "difference, byte planes",
-    "zipnn": "zipnn",
-    "zipnn-xor": "zipnn of XOR",
-    "exact": "`--exact`",
-    "exact-only": "`--exact-only`",
-}
-
 INTRODUCTION = """\
 # Fidelity: bytes at equal loss
 
@@ -100,9 +90,6 @@ def page(results: Results) -> str:
         ]
         parts += [f"![Bytes against {word}](fidelity-{loss}.svg)\n"]
         parts += [f"## Against the other yardsticks at equal {word}\n", others_text(), others_table(rows)]
-    exact = {name: found["lossless"] for name, found in results.items() if "lossless" in found}
-    if exact:
-        parts += ["## Every bit\n", LOSSLESS_TEXT, lossless_table(results)]
     tasks = [name for name in results if SOURCES[name].task]
     if tasks:
         parts += ["## What the tasks say\n", TASKS_TEXT]
@@ -110,12 +97,6 @@ def page(results: Results) -> str:
         parts += [f"### {name}\n", task_table(results[name])]
     return "\n".join(parts)
 
-
-LOSSLESS_TEXT = """\
-Bytes as a share of the weights. XOR with the base and zstandard at level 3, plain or over byte planes (as BitX does); the
-same of the differences of the bits read as ordered integers; the package zipnn 0.5.4, on the fine-tune alone and on the XOR;
-and what `commit --exact` and `--exact-only` add to a store. The package deltatensors 0.2.0 has no mode that keeps every bit.
-"""
 
 TASKS_TEXT = """\
 Accuracy on the held-out texts, agreement with the original's answers, and KL, by size. ERE and low rank are counted as
@@ -174,17 +155,6 @@ def others_table(rows: Sequence[Row]) -> str:
             line.append(" - ".join(ends) if known else "-")
         lines.append(line)
     return table(["pair", *(METHODS[method] for method in methods)], lines)
-
-
-def lossless_table(results: Results) -> str:
-    """Return the bytes of every exact method as a share of the weights."""
-    lines = []
-    for name, found in results.items():
-        sizes = {point["method"]: point["total"] for point in found.get("lossless", ())}
-        if sizes:
-            shares = {method: size / found["original_bytes"] for method, size in sizes.items()}
-            lines.append([name, *(f"{shares[method]:.3f}" if method in shares else "-" for method in LOSSLESS)])
-    return table(["pair", *LOSSLESS.values()], lines)
 
 
 def task_table(found: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lossless
 import yardsticks
 from pairs import SOURCES, Pair, common_names
 from torch import Tensor
@@ -53,18 +51,6 @@ def our_points(pair: Pair, work: Path) -> list[Point]:
     return points
 
 
-def lossless_points(pair: Pair, work: Path) -> list[Point]:
-    """Measure what it takes to keep every bit: yardsticks (without zipnn where it is not installed), and erestore."""
-    bench = Bench(pair, work, judged=False)
-    points = []
-    for method, size in lossless.METHODS.items():
-        with contextlib.suppress(ImportError):
-            points.append({"method": method, "total": size(pair.base_weights, pair.tuned_weights)})
-    for method, quality in (("exact", Quality(exact=True)), ("exact-only", Quality(exact_only=True))):
-        points.append({"method": method, "total": bench.commit(quality)[0]})
-    return points
-
-
 def ere_points(residual: Residual) -> Iterator[Encoded]:
     """Yield the paper's encoding at growing rank, as long as BITQ is not smaller."""
     limit = yardsticks.bitq_rows(residual)
@@ -78,13 +64,13 @@ def ere_points(residual: Residual) -> Iterator[Encoded]:
 class Bench:
     """A pair, a store with its base alone, and whatever tells how good a result is."""
 
-    def __init__(self, pair: Pair, work: Path, *, judged: bool = True) -> None:
+    def __init__(self, pair: Pair, work: Path) -> None:
         self.pair = pair
         self.residual = Residual(pair.base_weights, pair.tuned_weights)
         self._template = work / "template"
         Store.init(self._template).import_base(pair.base, name="base")
         self._judge = None
-        if judged and SOURCES[pair.name].task:
+        if SOURCES[pair.name].task:
             from judging import Judge
 
             self._judge = Judge(pair)
