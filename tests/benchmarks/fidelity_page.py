@@ -15,6 +15,7 @@ LOSSES = {"error": "error", "kl": "KL"}
 METHODS = {
     "ours": "erestore",
     "ere": "ERE",
+    "ere-greedy": "ERE, best ranks",
     "lowrank-fp16": "low rank, fp16",
     "bitq": "BITQ",
     "bitq-rows": "BITQ, a scale per row",
@@ -47,7 +48,8 @@ transformers; the first run takes an hour, later ones use what is in DIRECTORY).
   (erestore's as stored, the others' in fp32), for *payload* on neither.
 * The other yardsticks have their best settings: factors that would be larger than the values give way to the values, scales
   and factors in half precision are shifted by a power of two per tensor, what did not change costs nothing, and nothing is
-  charged for names, shapes or files. *Low rank, fp16* is the extraction of a LoRA by SVD, one rank for all. *BITQ* rounds
+  charged for names, shapes or files. *ERE, best ranks* spreads the same budget over layers exactly instead of by fitted
+  lines, counted as *paper*. *Low rank, fp16* is the extraction of a LoRA by SVD, one rank for all. *BITQ* rounds
   every value to 4 bits. *1 bit* is the sign times the mean magnitude (BitDelta), without its tuning of scales.
 """
 

@@ -35,6 +35,7 @@ def yardstick_points(pair: Pair, work: Path) -> list[Point]:
     for found in ere_points(bench.residual):
         asked = Quality(codec="ere", rank=found.setting, bits=yardsticks.BITS)
         points.append(bench.yardstick(found) | {"stored": bench.commit(asked)[0]})
+        points.append(bench.yardstick(yardsticks.ere(bench.residual, found.setting, spread="greedy")))
     points += [bench.yardstick(yardsticks.lowrank_fp16(bench.residual, rank)) for rank in LOWRANKS]
     for single in (yardsticks.bitq, yardsticks.bitq_rows, yardsticks.sign, yardsticks.sign_rows):
         points.append(bench.yardstick(single(bench.residual)))

@@ -75,6 +75,16 @@ def test_ere_loses_what_the_codec_of_the_store_loses(weights, residual, tmp_path
     assert residual.relative_error(found.values) == pytest.approx(done.relative_error, rel=1e-3)
 
 
+def test_ere_with_the_best_ranks_loses_less():
+    base = {"flat": torch.zeros(64, 64), "steep": torch.zeros(64, 64)}
+    steep = torch.outer(torch.linspace(1, 2, 64), torch.linspace(2, 1, 64))
+    residual = Residual(base, {"flat": torch.randn(64, 64, generator=torch.Generator().manual_seed(5)), "steep": steep})
+    best, paper = yardsticks.ere(residual, 8, spread="greedy"), yardsticks.ere(residual, 8)
+    assert best.method == "ere-greedy"
+    assert residual.relative_error(best.values) < residual.relative_error(paper.values)
+    assert best.matrix_bytes <= 16 * (128 * 4 // 8 + 2)
+
+
 def test_low_rank_leaves_the_tail_of_the_spectrum(residual):
     found = yardsticks.lowrank_fp16(residual, 5)
     tails = [torch.linalg.svdvals(delta)[5:].square().sum() for delta in residual.matrices.values()]

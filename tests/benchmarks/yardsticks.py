@@ -106,17 +106,23 @@ class Encoded:
     vector_bytes: int
 
 
-def ere(residual: Residual, rank: int, alpha: float = 0.5) -> Encoded:
-    """The paper's encoding at prior rank `rank`: 4-bit codes, D in half precision; column scales are not charged."""
+def ere(residual: Residual, rank: int, alpha: float = 0.5, *, spread: str = "ere") -> Encoded:
+    """The paper's encoding at prior rank `rank`: 4-bit codes, D in half precision; column scales are not charged.
+
+    `spread` is a key of :data:`erestore.residual.allocation.ALLOCATIONS`: ``ere`` as the paper does, ``greedy`` at its best.
+    """
     names, found = list(residual.decompositions), list(residual.decompositions.values())
     spectra = [each.singular_values.numpy() for each in found]
     shapes = [(each.matrix.shape[0], each.matrix.shape[1]) for each in found]
     approximations, bits = {}, 0
-    for name, each, own_rank in zip(names, found, allocation.ere(spectra, shapes, rank, alpha), strict=True):
+    for name, each, own_rank in zip(
+        names, found, allocation.ALLOCATIONS[spread](spectra, shapes, rank, alpha), strict=True
+    ):
         left, values, right = ere_codec.decode(ere_codec.encode(each.matrix, own_rank, BITS, each))
         approximations[name] = (left * values) @ right.T
         bits += len(values) * (BITS * sum(each.matrix.shape) + 8 * HALF)
-    return Encoded("ere", rank, residual.values(approximations), math.ceil(bits / 8), residual.vector_bytes)
+    method = "ere" if spread == "ere" else f"ere-{spread}"
+    return Encoded(method, rank, residual.values(approximations), math.ceil(bits / 8), residual.vector_bytes)
 
 
 def lowrank_fp16(residual: Residual, rank: int) -> Encoded:
