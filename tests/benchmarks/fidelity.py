@@ -19,7 +19,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from measuring import Point, our_points, yardstick_points
-from pairs import SOURCES, Pair, load_pair
+from measuring import our_points, yardstick_points
+from pairs import SOURCES, load_pair
 
-MEASURES: dict[str, Callable[[Pair, Path], list[Point]]] = {"yardsticks": yardstick_points, "ours": our_points}
+PARTS = ("yardsticks", "ours")
+"""What is measured of a pair; the second looks at the losses of the first."""
 
 
 def measure(name: str, cache: Path, wanted: Sequence[str]) -> str:
@@ -43,15 +44,27 @@ def measure(name: str, cache: Path, wanted: Sequence[str]) -> str:
     start = time.monotonic()
     for part in wanted:
         with tempfile.TemporaryDirectory(dir=cache, prefix=".measuring-") as work:
-            found = {
-                "new_bytes": pair.new_bytes,
-                "original_bytes": pair.tuned.stat().st_size,
-                "points": MEASURES[part](pair, Path(work)),
-            }
+            if part == "yardsticks":
+                points = yardstick_points(pair, Path(work))
+            else:
+                points = our_points(pair, Path(work), read(name, "yardsticks", cache)["points"])
+        found = {"new_bytes": pair.new_bytes, "original_bytes": pair.tuned.stat().st_size, "points": points}
         place = path_of(name, part, cache)
         place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps(found, indent=1) + "\n")
     return f"{name}: {' and '.join(wanted)} measured in {time.monotonic() - start:.0f} s"
+
+
+def to_do(names: Sequence[str], cache: Path, only: str | None) -> dict[str, list[str]]:
+    """Return which parts of which pairs are to be measured: `only` that and what it needs, or else what is missing."""
+    tasks = {}
+    for name in names:
+        missing = [part for part in PARTS if not path_of(name, part, cache).exists()]
+        if only:
+            missing = [part for part in PARTS if part == only or (only == "ours" and part in missing)]
+        if missing:
+            tasks[name] = missing
+    return tasks
 
 
 def path_of(name: str, part: str, cache: Path) -> Path:
@@ -59,13 +72,18 @@ def path_of(name: str, part: str, cache: Path) -> Path:
     return cache / part / f"{name}.json"
 
 
+def read(name: str, part: str, cache: Path) -> dict[str, Any]:
+    """Return one part of the measurements of a pair."""
+    found: dict[str, Any] = json.loads(path_of(name, part, cache).read_text())
+    return found
+
+
 def results(names: Sequence[str], cache: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every pair of which both parts are in the cache."""
     for name in names:
-        paths = {part: path_of(name, part, cache) for part in MEASURES}
-        if all(path.exists() for path in paths.values()):
-            read = {part: json.loads(path.read_text()) for part, path in paths.items()}
-            yield name, read["ours"] | {part: found["points"] for part, found in read.items()}
+        if all(path_of(name, part, cache).exists() for part in PARTS):
+            found = {part: read(name, part, cache) for part in PARTS}
+            yield name, found["ours"] | {part: each["points"] for part, each in found.items()}
 
 
 def main() -> None:
@@ -73,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cache", type=Path, required=True, help="where measurements and weights are kept")
     parser.add_argument("--family", action="append", metavar="NAME", help="only pairs whose name begins so; repeatable")
-    parser.add_argument("--only", choices=[*MEASURES, "none"], help="measure this again, and nothing else")
+    parser.add_argument("--only", choices=[*PARTS, "none"], help="measure this again, and nothing else")
     parser.add_argument("--ours-only", dest="only", action="store_const", const="ours", help="the same as --only ours")
     parser.add_argument("--jobs", type=int, default=1, help="pairs that are measured at once")
     parser.add_argument("--write", type=Path, metavar="DOCS", help="write fidelity.md and its plots to this directory")
@@ -81,13 +99,7 @@ def main() -> None:
     cache = given.cache.absolute()
     cache.mkdir(parents=True, exist_ok=True)
     names = [name for name in SOURCES if not given.family or name.startswith(tuple(given.family))]
-    tasks = {
-        name: [
-            part for part in MEASURES if given.only == part or not (given.only or path_of(name, part, cache).exists())
-        ]
-        for name in names
-    }
-    tasks = {name: wanted for name, wanted in tasks.items() if wanted}
+    tasks = to_do(names, cache, given.only)
     with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
         for line in pool.map(measure, tasks, [cache] * len(tasks), tasks.values()):
             print(line, file=sys.stderr, flush=True)

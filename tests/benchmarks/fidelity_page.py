@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comparison import CHARGES, Row, compare, least_and_median
+from measuring import GRID
 from pairs import SOURCES
 
 Results = Mapping[str, dict[str, Any]]
@@ -38,8 +39,8 @@ transformers; the first run takes an hour, later ones use what is in DIRECTORY).
 * **error**: squared norm of what is lost over that of what the fine-tune changed, over all floating tensors that the base has
   too, after the final rounding: `relative_error` of [how quality is chosen](explanation/quality.md), computed again from what
   a reader gets. **KL**: mean KL divergence, in nats, of the answers from the original classifier's, on 512 held-out texts.
-* **erestore**: all bytes that `commit --max-error E` adds to a store that has the base, for {grid} values of E;
-  between two of them its curve is taken as straight in logarithms.
+* **erestore**: all bytes that `commit --max-error E` adds to a store that has the base, for {grid} values of E and once more
+  near every loss of ERE; between two of them its curve is taken as straight in logarithms.
 * **ERE**: the encoding of Ryu, Seo and Yoo (prior rank r, α = 0.5, U and V in 4 bits), at every r where plain 4-bit
   quantisation (BITQ) is not smaller. It is charged in three ways. *Payload*: 4.0 bits a code and D in half precision,
   nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is no matrix in fp32.
@@ -77,8 +78,7 @@ def summary(results: Results) -> str:
 
 def page(results: Results) -> str:
     """Return ``docs/fidelity.md``."""
-    grid = max(len(found["ours"]) for found in results.values())
-    parts = [INTRODUCTION.format(grid=grid), "## The pairs\n", pairs_table(results)]
+    parts = [INTRODUCTION.format(grid=len(GRID)), "## The pairs\n", pairs_table(results)]
     for loss, word in LOSSES.items():
         rows = rows_of(results, loss)
         ere = [row for row in rows if row.method == "ere"]
