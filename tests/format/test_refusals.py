@@ -118,6 +118,19 @@ def test_an_index_with_something_unknown(store: Store, kind: str, change: dict, 
         OPENED[kind](store.objects, rewritten(store.objects, kind, oid, change), data)
 
 
+@pytest.mark.parametrize(
+    "bands",
+    [1, [1], [[1]], [[0, "0.1"]], [[9, "0.1"]], [[1, "0.1"], [1, "0.1"]], [[1, "nan"]], [[1, "-1"]], [["1", "0.1"]]],
+    ids=str,
+)
+def test_bands_that_cannot_be(store: Store, bands: object) -> None:
+    oid = store.manifest_of("ft").terms[0].residual
+    assert Residual.open(store.objects, rewritten(store.objects, "residual", oid, {"bands": [[1, "0.1"]]})).bands
+    changed = rewritten(store.objects, "residual", oid, {"bands": bands})
+    with pytest.raises(CorruptionError, match="malformed"):
+        Residual.open(store.objects, changed)
+
+
 def test_an_unknown_evaluator(store: Store) -> None:
     oid = rewritten(store.objects, "residual", store.manifest_of("ft").terms[0].residual, {"evaluator": 2})
     with pytest.raises(UnsupportedFormatError, match="evaluator 2"):

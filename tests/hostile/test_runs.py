@@ -11,6 +11,7 @@ import pytest
 from forging import damage, memory_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, wrapped
 
 from erestore import compression
 from erestore.errors import CorruptionError
@@ -189,6 +190,25 @@ def test_a_few_bytes_that_declare_much(size: int) -> None:
             stored = struct.pack("<II", len(directory), len(packed)) + packed
             with pytest.raises(CorruptionError):
                 runs.decode(stored, size)
+
+
+@pytest.mark.parametrize(
+    ("mode", "delta"),
+    [
+        (ModeSpec.classic(), DeltaSpec.try_consecutive(1)),
+        (ModeSpec.classic(), DeltaSpec.try_lookback()),
+        (ModeSpec.try_int_mult(10), DeltaSpec.no_op()),
+    ],
+    ids=["consecutive", "lookback", "multiples"],
+)
+def test_sound_chunks_of_another_kind_are_refused(mode: ModeSpec, delta: DeltaSpec) -> None:
+    values = np.tile(np.arange(0, 3000, 10, dtype=np.int32), 5)
+    file = wrapped.FileCompressor()
+    chunk = file.chunk_compressor(values, ChunkConfig(mode_spec=mode, delta_spec=delta))
+    stored = b"".join((file.write_header(), chunk.write_meta(), chunk.write_page(0)))
+    assert stored[0] == 4
+    with pytest.raises(CorruptionError, match="kind"):
+        pco.decompress(stored, len(values), np.dtype("<i4"))
 
 
 @pytest.mark.parametrize(
