@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fetch_models import FetchError
 from fine_tune import Recipe, accuracy, base_directory, logits, train
-from labelled_texts import TASKS, load_task
+from labelled_texts import SENTIMENT, load_task
 
 from erestore import Store
 from erestore.errors import StoreNotFoundError
@@ -34,7 +34,7 @@ def recipes(*, small: bool) -> list[Recipe]:
     """Return what to make: 4 tasks x 3 seeds at one learning rate, or 4 x 10 seeds x 5 learning rates."""
     seeds = range(3) if small else range(10)
     rates = (5e-5,) if small else (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
-    return [Recipe(task, seed, STEPS, rate) for task, seed, rate in itertools.product(TASKS, seeds, rates)]
+    return [Recipe(task, seed, STEPS, rate) for task, seed, rate in itertools.product(SENTIMENT, seeds, rates)]
 
 
 def open_store(place: str, base: Path) -> Store:

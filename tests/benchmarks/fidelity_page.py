@@ -1,0 +1,192 @@
+"""The measurements as text: a summary for the terminal and ``docs/fidelity.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comparison import CHARGES, Row, compare, least_and_median
+from measuring import GRID
+from pairs import SOURCES
+
+Results = Mapping[str, dict[str, Any]]
+"""By pair: ``new_bytes``, ``original_bytes``, and the points of ``yardsticks`` and ``ours``."""
+
+LOSSES = {"error": "error", "kl": "KL"}
+METHODS = {
+    "ours": "erestore",
+    "ere": "ERE",
+    "ere-greedy": "ERE, best ranks",
+    "lowrank-fp16": "low rank, fp16",
+    "bitq": "BITQ",
+    "bitq-rows": "BITQ, a scale per row",
+    "sign": "1 bit",
+    "sign-rows": "1 bit, a scale per row",
+}
+
+INTRODUCTION = """\
+# Fidelity: bytes at equal loss
+
+How many bytes other ways to store a fine-tune take where they lose as much as erestore does. Everything here is written by
+
+    python tests/benchmarks/fidelity.py --cache DIRECTORY --write docs
+
+from models that the package registries and Debian hold and from fine-tunes that the command makes (needs matplotlib and
+transformers; the first run takes an hour, later ones use what is in DIRECTORY).
+
+## What is measured
+
+* **error**: squared norm of what is lost over that of what the fine-tune changed, over all floating tensors that the base has
+  too, after the final rounding: `relative_error` of [how quality is chosen](explanation/quality.md), computed again from what
+  a reader gets. **KL**: mean KL divergence, in nats, of the answers from the original classifier's, on 512 held-out texts.
+* **erestore**: all bytes that `commit --max-error E` adds to a store that has the base, for {grid} values of E and once more
+  near every loss of ERE; between two of them its curve is taken as straight in logarithms.
+* **ERE**: the encoding of Ryu, Seo and Yoo (prior rank r, α = 0.5, U and V in 4 bits), at every r where plain 4-bit
+  quantisation (BITQ) is not smaller. It is charged in three ways. *Payload*: 4.0 bits a code and D in half precision,
+  nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is no matrix in fp32.
+  *Stored*: what `commit --codec ere` adds to a store, whose entropy stage the paper does not have.
+* Both sides are given the weights alone, without side files and optimizer state. New heads are counted on both sides
+  (erestore's as stored, the others' in fp32), for *payload* on neither.
+* The other yardsticks have their best settings: factors that would be larger than the values give way to the values, scales
+  and factors in half precision are shifted by a power of two per tensor, what did not change costs nothing, and nothing is
+  charged for names, shapes or files. *ERE, best ranks* spreads the same budget over layers exactly instead of by fitted
+  lines, counted as *paper*. *Low rank, fp16* is the extraction of a LoRA by SVD, one rank for all. *BITQ* rounds
+  every value to 4 bits. *1 bit* is the sign times the mean magnitude (BitDelta), without its tuning of scales.
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table whose columns after the first `left` are numbers."""
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def rows_of(results: Results, loss: str) -> list[Row]:
+    """Compare all pairs at equal loss."""
+    return [row for name, found in results.items() for row in compare(name, found, loss)]
+
+
+def summary(results: Results) -> str:
+    """Return what a developer of the encoder looks at."""
+    parts = [
+        f"At equal {word}:\n\n{ere_table(ours)}\n{extremes_table(ours)}"
+        for loss, word in LOSSES.items()
+        if (ours := [row for row in rows_of(results, loss) if row.method == "ere"])
+    ]
+    return "\n".join(parts)
+
+
+def page(results: Results) -> str:
+    """Return ``docs/fidelity.md``."""
+    parts = [INTRODUCTION.format(grid=len(GRID)), "## The pairs\n", pairs_table(results)]
+    for loss, word in LOSSES.items():
+        rows = rows_of(results, loss)
+        ere = [row for row in rows if row.method == "ere"]
+        if not ere:
+            continue
+        parts += [
+            f"## Against ERE at equal {word}\n",
+            "Their bytes over erestore's.\n",
+            extremes_table(ere),
+            ere_table(ere),
+        ]
+        parts += [f"![Bytes against {word}](fidelity-{loss}.svg)\n"]
+        parts += [f"## Against the other yardsticks at equal {word}\n", others_text(), others_table(rows)]
+    tasks = [name for name in results if SOURCES[name].task]
+    if tasks:
+        parts += ["## What the tasks say\n", TASKS_TEXT]
+    for name in tasks:
+        parts += [f"### {name}\n", task_table(results[name])]
+    return "\n".join(parts)
+
+
+TASKS_TEXT = """\
+Accuracy on the held-out texts, agreement with the original's answers, and KL, by size. ERE and low rank are counted as
+the paper stores them.
+"""
+
+
+def pairs_table(results: Results) -> str:
+    """Return what the pairs are."""
+    rows = [
+        [name, SOURCES[name].about, kib(found["original_bytes"]), kib(found["new_bytes"])]
+        for name, found in results.items()
+    ]
+    return table(["pair", "what it is", "weights, KiB", "of them new, KiB"], rows, left=2)
+
+
+def ere_table(rows: Sequence[Row]) -> str:
+    """Return every operating point of ERE."""
+    lines = []
+    for row in rows:
+        sizes = [kib(row.sizes[charge]) for charge in CHARGES] + [kib(row.ours)]
+        lines.append(
+            [row.pair, str(row.setting), number(row.loss), *sizes, *(times(row.ratio(charge)) for charge in CHARGES)]
+        )
+    head = ["pair", "r", "loss", "payload, KiB", "paper, KiB", "stored, KiB", "erestore, KiB"]
+    return table([*head, *(f"{charge} / erestore" for charge in CHARGES)], lines)
+
+
+def extremes_table(rows: Sequence[Row]) -> str:
+    """Return the least and the median ratio of every pair, and of all but the control."""
+    names = list(dict.fromkeys(row.pair for row in rows))
+    groups = {name: [row for row in rows if row.pair == name] for name in names}
+    groups["all but the control"] = [row for row in rows if not SOURCES[row.pair].control]
+    lines = []
+    for name, group in groups.items():
+        found = [least_and_median(group, charge) for charge in CHARGES]
+        lines.append([name, *(f"{least:.2f} / {median:.2f}" for least, median in filter(None, found))])
+    return table(["pair (least / median)", *CHARGES], [line for line in lines if len(line) > 1])
+
+
+def others_text() -> str:
+    """Return what the table of the other yardsticks shows."""
+    return "Their bytes over erestore's at the same loss, from the least to the largest over their settings.\n"
+
+
+def others_table(rows: Sequence[Row]) -> str:
+    """Return the range of ratios of each yardstick but ERE on each pair."""
+    methods = [method for method in METHODS if method not in ("ours", "ere")]
+    lines = []
+    for name in dict.fromkeys(row.pair for row in rows):
+        line = [name]
+        for method in methods:
+            ratios = [row.ratio("paper") for row in rows if (row.pair, row.method) == (name, method)]
+            known = [ratio for ratio in ratios if ratio is not None]
+            ends = sorted({f"{ratio:.1f}" for ratio in (min(known), max(known))}, key=float) if known else ["-"]
+            line.append(" - ".join(ends) if known else "-")
+        lines.append(line)
+    return table(["pair", *(METHODS[method] for method in methods)], lines)
+
+
+def task_table(found: dict[str, Any]) -> str:
+    """Return all operating points of a pair with a task, by size."""
+    points = sorted([*found["yardsticks"], *found["ours"]], key=lambda point: point["total"])
+    lines = [
+        [
+            METHODS[point["method"]],
+            f"{point['setting']:g}" if point["setting"] else "",
+            kib(point["total"]),
+            number(point["error"]),
+            number(point["kl"]),
+            f"{point['agreement']:.3f}",
+            f"{point['accuracy']:.3f}",
+        ]
+        for point in points
+    ]
+    return table(["method", "E or r", "KiB", "error", "KL", "agreement", "accuracy"], lines)
+
+
+def kib(size: float | None) -> str:
+    """Format bytes."""
+    return "-" if size is None else f"{size / 1024:,.0f}" if size >= 10240 else f"{size / 1024:.1f}"
+
+
+def number(value: float) -> str:
+    """Format a loss with three digits."""
+    return f"{value:.3g}"
+
+
+def times(ratio: float | None) -> str:
+    """Format a ratio."""
+    return "-" if ratio is None else f"{ratio:.2f}"
