@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from erestore.ops.checkout import CheckoutResult
     from erestore.ops.commit import CommitResult
     from erestore.ops.config import ConfigEntry
+    from erestore.ops.drop_exact import DropResult
     from erestore.ops.du import DuResult
     from erestore.ops.fsck import FsckResult
     from erestore.ops.gc import GcResult
@@ -167,25 +168,40 @@ class Store(_store.Store):
         *,
         force: bool = False,
         format: str | None = None,  # noqa: A002 - the name of the option
+        lossy: bool = False,
+        max_rank: int | None = None,
+        max_bytes: int | None = None,
         progress: Progress = silent,
     ) -> CheckoutResult:
         """Write the checkpoint that a revision stands for; see :func:`erestore.ops.checkout.checkout`."""
         from erestore.ops.checkout import checkout
 
-        return checkout(self, revision, directory, force=force, format=format, progress=progress)
+        return checkout(
+            self,
+            revision,
+            directory,
+            force=force,
+            format=format,
+            lossy=lossy,
+            max_rank=max_rank,
+            max_bytes=max_bytes,
+            progress=progress,
+        )
 
-    def cat(self, revision: str, tensor: str) -> CatResult:
+    def cat(self, revision: str, tensor: str, *, lossy: bool = False) -> CatResult:
         """Return one tensor of a variant, by the variant's own name; see :func:`erestore.ops.cat.cat`."""
         from erestore.ops.cat import cat
 
-        return cat(self, revision, tensor)
+        return cat(self, revision, tensor, lossy=lossy)
 
-    def state_dict(self, revision: str) -> StateDict:
+    def state_dict(self, revision: str, *, lossy: bool = False) -> StateDict:
         """Return a variant's tensors as a mapping that reads each when it is asked for.
 
         Parameters
         ----------
         revision : str
+        lossy : bool
+            Leave the exact remainder out; it is not read.
 
         Returns
         -------
@@ -197,10 +213,16 @@ class Store(_store.Store):
         ------
         UnknownRevisionError
             If `revision` names nothing.
+        UsageError
+            If the variant has no lossy part and it is asked for.
         """
+        from erestore.model.ledger import require_lossy
         from erestore.model.variant import Variant
 
-        return StateDict(Variant.open(self.objects, self.commit_record(self.resolve(revision)).manifest))
+        commit = self.commit_record(self.resolve(revision))
+        if lossy:
+            require_lossy(commit, revision, hint="Leave lossy=True out.")
+        return StateDict(Variant.open(self.objects, commit.manifest, lossy=lossy))
 
     def status(self) -> StatusResult:
         """Count what the store holds; see :func:`erestore.ops.status.status`."""
@@ -311,6 +333,15 @@ class Store(_store.Store):
         grace_days = self.setting("gc.grace_days") if grace_days is None else grace_days
         reflog_days = self.setting("gc.reflog_days") if reflog_days is None else reflog_days
         return gc(self, grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
+
+    def drop_exact(self, name: str, *, dry_run: bool = False) -> DropResult:
+        """Give up the exact remainder of a branch (``gc --drop-exact``); see :func:`erestore.ops.drop_exact.drop_exact`.
+
+        Its bytes are freed by :meth:`gc`, once no reflog leads to the exact commit any more.
+        """
+        from erestore.ops.drop_exact import drop_exact
+
+        return drop_exact(self, name, dry_run=dry_run)
 
     def fsck(self, *, read_data: bool = False, deep: bool = False, progress: Progress = silent) -> FsckResult:
         """Look for damage; see :func:`erestore.ops.fsck.fsck`."""

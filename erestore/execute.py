@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -36,48 +36,6 @@ def bounded_map(
             yield pending.popleft().result()
     finally:
         for future in pending:
-            future.cancel()
-
-
-class Ahead(Generic[_T, _R]):
-    """Computes what will be asked for next while the caller is busy with what it has.
-
-    Parameters
-    ----------
-    executor : Executor
-    function : callable
-    order : iterable
-        The items in the order in which they are expected to be asked for; others are computed when they are.
-    in_flight : int
-        How many results may wait, which bounds memory.
-    """
-
-    def __init__(
-        self, executor: Executor, function: Callable[[_T], _R], order: Iterable[_T], *, in_flight: int
-    ) -> None:
-        self._executor = executor
-        self._function = function
-        self._order = iter(order)
-        self._pending: dict[_T, Future[_R]] = {}
-        self._in_flight = in_flight
-
-    def get(self, item: _T) -> _R:
-        """Return the result for `item`."""
-        self._submit()
-        future = self._pending.pop(item, None)
-        self._submit()
-        return self._function(item) if future is None else future.result()
-
-    def _submit(self) -> None:
-        while len(self._pending) < self._in_flight:
-            item = next(self._order, None)
-            if item is None:
-                return
-            self._pending[item] = self._executor.submit(self._function, item)
-
-    def cancel(self) -> None:
-        """Drop what has not begun."""
-        for future in self._pending.values():
             future.cancel()
 
 

@@ -212,7 +212,14 @@ class Store:
         return Manifest.from_record(self.objects.get_record("manifest", oid))
 
     def record(
-        self, commit: Commit, name: str, operation: Operation, *, expected: int, kind: str = "branch"
+        self,
+        commit: Commit,
+        name: str,
+        operation: Operation,
+        *,
+        expected: int,
+        kind: str = "branch",
+        subject: str | None = None,
     ) -> Recorded:
         """Write a commit and point the ref `name` to it: the step that makes everything written before it reachable.
 
@@ -225,13 +232,15 @@ class Store:
         expected : int
             Number of the ref's newest entry as seen before the work began, 0 for none.
         kind : str
+        subject : str, optional
+            What the reflog says; by default the first line of the commit's message.
 
         Raises
         ------
         RefConflictError
             If another writer moved the ref meanwhile.
         """
-        subject = (commit.message or commit.edge).partition("\n")[0]
+        subject = subject or (commit.message or commit.edge).partition("\n")[0]
         previous = "0" * 64 if expected else None  # only the length of what it will be counts
         entry = RefEntry(
             name, expected + 1, kind, "0" * 64, previous, operation.writer, operation.id, None, operation.time, subject

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import torch_dtype, torch_shape
 from erestore.checkpoint.safetensors_header import Header, build_header, header_length, parse_header
-from erestore.checkpoint.streams import Block, write_blocks, write_exactly
+from erestore.checkpoint.streams import Block, Place, Work, write_exactly, write_tensors
 from erestore.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def write_safetensors(
     tensors: Mapping[str, TensorInfo],
     metadata: Mapping[str, str],
     read: Callable[[str], Iterable[Block]],
+    work: Work = map,
 ) -> None:
     """Write one new file, tensor by tensor.
 
@@ -111,6 +112,8 @@ def write_safetensors(
     metadata : Mapping[str, str]
     read : Callable
         Gives a tensor's bytes by name, as blocks in order.
+    work : Callable
+        ``map``, or what does several tensors at a time.
 
     Raises
     ------
@@ -120,6 +123,6 @@ def write_safetensors(
     prefix, header = build_header({name: (info.dtype, info.shape) for name, info in tensors.items()}, metadata)
     with path.open("xb", buffering=0) as file:
         write_exactly(file, prefix)
-        for name, entry in header.entries.items():
-            write_blocks(file, name, read(name), entry.stop - entry.start)
+        places = (Place(name, entry.start, entry.stop - entry.start) for name, entry in header.entries.items())
+        write_tensors(file, places, read, work)
         os.fsync(file.fileno())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from io import FileIO
 
 from erestore.errors import CorruptionError
@@ -23,14 +25,59 @@ def write_exactly(file: FileIO, content: Block) -> int:
     return size
 
 
-def write_blocks(file: FileIO, name: str, blocks: Iterable[Block], size: int) -> None:
-    """Write the blocks of the tensor `name`, which must come to `size` bytes.
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor's bytes go in a file."""
+
+    name: str
+    offset: int
+    size: int
+
+
+Work = Callable[[Callable[[Place], None], Iterable[Place]], Iterable[None]]
+"""``map`` in its simplest form."""
+
+
+def write_tensors(
+    file: FileIO, places: Iterable[Place], read: Callable[[str], Iterable[Block]], work: Work = map
+) -> None:
+    """Write tensors into one file, each at its place.
+
+    Parameters
+    ----------
+    file : FileIO
+    places : iterable of Place
+    read : Callable
+        Gives a tensor's bytes by name, as blocks in order.
+    work : Callable
+        ``map``, or what does several at a time and gives results in order.
 
     Raises
     ------
     CorruptionError
-        If they do not; a file with another amount of data would be misread from there on.
+        If a tensor's blocks do not come to its size; a file with another amount of data would be misread from there on.
     """
-    written = sum(write_exactly(file, block) for block in blocks)
-    if written != size:
-        raise CorruptionError(f"The tensor '{name}' came to {written} bytes where {size} are recorded.")
+
+    def write(place: Place) -> None:
+        _write_at(file.fileno(), place, read(place.name))
+
+    for _ in work(write, places):
+        pass
+
+
+def _write_at(descriptor: int, place: Place, blocks: Iterable[Block]) -> None:
+    position, stop = place.offset, place.offset + place.size
+    for block in blocks:
+        size = memoryview(block).nbytes
+        if position + size > stop:
+            raise _wrong_size(place, position - place.offset + size)
+        view = memoryview(block).cast("B") if size else memoryview(b"")  # empty many-dimensional views cannot be cast
+        while view:
+            written = os.pwrite(descriptor, view, position)
+            position, view = position + written, view[written:]
+    if position != stop:
+        raise _wrong_size(place, position - place.offset)
+
+
+def _wrong_size(place: Place, size: int) -> CorruptionError:
+    return CorruptionError(f"The tensor '{place.name}' came to {size} bytes where {place.size} are recorded.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
 from erestore.checkpoint.skeleton import assemble
-from erestore.checkpoint.streams import Block, write_blocks, write_exactly
+from erestore.checkpoint.streams import Block, Place, Work, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ def write_torch(
     ties: Sequence[Sequence[str]],
     structure: Any,
     read: Callable[[str], Iterable[Block]],
+    work: Work = map,
 ) -> None:
     """Write one new file that ``torch.load(weights_only=True)`` reads.
 
@@ -43,6 +44,8 @@ def write_torch(
         The skeleton, or None for a plain ``dict``.
     read : Callable
         Gives a tensor's bytes by name, as blocks in order.
+    work : Callable
+        ``map``, or what does several tensors at a time.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def write_torch(
     """
     first_name = {name: group[0] for group in ties for name in group if group[0] in tensors}
     staged_path = path.with_name(path.name + ".staged")
-    offsets = _stage(staged_path, {n: info for n, info in tensors.items() if first_name.get(n, n) == n}, read)
+    offsets = _stage(staged_path, {n: info for n, info in tensors.items() if first_name.get(n, n) == n}, read, work)
     try:
         memory = _map(staged_path)
         made: dict[str, torch.Tensor] = {}
@@ -66,14 +69,19 @@ def write_torch(
         staged_path.unlink(missing_ok=True)
 
 
-def _stage(path: Path, tensors: Mapping[str, TensorInfo], read: Callable[[str], Iterable[Block]]) -> dict[str, int]:
-    offsets: dict[str, int] = {}
+def _stage(
+    path: Path, tensors: Mapping[str, TensorInfo], read: Callable[[str], Iterable[Block]], work: Work
+) -> dict[str, int]:
+    places: list[Place] = []
+    end = 0
+    for name, info in tensors.items():
+        offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+        places.append(Place(name, offset, tensor_bytes(info.dtype, info.shape)))
+        end = offset + places[-1].size
     with path.open("xb", buffering=0) as file:
-        for name, info in tensors.items():
-            write_exactly(file, bytes(-file.tell() % _ALIGNMENT))
-            offsets[name] = file.tell()
-            write_blocks(file, name, read(name), tensor_bytes(info.dtype, info.shape))
-    return offsets
+        file.truncate(end)
+        write_tensors(file, places, read, work)
+    return {place.name: place.offset for place in places}
 
 
 def _map(path: Path) -> torch.UntypedStorage:

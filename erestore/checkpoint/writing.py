@@ -12,9 +12,8 @@ from erestore.checkpoint.conversion import convert
 from erestore.checkpoint.dtypes import DTYPES
 from erestore.checkpoint.replacing import replacing
 from erestore.checkpoint.safetensors_file import write_safetensors
-from erestore.checkpoint.safetensors_header import build_header
 from erestore.checkpoint.side_names import check_side_names
-from erestore.checkpoint.streams import Block, write_exactly
+from erestore.checkpoint.streams import Block, Work, write_exactly
 from erestore.checkpoint.torch_writing import write_torch
 from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
 from erestore.records import Layout, LayoutFile
@@ -29,6 +28,7 @@ def write_checkpoint(
     format: str | None = None,  # noqa: A002 - the option's name
     force: bool = False,
     structure: Any = None,
+    work: Work = map,
 ) -> None:
     """Write a checkpoint.
 
@@ -51,6 +51,8 @@ def write_checkpoint(
         Replace what is at `target`.
     structure : object or None
         Skeletons of torch files by file name (see :attr:`erestore.checkpoint.abc.Checkpoint.structure`).
+    work : Callable
+        ``map``, or what does several tensors at a time.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def write_checkpoint(
         for file in layout.files:
             path = place / file.name if layout.is_directory else place
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_weights(path, layout, file, read, skeletons.get(file.name))
+            _write_weights(path, layout, file, read, skeletons.get(file.name), work)
         if layout.is_directory:
             for name, content in written.items():
                 _write_file(place / name, [content])
@@ -84,35 +86,21 @@ def write_checkpoint(
                 _write_file(place / name, side_files(name))
 
 
-def reading_order(layout: Layout, format: str | None) -> list[str]:  # noqa: A002 - the option's name
-    """Return the own names in the order in which :func:`write_checkpoint` reads them."""
-    layout = convert(layout, format)[0]
-    order: list[str] = []
-    for file in layout.files:
-        tensors = {name: _info(layout, name) for name in file.tensors}
-        if layout.format == "safetensors":
-            entries = build_header({name: (info.dtype, info.shape) for name, info in tensors.items()}, {})[1].entries
-            order += entries
-        else:
-            order += tensors
-    return order
-
-
 def _write_weights(
-    path: Path, layout: Layout, file: LayoutFile, read: Callable[[str], Iterable[Block]], skeleton: Any
+    path: Path, layout: Layout, file: LayoutFile, read: Callable[[str], Iterable[Block]], skeleton: Any, work: Work
 ) -> None:
     tensors = {name: _info(layout, name) for name in file.tensors}
     if len(tensors) != len(file.tensors):
         raise CorruptionError(f"A layout lists a tensor of '{file.name}' twice.")
     if layout.format == "safetensors":
-        write_safetensors(path, tensors, file.metadata, read)
+        write_safetensors(path, tensors, file.metadata, read, work)
         return
     ties = [
         group
         for group in layout.ties
         if len({(tensors[name].dtype, tensors[name].shape) for name in group if name in tensors}) == 1
     ]
-    write_torch(path, tensors, ties, skeleton, read)
+    write_torch(path, tensors, ties, skeleton, read, work)
 
 
 def _info(layout: Layout, name: str) -> TensorInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ KINDS = {
     "ere": "low-rank (ere)",
     "factors": "as adapter factors",
     "gamma": "scaled",
-    "lowrank": "low-rank",
+    "lowrank2": "low-rank",
     "patch": "with an exact remainder",
+    "remainder": "as quantised values",
     "unchanged": "unchanged",
-    "vector": "as vectors",
     "whole": "kept whole",
     "added rows": "with added rows",
 }
@@ -109,6 +110,12 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     metavar="E",
     help="Most of the residual's squared norm that may be lost, measured after rounding. Default: 0.01.",
 )
+@click.option(
+    "--budget",
+    metavar="BYTES|PERCENT",
+    help="What the commit may add to the store, everything included: bytes, with k, M or G if you like, or a percentage "
+    "of the checkpoint. The error is then as small as that allows.",
+)
 @click.option("--exact", is_flag=True, help="Keep every bit, beside a linear part that can be merged.")
 @click.option("--exact-only", is_flag=True, help="Keep every bit and nothing else; cannot be merged.")
 @click.option("--codec", type=click.Choice(["lowrank", "ere"]), help="How to encode. Default: lowrank.")
@@ -133,6 +140,7 @@ def commit(
     metrics: tuple[str, ...],
     author: str | None,
     max_error: float | None,
+    budget: str | None,
     exact: bool,
     exact_only: bool,
     codec: str | None,
@@ -149,6 +157,7 @@ def commit(
     """
     asked = _asked(
         max_error=max_error,
+        budget=_budget(budget) if budget is not None else None,
         exact=exact or None,
         exact_only=exact_only or None,
         codec=codec,
@@ -211,9 +220,20 @@ def _asked(**options: float | str | None) -> dict[str, Any]:
     given = {key: value for key, value in options.items() if value is not None}
     if given.get("codec") != "ere" and (only := sorted(given.keys() & {"rank", "bits", "alpha", "allocation"})):
         raise UsageError(f"--{only[0]} is for the ere codec.", hint="Add --codec ere, or leave it out.")
+    if {"max_error", "budget"} <= given.keys():
+        raise UsageError("--max-error and --budget both decide the quality.", hint="Give one of them.")
     if "max_error" in given and given.get("codec") == "ere":
         raise UsageError("The size of the ere codec is fixed by --rank and --bits; it takes no --max-error.")
     return given
+
+
+def _budget(text: str) -> int | float:
+    """Return bytes, or the share of the checkpoint that a percentage is."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(%|[kMG]?)B?", text.strip())
+    if found is None:
+        raise UsageError(f"'{text}' is not a budget.", hint="Write it as --budget 500k, --budget 1.5M or --budget 2%.")
+    number, unit = float(found[1]), found[2]
+    return number / 100 if unit == "%" else round(number * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[unit])
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def _refs(entry: LogEntry | ShowResult) -> str:
 
 def _one_line(entry: LogEntry) -> Iterator[str]:
     subject = printable(entry.message.partition("\n")[0])
-    error = error_text(entry.relative_error, exact=entry.exact)
+    error = error_text(entry.relative_error, exact=entry.exact, bound=entry.error_bound)
     facts = f"{entry.edge}, {size_text(entry.stored_bytes)}" + ("" if entry.edge == "imported" else f", {error}")
     yield f"{click.style(short(entry.commit), fg='yellow')}{_refs(entry)} {facts}{f': {subject}' if subject else ''}"
 
@@ -105,7 +105,10 @@ def _edge(edge: str, parents: tuple[str, ...], names: dict[str, str]) -> str:
 
 def _size(entry: LogEntry | ShowResult) -> str:
     size = share_text(entry.stored_bytes, entry.original_bytes)
-    return size if entry.edge == "imported" else f"{size}; {error_text(entry.relative_error, exact=entry.exact)}"
+    if entry.edge == "imported":
+        return size
+    error = error_text(entry.relative_error, exact=entry.exact, bound=entry.error_bound, lossy=entry.lossy_error)
+    return f"{size}; {error}"
 
 
 @verb("show", "Show one commit in full.", example="erestore show task-mnli")
@@ -190,11 +193,12 @@ def _worst(shown: ShowResult, *, every: bool) -> Iterator[str]:
             "×".join(map(str, tensor.shape)),
             " + ".join(tensor.sections) or "as before",
             size_text(tensor.bytes) if tensor.bytes else "-",
-            "-" if tensor.relative_error is None else f"{tensor.relative_error:.2g}",
+            *("-" if error is None else f"{error:.2g}" for error in (tensor.linear_error, tensor.relative_error)),
             f"{100 * tensor.squared_error / total:.1f} %" if total else "-",
         ]
         for tensor in tensors
     ]
     yield ""
     yield "Tensors by what was lost" + (f" (the first {TOP} of {len(touched)})" if len(tensors) < len(touched) else "")
-    yield table(rows, right=(3, 4, 5), header=["  tensor", "shape", "sections", "size", "error", "of all"])
+    header = ["  tensor", "shape", "sections", "size", "linear error", "rounded", "of all"]
+    yield table(rows, right=(3, 4, 5, 6), header=header)

@@ -40,12 +40,22 @@ def share_text(part: int, whole: int) -> str:
     return f"{size_text(part)}, {percent:.{digits}f} % of {size_text(whole)}"
 
 
-def error_text(error: float | None, *, exact: bool) -> str:
-    """Return a relative error in words where words are clearer."""
+def error_text(error: float | None, *, exact: bool, bound: float | None = None, lossy: float | None = None) -> str:
+    """Return a relative error in words where words are clearer.
+
+    Parameters
+    ----------
+    error : float or None
+    exact : bool
+    bound : float, optional
+        Upper bound, where the error was not measured.
+    lossy : float, optional
+        What is left without the exact remainder, to be said of what is exact.
+    """
     if exact:
-        return "exact"
+        return f"exact, relative error {lossy:.2g} without the exact remainder" if lossy else "exact"
     if error is None:
-        return "error unknown"
+        return "error not recorded" if bound is None else f"relative error at most {bound:.2g}"
     return f"relative error {error:.2g}" if error else "relative error 0"
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @verb(
     "checkout",
     "Write a variant's checkpoint.",
-    example="erestore checkout task-mnli\nerestore checkout task-mnli~1 /tmp/before --force",
+    example="erestore checkout task-mnli\n"
+    "erestore checkout task-mnli~1 /tmp/before --force\n"
+    "erestore checkout task-mnli preview/ --max-rank 16",
 )
 @click.argument("revision")
 @click.argument("directory", required=False)
@@ -30,25 +32,59 @@ if TYPE_CHECKING:
     type=click.Choice(["safetensors", "torch"]),
     help="Write the weights in this format. Default: as they were committed.",
 )
+@click.option("--lossy", is_flag=True, help="Leave the exact remainder of an --exact commit out, and do not read it.")
+@click.option(
+    "--max-rank",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="Read no more than R components of every low-rank section, and nothing of what they leave. Implies --lossy.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Read no more than N bytes of residuals, largest components first. Implies --lossy.",
+)
 @json_option
 @click.pass_obj
 def checkout(
-    session: Session, *, revision: str, directory: str | None, force: bool, format_: str | None, as_json: bool
+    session: Session,
+    *,
+    revision: str,
+    directory: str | None,
+    force: bool,
+    format_: str | None,
+    lossy: bool,
+    max_rank: int | None,
+    max_bytes: int | None,
+    as_json: bool,
 ) -> None:
     """Write the checkpoint of REVISION, as its library loads it, into DIRECTORY.
 
     REVISION is a branch, a tag, the start of a commit's oid, name~2 (two versions before) or name@{1} (where the name
     pointed before). Without DIRECTORY, a folder named for the revision is made in the current one.
+
+    With --max-rank or --max-bytes only the front of what the variant changed is read, from a remote as well; the summary
+    says what error that leaves.
     """
     with session.open() as store, progress_bar(session) as progress:
-        done = store.checkout(revision, directory, force=force, format=format_, progress=progress)
+        done = store.checkout(
+            revision,
+            directory,
+            force=force,
+            format=format_,
+            lossy=lossy,
+            max_rank=max_rank,
+            max_bytes=max_bytes,
+            progress=progress,
+        )
     if as_json:
         click.echo(json_text(done))
         return
-    session.result(
-        f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, "
-        f"{error_text(done.relative_error, exact=done.exact)}."
-    )
+    error = error_text(done.relative_error, exact=done.exact, bound=done.error_bound)
+    session.result(f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, {error}.")
+    if max_rank is not None or max_bytes is not None:
+        session.result(f"Read {size_text(done.residual_bytes_read)} of {size_text(done.residual_bytes)} of residuals.")
 
 
 @verb(
@@ -60,16 +96,19 @@ def checkout(
 @click.argument("tensor")
 @click.option("-o", "--output", metavar="FILE", help="Write the tensor to this safetensors file.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--lossy", is_flag=True, help="Leave the exact remainder out, and do not read it.")
 @json_option
 @click.pass_obj
-def cat(session: Session, *, revision: str, tensor: str, output: str | None, force: bool, as_json: bool) -> None:
+def cat(
+    session: Session, *, revision: str, tensor: str, output: str | None, force: bool, lossy: bool, as_json: bool
+) -> None:
     """Read one TENSOR of REVISION, and no other.
 
     With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are printed in
     short.
     """
     with session.open() as store:
-        found = store.cat(revision, tensor)
+        found = store.cat(revision, tensor, lossy=lossy)
         if output is not None:
             _write(found, output, force=force)
     described = f"{printable(found.name)} {found.dtype} [{', '.join(map(str, found.shape))}]"

@@ -9,9 +9,10 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import date_text, json_text, listed, plural, printable, short, size_text, table
+from erestore.cli.text import date_text, error_text, json_text, listed, plural, printable, short, size_text, table
 
 if TYPE_CHECKING:
+    from erestore.ops.drop_exact import DropResult
     from erestore.ops.du import DuResult
     from erestore.ops.fsck import Damage, FsckResult
     from erestore.ops.gc import GcResult
@@ -99,7 +100,7 @@ def _total(found: DuResult) -> str:
 @verb(
     "gc",
     "Delete what nothing leads to any more.",
-    example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0",
+    example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0\nerestore gc --drop-exact task-mnli",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
 @click.option(
@@ -114,23 +115,53 @@ def _total(found: DuResult) -> str:
     metavar="DAYS",
     help="How long former places of names count. Default: gc.reflog_days, 90.",
 )
+@click.option(
+    "--drop-exact",
+    metavar="REF",
+    help="First give up the exact remainder of this branch, for good once its reflog forgets it, and keep the lossy part.",
+)
 @json_option
 @click.pass_obj
-def gc(session: Session, *, dry_run: bool, grace_days: float | None, reflog_days: float | None, as_json: bool) -> None:
+def gc(
+    session: Session,
+    *,
+    dry_run: bool,
+    grace_days: float | None,
+    reflog_days: float | None,
+    drop_exact: str | None,
+    as_json: bool,
+) -> None:
     """Delete what nothing leads to any more.
 
     What no name leads to, now or in its reflog, is condemned by one collection and deleted by a later one, when it has
     been condemned for the grace period. What can be reached is never touched.
     """
     with session.open() as store, progress_bar(session) as progress:
+        dropped = None if drop_exact is None else store.drop_exact(drop_exact, dry_run=dry_run)
         done = store.gc(grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
+        is_freed = dropped is not None and not store.objects.exists(dropped.patch)
+        settings = {"gc.reflog_days": reflog_days, "gc.grace_days": grace_days}
+        days = [store.setting(key) if given is None else given for key, given in settings.items()]
     if as_json:
-        click.echo(json_text(done))
+        click.echo(json_text({**vars(done), "dropped": dropped}))
         return
+    if dropped is not None:
+        for line in _dropped(dropped, *days, is_freed=is_freed):
+            session.result(line)
     for line in _collected(done):
         session.result(line)
     if done.waiting:
         session.notice(f"Nothing was deleted: {done.waiting}")
+
+
+def _dropped(dropped: DropResult, reflog_days: float, grace_days: float, *, is_freed: bool) -> Iterator[str]:
+    done = "Would drop" if dropped.after is None else "Dropped"
+    left = error_text(dropped.relative_error, exact=False)
+    yield f"{done} the exact remainder of {dropped.ref} (of {short(dropped.before)}), {size_text(dropped.bytes)}; {left}."
+    if is_freed:
+        return
+    when = f"after {reflog_days:g} days, when its reflog forgets it, and {grace_days:g} days of grace"
+    yield f"Garbage collection frees that {when}; `erestore undo` takes it back until then."
 
 
 def _collected(done: GcResult) -> Iterator[str]:

@@ -119,7 +119,7 @@ class AdapterWriter:
         with TensorWriter(self.objects, align=1) as writer:
             for key, name in sorted(whole.items()):
                 info, content = self.checkpoint.tensors[name], raw_bytes(self.checkpoint.read(name))
-                fresh[key] = info, content_digest(info.dtype, info.shape, content), writer.add(content)
+                fresh[key] = info, content_digest(info.dtype, info.shape, content), writer.add(content, info.dtype)
             written = writer.finish()
         outcome.kinds["whole"] = len(fresh)
         return {

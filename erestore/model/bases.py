@@ -46,7 +46,7 @@ def store_base(
             digest = content_digest(info.dtype, info.shape, content)
             described[name] = info.dtype, info.shape, digest
             if digest not in known and digest not in fresh:
-                fresh[digest] = writer.add(content)
+                fresh[digest] = writer.add(content, info.dtype)
             progress("importing", number, len(checkpoint.tensors))
         added, oid = 0, ""
         if fresh:

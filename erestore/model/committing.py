@@ -7,28 +7,35 @@ the result (digests, errors, exact remainders) is computed from what was written
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
-from erestore.errors import CorruptionError, UsageError
+from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
-from erestore.model.encoding import Encoder
+from erestore.model.bases import original_bytes
+from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
-from erestore.model.patches import DEEPEST, Patch, PatchWriter
+from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
 from erestore.model.targets import Target, divide, same_bits
-from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, raw_bytes, value_digest
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
-from erestore.residual import difference
+from erestore.storage.canonical import dump_canonical
+from erestore.storage.framing import encode_record
 from erestore.storage.objects import Objects
 
 Parts = dict[str, tuple[Part, ...]]
+
+COMMIT_BYTES = 640
+"""What a commit's own record takes at most, but for long messages."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,17 @@ class StoredVariant:
     own: tuple[str, ...]
     added_bytes: int
     outcome: Outcome
+
+
+@dataclass
+class _Frame:
+    """What surrounds the residual in a variant: targets that are encoded, and what was written of all else."""
+
+    targets: list[Target] = field(default_factory=list)
+    dense: Parts = field(default_factory=dict)
+    rows: Parts = field(default_factory=dict)
+    layout: str = ""
+    added: int = 0
 
 
 @dataclass
@@ -88,22 +106,39 @@ class VariantWriter:
             )
         outcome = Outcome()
         targets, whole = divide(self.checkpoint, self.keys, self.parent.base)
+        frame = _Frame()
+
+        def prepare(refused: list[Target]) -> Room | None:
+            """Write what is kept as it is, before the residual: a budget is for the two together."""
+            left = {target.key for target in refused}
+            frame.targets = [target for target in targets if target.key not in left]
+            names = [*whole, *(target.name for target in refused)]
+            frame.dense, frame.rows, frame.added = self._write_whole(names, frame.targets, outcome)
+            layout = store_layout(self.objects, self.checkpoint, self.keys)
+            frame.layout, frame.added = layout.oid, frame.added + layout.added_bytes
+            budget = self.quality.budget_bytes(original_bytes(self.checkpoint))
+            return None if budget is None else partial(self._room, budget, frame)
+
         encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
-        residual, refused = encoder.run(targets, outcome)
-        left = {target.key for target in refused}
-        targets = [target for target in targets if target.key not in left]
-        added = residual.added_bytes if residual else 0
+        residual = encoder.run(targets, outcome, prepare)
         terms = self.parent.manifest.terms
         if residual:
             terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
-        dense, rows, dense_bytes = self._write_whole([*whole, *(target.name for target in refused)], targets, outcome)
-        layout = store_layout(self.objects, self.checkpoint, self.keys)
-        manifest = Manifest(self.parent.manifest.base, terms, layout.oid, dense, rows)
-        manifest, patch_bytes = self._finish(manifest, targets, outcome)
+        manifest = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows)
+        manifest, patch_bytes = self._finish(manifest, frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())
-        added += dense_bytes + layout.added_bytes + patch_bytes + written.added_bytes
+        added = (residual.added_bytes if residual else 0) + frame.added + patch_bytes + written.added_bytes
         own = (residual.oid,) if residual else ()
         return StoredVariant(written.oid, manifest, own, added, outcome)
+
+    def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
+        """Return what a residual with sections for `keys` may take, after all else that a commit adds."""
+        digests = {key: secrets.token_hex(VALUE_DIGEST_BYTES) for key in {*keys, *self.parent.manifest.digests}}
+        term = Term(secrets.token_hex(32), Fraction(1))
+        terms = normal_terms((*self.parent.manifest.terms, term))
+        record = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows, digests=digests)
+        manifest = len(encode_record("manifest", dump_canonical(record.to_record())))
+        return budget - frame.added - manifest - COMMIT_BYTES
 
     def _write_whole(self, names: list[str], targets: list[Target], outcome: Outcome) -> tuple[Parts, Parts, int]:
         """Store tensors that are kept whole and added rows, reusing what the parent already holds."""
@@ -127,7 +162,8 @@ class VariantWriter:
                 if len(parts) == 1 and parts[0].coefficient == 1 and parts[0].tensor.digest == digest:
                     held[key] = parts
                 else:
-                    fresh.append((held, key, WholeTensor(dtype, shape, digest, TensorRef("", *writer.add(content)))))
+                    data = TensorRef("", *writer.add(content, dtype))
+                    fresh.append((held, key, WholeTensor(dtype, shape, digest, data)))
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
@@ -161,7 +197,7 @@ class VariantWriter:
         former = self._exact_parent() if exact else None
         digests: dict[str, str] = {}
 
-        def look(target: Target) -> tuple[str, tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None]:
+        def look(target: Target) -> tuple[str, Remainder | None]:
             value = written.rounded(target.key, target.info.dtype, target.info.shape)
             digest = ""
             if written.is_reproducible and target.key in touched:
@@ -175,8 +211,7 @@ class VariantWriter:
                 if digest:
                     digests[target.key] = digest
                 if remainder is not None:
-                    predictor, value, predicted = remainder
-                    patch.add(target.key, target.info.dtype, value, predicted, predictor)
+                    patch.add(target.key, remainder)
                     outcome.count("patch")
                 self.progress("verifying", number, len(targets))
             if not patch.is_empty:
@@ -184,10 +219,8 @@ class VariantWriter:
                 added, manifest = stored.added_bytes, replace(manifest, patch=stored.oid)
         return replace(manifest, digests=digests), added
 
-    def _remainder(
-        self, written: Variant, former: str | None, target: Target, value: torch.Tensor
-    ) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor] | None:
-        """Return predictor, original and prediction of one tensor, or None where the value is exact already."""
+    def _remainder(self, written: Variant, former: str | None, target: Target, value: torch.Tensor) -> Remainder | None:
+        """Encode what one tensor lacks, from the cheapest prediction; None where the value is exact already."""
         own = self.checkpoint.read(target.name)
         if same_bits(own.reshape(-1), value.reshape(-1)):
             return None
@@ -199,9 +232,8 @@ class VariantWriter:
             held = next((t for t in self.parent.layout.tensors.values() if t.key == key), None)
             if held is not None and (held.dtype, held.shape) == (dtype, shape):
                 choices.append((("stored", former), self.parent.stored(key, dtype, shape)))
-        predictor, predicted = min(choices, key=lambda choice: difference.cost(own, choice[1]))
-        _check_inverse(key, own, predicted)
-        return predictor, own, predicted
+        predictor, predicted = min(choices, key=lambda choice: cost(own, choice[1])) if len(choices) > 1 else choices[0]
+        return Remainder.encode(dtype, own, predicted, predictor)
 
     def _exact_parent(self) -> str | None:
         """Return the parent's manifest if its exact values may serve as predictions."""
@@ -211,15 +243,3 @@ class VariantWriter:
             manifests = {m for oid in oids for m in Patch.open(self.objects, oid).manifests}
             oids = {Manifest.from_record(self.objects.get_record("manifest", m)).patch for m in manifests}
         return self.parent_oid if 0 < depth < DEEPEST else None
-
-
-def _check_inverse(key: str, own: torch.Tensor, predicted: torch.Tensor) -> None:
-    """Decode a remainder and compare it, before anything is acknowledged."""
-    pairs: Iterator[tuple[torch.Tensor, torch.Tensor]] = zip(
-        torch.split(own.reshape(-1), difference.CHUNK),
-        torch.split(predicted.reshape(-1), difference.CHUNK),
-        strict=True,
-    )
-    for value, guess in pairs:
-        if not same_bits(difference.decode(next(difference.encode(value, guess)), guess), value):
-            raise CorruptionError(f"The exact remainder of '{key}' does not decode to the original.")

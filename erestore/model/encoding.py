@@ -7,10 +7,11 @@ misses what was asked, the second pass is repeated with a corrected step; the sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -18,27 +19,30 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
-from erestore.model.quality import Outcome, Quality, ratio
+from erestore.model.quality import SMALLEST_MAX_ERROR, Outcome, Quality, ratio
 from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
 from erestore.progress import Progress
 from erestore.residual import allocation, planning
-from erestore.residual.codecs import dense, ere, gamma, lowrank, vector
+from erestore.residual.codecs import dense, ere, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
+from erestore.residual.quantisation import PRICE, coded_bits
 from erestore.residual.rounding import round_to
+from erestore.residual.searching import StepSearch
 from erestore.residual.spectrum import Decomposition
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
-_ATTEMPTS = 5
-_LEAST_USE = 0.75
-"""Share of the allowed error below which a larger step is tried."""
-_SMALLEST = 2.0**-40
+_SIZE_EXPONENT = -1.0
+_ERROR_EXPONENT = 1.2
+"""Of the step in the error, about: less than 2 because a smaller step keeps more components too."""
 _CALIBRATED = 12
 """Tensors that stand for all when the effect of rounding is estimated."""
 _CALIBRATION_LIMIT = 64.0
+_TRIED, _TRIED_ELEMENTS = 3, 1 << 20
+"""Of a tensor of so many elements at most, the best predicted ways are encoded and the best of them is kept."""
 _FLOAT32_ERROR = 2e-3
 """Largest error asked for from which on spectra are computed in float32, in about 0.4 times the time."""
 
@@ -50,7 +54,34 @@ class Item:
     target: Target
     profiled: Profiled
     basis: torch.Tensor | None
-    encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]]
+    encode: Callable[[Item, Loaded, torch.Tensor], Encoding]
+
+
+Room = Callable[[Collection[str]], int]
+"""Bytes that a residual may take, given the tensors that it has sections for."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One tensor's sections.
+
+    Attributes
+    ----------
+    sections : tuple of EncodedSection
+    lost : Mapping[int, float]
+        Squared error where a band's parts and those after it are missing, by band.
+    error, bits : float
+        Squared error of the linear value, and about how many bits the sections will take.
+    """
+
+    sections: tuple[EncodedSection, ...]
+    lost: Mapping[int, float] = field(default_factory=dict)
+    error: float = 0.0
+    bits: float = 0.0
+
+    def cost(self, step: float) -> float:
+        """Return error plus the price of bits."""
+        return self.error + PRICE * step**2 * self.bits
 
 
 @dataclass
@@ -72,7 +103,9 @@ class Encoder:
     quality: Quality
     progress: Progress
 
-    def run(self, targets: list[Target], outcome: Outcome) -> tuple[Written | None, list[Target]]:
+    def run(
+        self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
+    ) -> Written | None:
         """Write the residual.
 
         Parameters
@@ -81,13 +114,14 @@ class Encoder:
             Sorted by key.
         outcome : Outcome
             Filled in.
+        prepare : Callable
+            Called before anything is encoded with the targets that cannot be coded because they hold NaN or infinity;
+            says how much room there is, if that is limited.
 
         Returns
         -------
         Written or None
             None where nothing changed (or only exact remainders are wanted).
-        list of Target
-            Targets that cannot be coded because they hold NaN or infinity.
         """
         with tensor_threads() as executor, BasisSpool() as bases, ExitStack() as stack:
             profiled = self._profile(executor, targets, bases)
@@ -101,18 +135,19 @@ class Encoder:
                     outcome.not_finite.append(target.name)
             changed = [target for target in targets if profiled[target.key].state == "changed"]
             refused = [target for target in targets if profiled[target.key].state in ("not finite", "extreme")]
+            room = prepare(refused)
             if not changed or self.quality.exact_only:
-                return None, refused
+                return None
             if self.quality.codec == "ere":
                 writer, errors, kinds = self._encode_ere(executor, stack, changed, profiled, bases)
             else:
                 norm = sum(profiled[target.key].norm for target in changed)
-                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm)
+                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm, room)
             outcome.squared_error += errors.rounded
             outcome.linear_error += errors.linear
             for kind, number in kinds.items():
                 outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
-            return writer.finish(), refused
+            return writer.finish()
 
     def _profile(self, executor: Executor, targets: list[Target], bases: BasisSpool) -> dict[str, Profiled]:
         def look(target: Target) -> Profiled:
@@ -143,45 +178,49 @@ class Encoder:
         profiled: dict[str, Profiled],
         bases: BasisSpool,
         norm: float,
+        room: Room | None,
     ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
-        """Find the largest step that meets the bound, measured; return the writer that holds its encoding."""
+        """Find the step that just meets the bound, measured; return the writer that holds its encoding."""
         profiles = [found for target in changed if (found := profiled[target.key].profile)]
-        allowed = self.quality.max_error * norm
-        total = sum(found.energy for found in profiles)
-        aim, best, attempts = 0.94 * allowed, None, 0
+        if room is None:
+            allowed = self.quality.max_error * norm
+            aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
+            search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
+        else:
+            bits = 8 * max(0, room([target.key for target in changed]))
+            search = StepSearch(planning.solve_step_for_bits(profiles, bits), _SIZE_EXPONENT, 0.01, attempts=8)
+        best: tuple[float, ResidualWriter, Errors, dict[str, int]] | None = None
         superseded = ExitStack()
-        aim /= self._rounding_factor(executor, changed, profiled, bases, aim)
         while True:
-            step = planning.solve_step(profiles, aim)
-
-            def encode(
-                item: Item, loaded: Loaded, delta: torch.Tensor, step: float = step
-            ) -> tuple[EncodedSection, ...]:
-                return encode_at(item, loaded, delta, step)
-
             attempt = stack.enter_context(ExitStack())
             writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
-            errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
-            attempts += 1
-            reached = errors.rounded / allowed
-            if reached <= 1:
+            errors, kinds = self._pass(executor, writer, changed, profiled, bases, partial(encode_at, step=search.step))
+            reached = errors.rounded / allowed if room is None else ratio(writer.size, room(writer.keys))
+            goes_on = search.observe(reached)
+            if 0 <= reached <= 1 and (best is None or reached > best[0]):
                 superseded.close()
-                best, superseded = (writer, errors, kinds), attempt
-                if reached >= _LEAST_USE or attempts >= _ATTEMPTS or aim >= total:
-                    return best
-                aim *= min(0.95 / max(reached, 1e-3), 16)
-            elif best is not None:
-                return best
+                best, superseded = (reached, writer, errors, kinds), attempt
+                if (room is None and writer.is_empty) or errors.rounded <= SMALLEST_MAX_ERROR * norm:
+                    return best[1:]
+            elif not goes_on and best is None and self.quality.exact:
+                return writer, errors, kinds  # the exact remainder keeps what this loses
             else:
-                aim *= max(0.95 / reached, 1 / 16)
-                if aim < _SMALLEST * allowed and self.quality.exact:
-                    return writer, errors, kinds  # the exact remainder keeps what this loses
                 attempt.close()
-                if aim < _SMALLEST * allowed:
-                    raise UsageError(
-                        f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
-                        hint="Use --exact to keep every bit.",
-                    )
+            if not goes_on:
+                if best is None:
+                    raise self._out_of_reach()
+                return best[1:]
+
+    def _out_of_reach(self) -> UsageError:
+        if self.quality.budget is None:
+            return UsageError(
+                f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
+                hint="Use --exact to keep every bit.",
+            )
+        return UsageError(
+            "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) takes it all.",
+            hint="Give a larger --budget.",
+        )
 
     def _rounding_factor(
         self,
@@ -202,8 +241,8 @@ class Encoder:
             found = _profile_of(profiled, target)
             basis = bases.get(target.key) if found.singular_values is not None else None
             loaded = Loaded.read(target, self.checkpoint.read, self.parent)
-            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: ())
-            sections = encode_at(item, loaded, loaded.delta(), step)
+            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()))
+            sections = encode_at(item, loaded, loaded.delta(), step).sections
             return measure(loaded, sections).rounded, planning.plan(found, step).error
 
         pairs = list(bounded_map(executor, measured, chosen, in_flight=worker_count()))
@@ -221,16 +260,16 @@ class Encoder:
         """Encode as the paper does: ranks by allocation, codes of b bits, vectors raw."""
         ranks = self._ranks([(target.key, _profile_of(profiled, target)) for target in changed])
 
-        def encode(item: Item, _: Loaded, delta: torch.Tensor) -> tuple[EncodedSection, ...]:
+        def encode(item: Item, _: Loaded, delta: torch.Tensor) -> Encoding:
             if item.target.key not in ranks:
-                return (dense.encode(delta),)
+                return Encoding((dense.encode(delta),))
             found = item.profiled.profile
             assert found is not None
             assert found.singular_values is not None
             assert item.basis is not None
             known = Decomposition(delta, found.singular_values, item.basis, item.profiled.side)
             rank = ranks[item.target.key]
-            return (ere.encode_section(delta, rank, self.quality.bits, known),) if rank else ()
+            return Encoding((ere.encode_section(delta, rank, self.quality.bits, known),) if rank else ())
 
         writer = stack.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
         errors, kinds = self._pass(executor, writer, changed, profiled, bases, encode)
@@ -254,7 +293,7 @@ class Encoder:
         changed: list[Target],
         profiled: dict[str, Profiled],
         bases: BasisSpool,
-        encode: Callable[[Item, Loaded, torch.Tensor], tuple[EncodedSection, ...]],
+        encode: Callable[[Item, Loaded, torch.Tensor], Encoding],
     ) -> tuple[Errors, dict[str, int]]:
         """Encode and measure every changed tensor; add what has sections to `writer`."""
 
@@ -267,21 +306,18 @@ class Encoder:
         kinds: dict[str, int] = {}
         total = [0.0, 0.0, 0.0]
         results = bounded_map(executor, self._encode_one, items(), in_flight=worker_count())
-        for number, (target, (sections, errors)) in enumerate(zip(changed, results, strict=True), 1):
+        for number, (target, (encoded, errors)) in enumerate(zip(changed, results, strict=True), 1):
             total = [a + b for a, b in zip(total, errors, strict=True)]
-            for section in sections:
-                kinds[section.codec] = kinds.get(section.codec, 0) + 1
-            if sections:
-                writer.add(target.key, target.shape, sections, errors)
-            else:
-                kinds["unchanged"] = kinds.get("unchanged", 0) + 1
+            writer.add(target.key, target.shape, encoded.sections, errors, encoded.lost)
+            for kind in [section.codec for section in encoded.sections] or ["unchanged"]:
+                kinds[kind] = kinds.get(kind, 0) + 1
             self.progress("encoding", number, len(changed))
         return Errors(*total), kinds
 
-    def _encode_one(self, item: Item) -> tuple[tuple[EncodedSection, ...], Errors]:
+    def _encode_one(self, item: Item) -> tuple[Encoding, Errors]:
         loaded = Loaded.read(item.target, self.checkpoint.read, self.parent)
-        sections = item.encode(item, loaded, loaded.delta())
-        return sections, measure(loaded, sections)
+        encoded = item.encode(item, loaded, loaded.delta())
+        return encoded, measure(loaded, encoded.sections)
 
 
 def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profile:
@@ -290,25 +326,46 @@ def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profi
     return found
 
 
-def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> tuple[EncodedSection, ...]:
+def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> Encoding:
     """Encode one tensor's residual at a step, in the way that is cheapest there."""
     found = item.profiled.profile
     assert found is not None
-    sections = []
-    if found.gamma is not None:
+    before: tuple[EncodedSection, ...] = ()
+    if found.gamma is not None and found.takes_gamma(step):
         take_gamma(delta, loaded, found.gamma)
-        sections.append(gamma.encode(found.gamma))
-    chosen = planning.plan(found, step)
-    if chosen.mode == "lowrank":
+        before = (gamma.encode(found.gamma),)
+    tried = planning.plans(found, step)[: _TRIED if delta.numel() <= _TRIED_ELEMENTS else 1]
+    best = min((_attempt(plan, item, delta, step) for plan in tried), key=lambda each: each.cost(step))
+    return replace(best, sections=before + best.sections)
+
+
+def _attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Encoding:
+    """Encode one tensor in one way."""
+    sections: list[EncodedSection] = []
+    lost: dict[int, float] = {}
+    bits, rest = 0.0, delta
+    if plan.rank:
         assert item.basis is not None
+        found = item.profiled.profile
+        assert found is not None
         assert found.singular_values is not None
-        sigma = found.singular_values[: chosen.rank]
-        codes = lowrank.quantise(delta, item.basis[:, : chosen.rank], sigma, item.profiled.side, step)
+        sigma = found.singular_values[: plan.rank]
+        codes = lowrank2.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
         if codes.rank:
-            sections.append(lowrank.encode(codes))
-    elif chosen.mode == "vector":
-        sections.append(vector.encode(delta, step))
-    return tuple(sections)
+            sections.append(lowrank2.encode(codes))
+            bits += sum(coded_bits(side.T) for side in (codes.left, codes.right)) + planning.SECTION_BITS
+            left, right = codes.sides()
+            rest = delta - left.to(delta.dtype) @ right.to(delta.dtype).T
+            lost |= lowrank2.prefix_errors(codes, rest)
+    if plan.remainder:
+        size = remainder.usable_step(rest, step)
+        parts = remainder.quantise(rest, size)
+        if any(bool(part.any()) for part in parts):
+            lost[remainder.band_of((*rest.shape,))] = float(rest.to(torch.float64).square().sum())
+            sections.append(remainder.encode(parts, size, (*rest.shape,)))
+            bits += sum(map(coded_bits, parts)) + planning.SECTION_BITS
+            rest = rest - torch.cat([part.to(torch.float64) * size.value for part in parts]).to(rest.dtype)
+    return Encoding(tuple(sections), lost, float(rest.to(torch.float64).square().sum()), bits)
 
 
 def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:

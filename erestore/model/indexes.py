@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.records import check_shape
 
+RESIDUAL_OPTIONAL = frozenset({"bands"})
+"""Fields that a residual's index may lack."""
 _HINT = "A newer erestore wrote it, or a codec's package is not installed; upgrade or install to read it."
 
 
-def check_fields(what: str, held: Mapping[str, Any], fields: set[str]) -> None:
-    """Refuse a JSON object that has other fields than `fields`.
+def check_fields(
+    what: str, held: Mapping[str, Any], fields: set[str], optional: AbstractSet[str] = frozenset()
+) -> None:
+    """Refuse a JSON object that lacks one of `fields`, or has others than these and the `optional` ones.
 
     Raises
     ------
@@ -23,13 +28,20 @@ def check_fields(what: str, held: Mapping[str, Any], fields: set[str]) -> None:
     """
     if not isinstance(held, dict):
         raise CorruptionError(f"{what} is not a JSON object.")
-    if unknown := sorted(set(held) - fields):
+    if unknown := sorted(set(held) - fields - optional):
         raise UnsupportedFormatError(f"{what} has the unknown field '{unknown[0]}'.", hint=_HINT)
     if missing := sorted(fields - set(held)):
         raise CorruptionError(f"{what} lacks the field '{missing[0]}'.")
 
 
-def check_index(kind: str, oid: str, index: Mapping[str, Any], fields: set[str], known: Container[str]) -> None:
+def check_index(
+    kind: str,
+    oid: str,
+    index: Mapping[str, Any],
+    fields: set[str],
+    known: Container[str],
+    optional: AbstractSet[str] = frozenset(),
+) -> None:
     """Check an index's fields (``features`` and ``segments`` are expected everywhere) and the features it names.
 
     Parameters
@@ -41,6 +53,8 @@ def check_index(kind: str, oid: str, index: Mapping[str, Any], fields: set[str],
         Those that this kind has beside ``features`` and ``segments``.
     known : container of str
         Features that this version can read.
+    optional : set of str
+        Fields that may be missing.
 
     Raises
     ------
@@ -50,7 +64,7 @@ def check_index(kind: str, oid: str, index: Mapping[str, Any], fields: set[str],
         If a field is missing or malformed.
     """
     what = f"The {kind} {oid[:12]}"
-    check_fields(what, index, fields | {"features", "segments"})
+    check_fields(what, index, fields | {"features", "segments"}, optional)
     features = index["features"]
     if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
         raise CorruptionError(f"{what} has a malformed list of features.")

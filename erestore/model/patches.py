@@ -6,8 +6,7 @@ their places follow from the order, as in residuals.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,22 +15,79 @@ import torch
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.indexes import Placement, check_fields, check_index, read_shape
+from erestore.model.residuals import matrix_shape
 from erestore.model.tensors import value_digest
-from erestore.residual import difference, entropy
+from erestore.residual import classed, classing, difference, entropy
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
-CODEC = "difference"
-"""How a remainder is coded; see :mod:`erestore.residual.difference`."""
-FEATURES = (CODEC, *entropy.STAGES)
+CODECS = CODEC, FORMER = "classed", "difference"
+"""How a remainder is coded; see the modules of these names. The first is written, both are read."""
+FEATURES = (*CODECS, *entropy.PLAIN)
 _FIELDS = {"codec", "digest", "dtype", "parts", "predictor", "shape"}
 SEGMENT = 1 << 20
-LARGEST_SEGMENT = SEGMENT + 8 * difference.CHUNK
+LARGEST_SEGMENT = SEGMENT + 8 * classed.CHUNK
 """A segment is closed by the part that fills it, whose elements have at most 8 bytes."""
-LEVEL = 3
-"""zstandard level: exact remainders are mostly noise, which no level compresses."""
 DEEPEST = 4
 """Longest chain of ``stored`` predictors."""
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """One tensor's exact remainder, encoded.
+
+    Attributes
+    ----------
+    dtype : str
+    shape : tuple of int
+    predictor : tuple of str
+    digest : str
+        Of the exact value.
+    parts : tuple of bytes
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    predictor: tuple[str, ...]
+    digest: str
+    parts: tuple[bytes, ...]
+
+    @classmethod
+    def encode(cls, dtype: str, value: torch.Tensor, predicted: torch.Tensor, predictor: tuple[str, ...]) -> Self:
+        """Encode `value` given its prediction (same dtype and shape), and make sure that it decodes to the same bits.
+
+        Raises
+        ------
+        CorruptionError
+            If it does not.
+        """
+        shape = tuple(value.shape)
+        parts = tuple(classing.encode(value, predicted, matrix_shape(shape)[1]))
+        found = cls(dtype, shape, predictor, value_digest(value), parts)
+        if value_digest(_decode(CODEC, parts, predicted)) != found.digest:
+            raise CorruptionError("An exact remainder does not decode to the original.")
+        return found
+
+
+def cost(value: torch.Tensor, predicted: torch.Tensor) -> float:
+    """Estimate the bits of a remainder, to compare predictions."""
+    return classing.cost(value, predicted, matrix_shape(tuple(value.shape))[1])
+
+
+def _decode(codec: str, parts: Iterable[bytes], predicted: torch.Tensor) -> torch.Tensor:
+    """Return the exact value, flat; the number of parts and their lengths have been checked."""
+    flat = predicted.contiguous().reshape(-1)
+    columns = matrix_shape(tuple(predicted.shape))[1]
+    result = torch.empty_like(flat)
+    for number, part in enumerate(parts):
+        start = number * classed.CHUNK
+        guess = flat[start : start + classed.CHUNK]
+        result[start : start + classed.CHUNK] = (
+            classed.decode(part, guess, classed.Place(start, columns))
+            if codec == CODEC
+            else difference.decode(part, guess)
+        )
+    return result
 
 
 class PatchWriter:
@@ -48,29 +104,26 @@ class PatchWriter:
         """Whether no tensor needed a remainder."""
         return not self._tensors
 
-    def add(
-        self, key: str, dtype: str, value: torch.Tensor, predicted: torch.Tensor, predictor: tuple[str, ...]
-    ) -> None:
-        """Take one tensor and its prediction (same dtype and shape); keys must come sorted."""
+    def add(self, key: str, remainder: Remainder) -> None:
+        """Take one tensor's remainder; keys must come sorted."""
         lengths = []
-        for part in difference.encode(value, predicted):
+        for part in remainder.parts:
             lengths.append([self._segments, len(part)])
             self._pending.append(part)
             if sum(map(len, self._pending)) >= SEGMENT:
                 self._flush()
         self._tensors[key] = {
             "codec": CODEC,
-            "digest": value_digest(value),
-            "dtype": dtype,
-            "shape": list(value.shape),
-            "predictor": list(predictor),
+            "digest": remainder.digest,
+            "dtype": remainder.dtype,
+            "shape": list(remainder.shape),
+            "predictor": list(remainder.predictor),
             "parts": lengths,
         }
 
     def _flush(self) -> None:
         content = b"".join(self._pending)
-        stage, stored = entropy.encode(content, level=LEVEL)
-        self._writer.add(stored, raw_length=len(content), stage=stage)
+        self._writer.add(content, raw_length=len(content), stage=entropy.RAW)  # parts are entropy-coded themselves
         self._pending = []
         self._segments += 1
 
@@ -78,7 +131,7 @@ class PatchWriter:
         """Write the object."""
         if self._pending:
             self._flush()
-        return self._writer.finish({"features": list(FEATURES), "tensors": self._tensors})
+        return self._writer.finish({"features": [CODEC, entropy.RAW], "tensors": self._tensors})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -90,8 +143,9 @@ class PatchWriter:
 
 @dataclass(frozen=True)
 class PatchedTensor:
-    """Digest, dtype, shape, predictor and parts as (segment, offset, length) of one tensor."""
+    """Codec, digest, dtype, shape, predictor and parts as (segment, offset, length) of one tensor."""
 
+    codec: str
     digest: str
     dtype: str
     shape: tuple[int, ...]
@@ -123,11 +177,12 @@ class Patch:
                 check_fields(f"A patch's tensor '{key}'", tensor, _FIELDS)
                 predictor = tuple(map(str, tensor["predictor"]))
                 shape = read_shape(tensor["shape"])
-                if tensor["codec"] != CODEC:
-                    raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown codec '{tensor['codec']}'.")
+                codec = tensor["codec"]
+                if codec not in CODECS:
+                    raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown codec '{codec}'.")
                 digest, dtype = str(tensor["digest"]), str(tensor["dtype"])
                 tensors[key] = PatchedTensor(
-                    digest, dtype, shape, predictor, tuple(map(placement.take, tensor["parts"]))
+                    codec, digest, dtype, shape, predictor, tuple(map(placement.take, tensor["parts"]))
                 )
                 if predictor not in (("linear",), ("base",)) and (predictor[0], len(predictor)) != ("stored", 2):
                     raise UnsupportedFormatError(f"The patch {oid[:12]} uses the unknown predictor '{predictor[0]}'.")
@@ -144,15 +199,17 @@ class Patch:
     def apply(self, key: str, predicted: torch.Tensor) -> torch.Tensor:
         """Return the exact tensor, given its prediction in the same dtype and shape."""
         tensor = self.tensors[key]
-        flat = predicted.contiguous().reshape(-1)
-        size = torch_dtype(tensor.dtype).itemsize
-        lengths = [len(chunk) * size for chunk in torch.split(flat, difference.CHUNK)] if flat.numel() else []
-        if lengths != [length for _, _, length in tensor.parts] or math.prod(tensor.shape) != flat.numel():
+        size, count = torch_dtype(tensor.dtype).itemsize, predicted.numel()
+        raw = [size * min(classed.CHUNK, count - start) for start in range(0, count, classed.CHUNK)]
+        lengths = [length for _, _, length in tensor.parts]
+        fits = lengths == raw if tensor.codec == FORMER else _fit(lengths, raw)
+        if not fits or tensor.shape != tuple(predicted.shape):
             raise CorruptionError(f"The exact remainder of '{key}' has the wrong size.")
-        result = torch.empty_like(flat)
-        for number, (segment, start, length) in enumerate(tensor.parts):
-            place = slice(number * difference.CHUNK, (number + 1) * difference.CHUNK)
-            result[place] = difference.decode(self._segment(segment)[start : start + length], flat[place])
+        parts = (self._segment(segment)[start : start + length] for segment, start, length in tensor.parts)
+        try:
+            result = _decode(tensor.codec, parts, predicted)
+        except CorruptionError as error:
+            raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
         if value_digest(result) != tensor.digest:
             raise CorruptionError(f"The exact remainder of '{key}' does not decode to the digest that it records.")
         return result.view(tensor.shape)
@@ -164,3 +221,7 @@ class Patch:
             last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
             self._last = last
         return last[1]
+
+
+def _fit(lengths: Sequence[int], largest: Sequence[int]) -> bool:
+    return len(lengths) == len(largest) and all(0 < a <= b for a, b in zip(lengths, largest, strict=True))

@@ -16,7 +16,7 @@ from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
 from erestore.residual.codecs.gamma import GAMMA_BITS
-from erestore.residual.planning import Profile
+from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
 
@@ -78,6 +78,7 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
     delta = loaded.delta()
     if not (math.isfinite(norm) and math.isfinite(base_norm) and 0 < _energy(delta) < math.inf):
         return Profiled("extreme")
+    whole = _energy(delta)
     factor = _take_gamma(delta, loaded) if gamma else None
     m, n = delta.shape
     singular_values, basis = None, None
@@ -87,7 +88,10 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
         singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side
         alive = singular_values > 0
         singular_values, basis = singular_values[alive], basis[:, alive]
-    seen = Profile((m, n), _energy(delta), _sample(delta), singular_values, factor)
+    scales, counts, curve = _rows(delta)
+    energy = _energy(delta)
+    taken = max(0.0, whole - energy) if factor else 0.0
+    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken)
     return Profiled("changed", norm, base_norm, seen, basis, side)
 
 
@@ -124,12 +128,19 @@ def _energy(delta: torch.Tensor) -> float:
     return sum(float((delta[a:b].to(torch.float64) ** 2).sum()) for a, b in row_blocks(*delta.shape))
 
 
-def _sample(delta: torch.Tensor) -> torch.Tensor:
-    flat = delta.reshape(-1)
-    if len(flat) <= SAMPLE:
-        return flat.clone()
+def _rows(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Curve]:
+    """Return scales of rows to half an octave, how many rows have each, and the curve of values over their row's scale."""
+    scales = torch.cat([delta[a:b].to(torch.float64).square().mean(dim=1).sqrt() for a, b in row_blocks(*delta.shape)])
+    levels = torch.round(2 * torch.log2(scales))
+    found, counts = torch.unique(levels[torch.isfinite(levels)], return_counts=True)
     generator = torch.Generator().manual_seed(0)
-    return flat[torch.randint(len(flat), (SAMPLE,), generator=generator)]
+    places = torch.randint(delta.numel(), (min(SAMPLE, delta.numel()),), generator=generator)
+    if delta.numel() <= SAMPLE:
+        places = torch.arange(delta.numel())
+    sample = delta.reshape(-1)[places] / scales[places // delta.shape[1]]
+    sample = sample[torch.isfinite(sample)]
+    size = sample.square().mean().sqrt() if len(sample) else torch.zeros(())
+    return 2.0 ** (found / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()
 
 
 class BasisSpool:

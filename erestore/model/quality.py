@@ -20,6 +20,9 @@ class Quality:
     ----------
     max_error : float
         Bound on ``relative_error``: squared norm of what is lost, after the final rounding, over that of the residual.
+    budget : int or float, optional
+        Bytes that the commit may add to the store, everything included, or as a float what share of the checkpoint's own;
+        then the error is as small as that allows, and `max_error` is not looked at.
     exact, exact_only : bool
         Keep an exact remainder; with ``exact_only``, nothing but it.
     codec : str
@@ -32,6 +35,7 @@ class Quality:
     """
 
     max_error: float = DEFAULT_MAX_ERROR
+    budget: int | float | None = None
     exact: bool = False
     exact_only: bool = False
     codec: str = "lowrank"
@@ -51,6 +55,13 @@ class Quality:
                 f"A maximal error of {self.max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.",
                 hint="Use --exact to keep every bit.",
             )
+        if self.budget is not None and (self.exact or self.exact_only or self.codec != "lowrank"):
+            raise UsageError(
+                "A budget cannot be kept together with --exact or --codec ere, which take what they take.",
+                hint="Give --budget alone.",
+            )
+        if self.budget is not None and self.budget <= 0:
+            raise UsageError("A budget of nothing has room for nothing.", hint="Give more bytes.")
         if not (self.rank >= 1 and 2 <= self.bits <= 8 and 0 <= self.alpha <= 1):
             raise UsageError("Ranks start at 1, bits are 2 to 8, and alpha is between 0 and 1.")
         if self.codec == "ere" and (self.exact or self.exact_only):
@@ -58,6 +69,10 @@ class Quality:
                 "The ere codec decodes differently from machine to machine, so an exact remainder over it is refused.",
                 hint="Use --exact with the default codec.",
             )
+
+    def budget_bytes(self, original: int) -> int | None:
+        """Return the budget in bytes for a checkpoint of so many bytes; None without one."""
+        return int(self.budget * original) if isinstance(self.budget, float) else self.budget
 
 
 @dataclass
@@ -107,15 +122,22 @@ def asked_record(asked: Quality) -> dict[str, str]:
     if asked.codec == "ere":
         record |= {"rank": str(asked.rank), "bits": str(asked.bits), "alpha": repr(asked.alpha)}
         return record | {"allocation": asked.allocation}
-    return record if asked.exact_only else record | {"max_error": repr(asked.max_error)}
+    if asked.exact_only:
+        return record
+    return record | ({"budget": repr(asked.budget)} if asked.budget else {"max_error": repr(asked.max_error)})
 
 
 def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
     """Return what a commit records of quality, asked and reached, as strings."""
-    return asked_record(asked) | {
-        "codec": "exact-only" if asked.exact_only else asked.codec,
-        "exact": "yes" if exact else "no",
-        "relative_error": repr(0.0 if exact else reached.relative_error),
-        "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
-        "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
-    }
+    lossy = {"lossy_error": repr(reached.relative_error)} if asked.exact and not asked.exact_only and exact else {}
+    return (
+        asked_record(asked)
+        | lossy
+        | {
+            "codec": "exact-only" if asked.exact_only else asked.codec,
+            "exact": "yes" if exact else "no",
+            "relative_error": repr(0.0 if exact else reached.relative_error),
+            "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),
+            "relative_norm": repr(math.sqrt(ratio(reached.squared_norm, reached.base_norm))),
+        }
+    )

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
 from erestore.execute import bounded_map
-from erestore.model.indexes import check_fields
+from erestore.model.indexes import RESIDUAL_OPTIONAL, check_fields
 from erestore.records import Base, Commit, Layout, Manifest
 from erestore.storage.framing import is_oid
 from erestore.storage.objects import Objects
@@ -74,7 +74,9 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
 def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
     index = objects.open("residual", oid).index
     # A newer version's field may refer to something; what codecs are used does not matter here.
-    check_fields(f"The residual {oid[:12]}", index, {"base", "evaluator", "features", "segments", "tensors"})
+    check_fields(
+        f"The residual {oid[:12]}", index, {"base", "evaluator", "features", "segments", "tensors"}, RESIDUAL_OPTIONAL
+    )
     yield "base", index["base"]
 
 

@@ -1,6 +1,6 @@
 """Residual objects: sections of many tensors packed into few segments, largest components first.
 
-Tensors are taken in sorted order into groups of about 1 MiB; every group gives one segment a band. Segments are ordered by
+Tensors are taken in sorted order into groups of about 4 MiB; every group gives one segment a band. Segments are ordered by
 band, then group, so that the front of the object is the same model at a lower rank. The place of a part within its segment
 follows from the order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
 """
@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.indexes import Placement, check_fields, check_index, read_shape
+from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_stops
+from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
-from erestore.residual.codecs.abc import EncodedSection, Section
+from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec, codecs
+from erestore.residual.runs import Group
 from erestore.storage.objects import Objects
-from erestore.storage.segments import Segment, Written
+from erestore.storage.segments import Segment, SegmentedObject, Written
 
 EVALUATOR = 1
 """Version of the evaluation contract."""
-GROUP_BYTES = 1 << 20
+GROUP_BYTES = 4 << 20
+_GROUP_RUNS = 1 << 14
+"""Most groups of runs in a group of tensors; a segment has room for many more, and one tensor adds a few."""
+_END = 1 << 16
+"""Behind every band."""
 CACHE_BYTES = 32 << 20
 """Decoded segments kept while a residual is read tensor by tensor."""
 
@@ -45,13 +52,27 @@ class ResidualWriter:
         self._features: set[str] = set()
         self._tensors: dict[str, dict[str, Any]] = {}
         self._places: list[tuple[int, int, int]] = []
-        self._group: dict[int, list[bytes]] = {}
-        self._group_size = 0
+        self._group: dict[int, list[EncodedPart]] = {}
+        self._group_size = self._group_runs = 0
         self._groups = 0
         self._last = ""
+        self._losses: list[dict[int, float]] = []
+        self._norm = 0.0
 
-    def add(self, key: str, shape: tuple[int, ...], sections: tuple[EncodedSection, ...], errors: Errors) -> None:
-        """Take one tensor; keys must come sorted.
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tensor has a section."""
+        return not self._tensors
+
+    def add(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        sections: tuple[EncodedSection, ...],
+        errors: Errors,
+        before: Mapping[int, float] | None = None,
+    ) -> None:
+        """Take one tensor; keys must come sorted. Without sections, only its errors are noted.
 
         Parameters
         ----------
@@ -61,51 +82,85 @@ class ResidualWriter:
         sections : tuple of EncodedSection
             In the order in which they are summed.
         errors : Errors
+        before : Mapping[int, float], optional
+            Squared error of the linear value without the parts of a band and of those after it, by band.
         """
         assert key > self._last
         self._last = key
+        bands = {part.band for section in sections for part in section.parts}
+        self._losses.append({**dict.fromkeys(bands, errors.norm), **(before or {}), _END: errors.linear})
+        self._norm += errors.norm
+        if not sections:
+            return
         described = []
         for section in sections:
             self._features.add(section.codec)
             lengths = []
             for part in section.parts:
-                self._group.setdefault(part.band, []).append(part.content)
+                self._group.setdefault(part.band, []).append(part)
                 self._group_size += len(part.content)
+                self._group_runs += len(part.layout) or 1
                 lengths.append([self._groups, part.band, len(part.content)])
             described.append([section.codec, dict(section.parameters), lengths])
         self._tensors[key] = {
             "shape": list(shape),
             "sections": described,
-            "errors": {name: f"{value:.6g}" for name, value in errors._asdict().items()},
+            "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
         }
-        if self._group_size >= GROUP_BYTES:
+        if self._group_size >= GROUP_BYTES or self._group_runs >= _GROUP_RUNS:
             self._flush()
 
     def _flush(self) -> None:
-        for band, contents in sorted(self._group.items()):
-            content = b"".join(contents)
-            stage, stored = entropy.encode(content)
+        for band, parts in sorted(self._group.items()):
+            content = b"".join(part.content for part in parts)
+            layout = [group for part in parts for group in part.layout or (Group(1, 1, len(part.content)),)]
+            stage, stored = entropy.encode(content, layout=layout)
             self._features.add(stage)
             handle = self._writer.add(stored, raw_length=len(content), stage=stage)
             self._places.append((band, self._groups, handle))
-        self._group, self._group_size = {}, 0
+        self._group, self._group_size, self._group_runs = {}, 0, 0
         self._groups += 1
 
     def finish(self) -> Written:
         """Write the object."""
+        return self._writer.finish(*self._closed)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object; nothing can be added any more."""
+        return self._writer.size(*self._closed)
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Tensors that have sections."""
+        return self._tensors.keys()
+
+    @cached_property
+    def _closed(self) -> tuple[dict[str, Any], list[int]]:
+        """The index, and the order of the segments."""
         self._flush()
         order = sorted(self._places)
         number = {(group, band): position for position, (band, group, _) in enumerate(order)}
         for tensor in self._tensors.values():
             for section in tensor["sections"]:
                 section[2] = [[number[group, band], length] for group, band, length in section[2]]
-        index = {
+        index: dict[str, Any] = {
             "base": self._base,
             "evaluator": EVALUATOR,
             "features": sorted(self._features),
             "tensors": self._tensors,
         }
-        return self._writer.finish(index, [handle for _, _, handle in order])
+        if self._norm and entropy.RUNS in self._features:  # what knows these segments knows this field
+            index["bands"] = self._band_errors([band for band, _, _ in order])
+        return index, [handle for _, _, handle in order]
+
+    def _band_errors(self, bands: Sequence[int]) -> list[list[Any]]:
+        """Return, for every band, the number of segments up to its end and the relative error that they leave."""
+        found: list[list[Any]] = []
+        for band in sorted(set(bands)):
+            lost = sum(each[min(other for other in each if other > band)] for each in self._losses)
+            found.append([sum(other <= band for other in bands), f"{lost / self._norm:.4g}"])
+        return found
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -113,15 +168,6 @@ class ResidualWriter:
 
     def __exit__(self, *details: object) -> None:
         self._writer.__exit__(*details)
-
-
-@dataclass(frozen=True)
-class StoredSection:
-    """Where one section is: parts as (segment, offset, length) within decoded segments."""
-
-    codec: str
-    parameters: Mapping[str, Any]
-    parts: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -156,13 +202,18 @@ class Residual:
     ----------
     oid, base : str
     tensors : Mapping[str, StoredTensor]
+    bands : tuple of (int, float)
+        For every band: how many segments end with it, and the relative error of the linear value that those leave, over
+        all floating tensors; empty where it was not recorded.
     """
 
     oid: str
     base: str
     tensors: Mapping[str, StoredTensor]
-    _object: Any
+    bands: tuple[tuple[int, float], ...]
+    _object: SegmentedObject
     _cache_bytes: int = CACHE_BYTES
+    _front: Front = WHOLE
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -189,23 +240,74 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
-        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, {*entropy.STAGES, *codecs()})
+        known = {*entropy.STAGES, *codecs()}
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
         try:
+            bands = tuple(_bands(index["bands"], len(held.segments))) if "bands" in index else ()
             tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
         _check_expansion(oid, held.segments, tensors)
-        return cls(oid, str(index["base"]), tensors, held, cache_bytes)
+        return cls(oid, str(index["base"]), tensors, bands, held, cache_bytes)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, bands in order."""
+        return self._object.segments
+
+    @property
+    def band_stops(self) -> tuple[int, ...]:
+        """For every band, how many segments end with it; where that was not recorded, as parts of sections tell."""
+        return tuple(stop for stop, _ in self.bands) or band_stops(self._sections(), len(self.segments))
+
+    def cut(self, *, segments: int | None = None, rank: int | None = None) -> None:
+        """Leave out all but the leading segments, or but the leading components of matrices; before anything is read."""
+        self._front = Front(segments, rank)
+
+    @cached_property
+    def _used(self) -> tuple[int, int]:
+        """How many leading segments are read wholly, and how many at all."""
+        return self._front.segments_of(self._sections(), len(self.segments))
+
+    def _sections(self) -> Iterator[tuple[StoredSection, tuple[int, int]]]:
+        return ((section, tensor.matrix) for tensor in self.tensors.values() for section in tensor.sections)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether anything is left out."""
+        return self._used[0] < len(self.segments)
+
+    @property
+    def read_bytes(self) -> int:
+        """Stored size of the segments that are read."""
+        return sum(segment.stored_length for segment in self.segments[: self._used[1]])
+
+    @property
+    def left_error(self) -> LeftError | None:
+        """Relative error of the linear value that is left by what is read, None where it was not recorded."""
+        if not self.bands:
+            return None
+        whole, used = self._used
+        held = [(stop, error) for stop, error in self.bands if stop <= whole]
+        stop, error = held[-1] if held else (0, 1.0)
+        return LeftError(error, is_measured=bool(held) and used <= stop)
 
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
         tensor = self.tensors.get(key)
         if tensor is None:
             return ()
-        return tuple(
-            codec(section.codec).decode(section.parameters, self._parts(section), tensor.matrix)
-            for section in tensor.sections
-        )
+        found = (self._section(section, tensor.matrix) for section in tensor.sections)
+        return tuple(section for section in found if section is not None)
+
+    def _section(self, section: StoredSection, shape: tuple[int, int]) -> Section | None:
+        """Read one section as far as it is to be read; None if nothing of it counts."""
+        kind = codec(section.codec)
+        _, used = self._front.parts_of(section, shape)
+        if used < len(section.parts) and not (used and kind.progressive):
+            return None
+        decoded = kind.decode(section.parameters, self._parts(section.parts[:used]), shape)
+        return decoded if self._front.rank is None else decoded.leading(self._front.rank)
 
     @property
     def reproducible(self) -> bool:
@@ -213,8 +315,8 @@ class Residual:
         names = {section.codec for tensor in self.tensors.values() for section in tensor.sections}
         return all(codec(name).reproducible for name in names)
 
-    def _parts(self, section: StoredSection) -> list[bytes]:
-        return [self._segment(number)[start : start + length] for number, start, length in section.parts]
+    def _parts(self, parts: tuple[tuple[int, int, int], ...]) -> list[bytes]:
+        return [self._segment(number)[start : start + length] for number, start, length in parts]
 
     def _segment(self, number: int) -> bytes:
         with self._lock:
@@ -226,6 +328,18 @@ class Residual:
                     self._decoded.popitem(last=False)
             self._decoded.move_to_end(number)
             return self._decoded[number]
+
+
+def _bands(index: Any, segments: int) -> Iterator[tuple[int, float]]:
+    """Yield the end and the error of every band; the last ends with the last segment."""
+    last = 0
+    for stop, error in index:
+        if not (last < check_size(stop) <= segments and float(error) >= 0):
+            raise ValueError
+        yield stop, float(error)
+        last = stop
+    if last != segments:
+        raise ValueError
 
 
 def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str, StoredTensor]]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
+from erestore.checkpoint.dtypes import DTYPES, tensor_bytes, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.indexes import check_index
 from erestore.records import TensorRef
-from erestore.residual import entropy
+from erestore.residual import entropy, words
 from erestore.storage.objects import Objects
 from erestore.storage.segments import SegmentedObject, Written
 
@@ -39,9 +39,12 @@ def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> s
     return str(hasher.hexdigest())
 
 
+VALUE_DIGEST_BYTES = 16
+
+
 def value_digest(tensor: torch.Tensor) -> str:
     """Return the digest that manifests and patches record of a value: 16 bytes of the BLAKE3 of its bytes, in hex."""
-    return str(blake3(raw_bytes(tensor)).hexdigest(length=16))
+    return str(blake3(raw_bytes(tensor)).hexdigest(length=VALUE_DIGEST_BYTES))
 
 
 class TensorWriter:
@@ -58,20 +61,30 @@ class TensorWriter:
         self._writer = objects.writer("tensors", align)
         self._raw = align > 1
         self._segments = 0
+        self._words: set[str] = set()
 
-    def add(self, content: memoryview) -> tuple[int, int]:
+    def add(self, content: memoryview, dtype: str) -> tuple[int, int]:
         """Take one tensor's bytes; return its first segment and their number."""
         first = self._segments
         for start in range(0, len(content), SEGMENT):
             piece = content[start : start + SEGMENT]
-            stage, stored = (entropy.RAW, piece) if self._raw else entropy.encode(bytes(piece), level=3)
+            stage, stored = (entropy.RAW, piece) if self._raw else self._compress(bytes(piece), DTYPES[dtype].bits // 8)
             self._writer.add(stored, raw_length=len(piece), stage=stage)
             self._segments += 1
         return first, self._segments - first
 
+    def _compress(self, piece: bytes, word: int) -> tuple[str, bytes]:
+        """Return the stage that stores a piece in the fewest bytes, and those bytes."""
+        stage, stored = entropy.encode(piece, level=3)
+        for name, size in words.STAGES.items():
+            if size == word and len(coded := words.encode(piece, word)) < len(stored):
+                stage, stored = name, coded
+                self._words.add(name)
+        return stage, stored
+
     def finish(self) -> Written:
         """Write the object."""
-        return self._writer.finish({"features": list(entropy.STAGES)})
+        return self._writer.finish({"features": [*entropy.PLAIN, *sorted(self._words)]})
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -92,7 +105,7 @@ class TensorReader:
         """Return the object that holds a tensor and the numbers of the tensor's segments, having checked their sizes."""
         if data.oid not in self._opened:
             opened = self._objects.open("tensors", data.oid)
-            check_index("tensors", data.oid, opened.index, set(), entropy.STAGES)
+            check_index("tensors", data.oid, opened.index, set(), {*entropy.PLAIN, *words.STAGES})
             self._opened[data.oid] = opened
         held = self._opened[data.oid]
         if data.first + data.segments > len(held.segments):
@@ -109,6 +122,14 @@ class TensorReader:
             segment = held.segments[number]
             yield entropy.decode(segment.stage, stored, segment.raw_length)
 
+    def _check_size(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a tensor, having made sure that its segments hold as many."""
+        size, (opened, numbers) = tensor_bytes(dtype, shape), self._segments(data)
+        is_halved = dtype == "F4" and (not shape or shape[-1] % 2)
+        if is_halved or sum(opened.segments[number].raw_length for number in numbers) != size:
+            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
+        return size
+
     def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return one tensor on the CPU; nothing is allocated for a shape that its segments do not fill.
 
@@ -117,13 +138,40 @@ class TensorReader:
         CorruptionError
             If dtype, shape and segments do not agree.
         """
-        size, (opened, numbers) = tensor_bytes(dtype, shape), self._segments(data)
-        is_halved = dtype == "F4" and (not shape or shape[-1] % 2)
-        if is_halved or sum(opened.segments[number].raw_length for number in numbers) != size:
-            raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
-        content, position = torch.empty(size, dtype=torch.uint8), 0
+        content, position = torch.empty(self._check_size(data, dtype, shape), dtype=torch.uint8), 0
         held = content.numpy()
         for piece in self.pieces(data):
             held[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             position += len(piece)
         return content.view(torch_dtype(dtype)).view(torch_shape(dtype, shape))
+
+    def row_blocks(
+        self, data: TensorRef, dtype: str, shape: tuple[int, int], elements: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield a matrix in blocks of whole rows of about `elements`, with the number of the first row.
+
+        All blocks are in one memory, which the next one overwrites.
+
+        Raises
+        ------
+        CorruptionError
+            If dtype, shape and segments do not agree.
+        """
+        size, (rows, columns) = self._check_size(data, dtype, shape), shape
+        if not size:
+            return
+        height = min(rows, max(1, elements // columns))
+        block = torch.empty((height, columns), dtype=torch_dtype(dtype))
+        held = block.view(torch.uint8).view(-1).numpy()
+        row, filled = 0, 0
+        for piece in self.pieces(data):
+            rest = np.frombuffer(piece, dtype=np.uint8)
+            while len(rest):
+                taken = rest[: len(held) - filled]
+                held[filled : filled + len(taken)] = taken
+                filled, rest = filled + len(taken), rest[len(taken) :]
+                if filled == len(held):
+                    yield row, block
+                    row, filled = row + height, 0
+        if filled:
+            yield row, block[: rows - row]

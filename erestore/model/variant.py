@@ -7,24 +7,27 @@ the bits are the same on every machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from blake3 import blake3
 
-from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.checkpoint.dtypes import is_floating, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch
+from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
-from erestore.model.tensors import TensorReader, value_digest
+from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorReader, raw_bytes
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
 from erestore.residual.rounding import round_to
 from erestore.storage.objects import Objects
 
-BLOCK = 1 << 19
-"""Elements evaluated at a time: float64 temporaries of a block stay in the processor's cache."""
+BLOCK = 1 << 17
+"""Elements evaluated at a time: float64 temporaries of a block stay in a core's own cache."""
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
@@ -32,6 +35,31 @@ def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
     step = max(1, BLOCK // max(1, columns))
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
+
+
+Terms = tuple[tuple[float, tuple[Section, ...]], ...]
+"""Coefficient and sections of every term that touches a tensor, in the manifest's order."""
+
+
+def add_terms(terms: Terms, start: int, base: torch.Tensor) -> torch.Tensor:
+    """Return the float64 value of the rows from `start` on that `base` holds, in any dtype; may be `base` itself."""
+    base = base.to(torch.float64)
+    stop = start + len(base)
+    total: torch.Tensor | None = None
+    for coefficient, sections in terms:
+        # A residual may cover fewer rows than the base, where a vocabulary shrank.
+        end = min(stop, sections[0].shape[0])
+        if end <= start:
+            continue
+        value = evaluate(sections, start, end, base[: end - start])
+        if coefficient != 1:
+            value *= coefficient
+        if total is None and end == stop:
+            total = value.add_(base)
+        else:
+            total = base.clone() if total is None else total
+            total[: end - start] += value
+    return base if total is None else total
 
 
 @dataclass(frozen=True)
@@ -42,33 +70,16 @@ class LinearTensor:
     ----------
     base : torch.Tensor
         The base's tensor as a matrix, in its own dtype.
-    terms : tuple of (float, tuple of Section)
-        Coefficient and sections, in the manifest's order.
+    terms : Terms
     """
 
     base: torch.Tensor
-    terms: tuple[tuple[float, tuple[Section, ...]], ...]
+    terms: Terms
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Return rows ``start:stop`` as a new float64 tensor."""
-        base = self.base[start:stop].to(torch.float64)
-        total: torch.Tensor | None = None
-        for coefficient, sections in self.terms:
-            # A residual may cover fewer rows than the base, where a vocabulary shrank.
-            end = min(stop, sections[0].shape[0])
-            if end <= start:
-                continue
-            value = evaluate(sections, start, end, base[: end - start])
-            if coefficient != 1:
-                value *= coefficient
-            if total is None and end == stop:
-                total = value.add_(base)
-            else:
-                total = base.clone() if total is None else total
-                total[: end - start] += value
-        if total is None:
-            return base.clone() if self.base.dtype == torch.float64 else base
-        return total
+        value = add_terms(self.terms, start, self.base[start:stop])
+        return value.clone() if value.data_ptr() == self.base[start:stop].data_ptr() else value
 
     def rounded(self, rows: int, dtype: torch.dtype) -> torch.Tensor:
         """Return the first `rows` rows rounded to `dtype`."""
@@ -98,23 +109,32 @@ class Variant:
     manifest : Manifest
     depth : int
         How many variants' exact remainders are being added, this one's included.
+    lossy : bool
+        Leave the exact remainder alone: it is neither opened nor read.
+    prefix : Prefix, optional
+        Read no more of the residuals than this. What is left out of them is needed by digests and by the exact remainder,
+        so these do not count then.
 
     Attributes
     ----------
     manifest : Manifest
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest, *, depth: int = 1) -> None:
+    def __init__(
+        self, objects: Objects, manifest: Manifest, *, depth: int = 1, lossy: bool = False, prefix: Prefix | None = None
+    ) -> None:
         self.objects = objects
         self.manifest = manifest
         self._depth = depth
+        self._lossy = lossy or prefix is not None
+        self._prefix = prefix
         self._tensors = TensorReader(objects)
         self._former: dict[str, Variant] = {}
 
     @classmethod
-    def open(cls, objects: Objects, oid: str) -> Variant:
+    def open(cls, objects: Objects, oid: str, *, lossy: bool = False, prefix: Prefix | None = None) -> Variant:
         """Open the manifest called `oid`."""
-        return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)))
+        return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)), lossy=lossy, prefix=prefix)
 
     @cached_property
     def base(self) -> Mapping[str, WholeTensor]:
@@ -138,6 +158,8 @@ class Variant:
             for key, tensor in residual.tensors.items():
                 self._check_fit(key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
+        if self._prefix is not None:
+            self._prefix.cut([residual for _, residual in opened])
         return tuple(opened)
 
     def _check_fit(self, key: str, matrix: tuple[int, int]) -> None:
@@ -154,22 +176,27 @@ class Variant:
 
     @cached_property
     def patch(self) -> Patch | None:
-        """The exact remainder."""
-        return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch else None
+        """The exact remainder, where it is to be added."""
+        return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch and not self._lossy else None
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether something is left out of a residual."""
+        return self._prefix is not None and any(residual.is_cut for _, residual in self.residuals)
 
     def base_tensor(self, key: str) -> torch.Tensor:
         """Return one of the base's tensors in its own dtype and shape."""
         tensor = self.base[key]
         return self._tensors.read(tensor.data, tensor.dtype, tensor.shape)
 
+    def terms(self, key: str) -> Terms:
+        """Return what is added to one of the base's tensors."""
+        found = ((coefficient, residual.sections(key)) for coefficient, residual in self.residuals)
+        return tuple((coefficient, sections) for coefficient, sections in found if sections)
+
     def linear(self, key: str) -> LinearTensor:
         """Return the linear value of one of the base's floating tensors."""
-        base = self.base_tensor(key).view(matrix_shape(self.base[key].shape))
-        terms = []
-        for coefficient, residual in self.residuals:
-            if sections := residual.sections(key):
-                terms.append((coefficient, sections))
-        return LinearTensor(base, tuple(terms))
+        return LinearTensor(self.base_tensor(key).view(matrix_shape(self.base[key].shape)), self.terms(key))
 
     def rounded(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the value of `key` before any patch, in the dtype and shape that a layout asks for.
@@ -179,28 +206,60 @@ class Variant:
         CorruptionError
             If it does not match the digest that its commit recorded.
         """
+        whole, position = math.prod(torch_shape(dtype, shape)), 0
+        result = torch.empty(0, dtype=torch_dtype(dtype))
+        for block in self._rounded_blocks(key, dtype, shape):
+            if block.numel() == whole:  # the only one; the loop goes on to the check of its digest
+                result, position = block.reshape(-1), whole
+                continue
+            if not position:
+                result = torch.empty(whole, dtype=block.dtype)
+            result[position : position + block.numel()] = block.reshape(-1)
+            position += block.numel()
+        return result.view(torch_shape(dtype, shape))
+
+    def _rounded_blocks(self, key: str, dtype: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+        """Yield the rounded value in blocks that follow each other; a block is good until the next is asked for."""
         if key in self.manifest.dense:
-            return self._combine(self.manifest.dense[key], dtype, shape)
+            yield self._combine(self.manifest.dense[key], dtype, shape)
+            return
         if key not in self.base:
             raise CorruptionError(f"The layout names the tensor '{key}', which neither base nor variant holds.")
         held = self.base[key]
         if not is_floating(held.dtype) and (held.dtype, held.shape) == (dtype, shape):
-            return self.base_tensor(key)
+            yield self.base_tensor(key)
+            return
         (rows, columns), (base_rows, base_columns) = matrix_shape(shape), matrix_shape(held.shape)
         if not (is_floating(dtype) and is_floating(held.dtype)) or columns != base_columns:
             raise CorruptionError(f"The layout gives '{key}' a dtype or shape that the base's tensor cannot have.")
         shared = min(rows, base_rows)
-        value = self.linear(key).rounded(shared, torch_dtype(dtype))
-        recorded = self.manifest.digests.get(key)
-        if recorded is not None and recorded != value_digest(value):
+        added: tuple[
+            torch.Tensor, ...
+        ] = ()  # read first: a shape that they do not fill is refused before anything is made for it
+        if rows > shared:
+            added = (self._combine(self.manifest.rows.get(key, ()), dtype, (rows - shared, *shape[1:])),)
+        yield from self._linear_blocks(key, torch_dtype(dtype), shared)
+        yield from added
+
+    def _linear_blocks(self, key: str, dtype: torch.dtype, rows: int) -> Iterator[torch.Tensor]:
+        """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""
+        held, terms = self.base[key], self.terms(key)
+        hasher = blake3()
+        recorded = None if self.is_cut else self.manifest.digests.get(key)
+        for start, base in self._tensors.row_blocks(held.data, held.dtype, matrix_shape(held.shape), BLOCK):
+            if start >= rows:
+                break
+            block = base[: rows - start]
+            if terms or block.dtype != dtype:
+                block = round_to(add_terms(terms, start, block), dtype)
+            if recorded is not None:
+                hasher.update(raw_bytes(block))
+            yield block
+        if recorded is not None and recorded != hasher.hexdigest(length=VALUE_DIGEST_BYTES):
             raise CorruptionError(
                 f"The tensor '{key}' does not decode to the digest that its commit recorded.",
                 hint="`erestore fsck --deep` lists every tensor concerned.",
             )
-        if rows > shared:
-            added = self._combine(self.manifest.rows.get(key, ()), dtype, (rows - shared, *shape[1:]))
-            value = torch.cat([value, added.view(-1, columns)])
-        return value.view(shape)
 
     def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the value of `key` as it was committed: rounded, and patched if the commit is exact."""
@@ -234,6 +293,20 @@ class Variant:
         """Return one tensor by the variant's own name, in its own dtype and shape, on the CPU."""
         held = self.layout.tensors[name]
         return self.stored(held.key, held.dtype, held.shape)
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """Yield what :meth:`tensor` returns in blocks that follow each other, each good until the next is asked for.
+
+        Raises
+        ------
+        CorruptionError
+            After the last block, if they do not have the digest that their commit recorded.
+        """
+        held = self.layout.tensors[name]
+        if self.patch is not None and held.key in self.patch.tensors:
+            yield self.stored(held.key, held.dtype, held.shape)
+        else:
+            yield from self._rounded_blocks(held.key, held.dtype, held.shape)
 
     def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erestore.errors import NotFoundError
+from erestore.model.ledger import require_lossy
 from erestore.model.variant import Variant
 from erestore.store import Store
 
@@ -25,16 +26,21 @@ class CatResult:
     value: torch.Tensor
 
 
-def cat(store: Store, revision: str, tensor: str) -> CatResult:
-    """Return one tensor of a variant, by the variant's own name.
+def cat(store: Store, revision: str, tensor: str, *, lossy: bool = False) -> CatResult:
+    """Return one tensor of a variant, by the variant's own name; with `lossy`, without its exact remainder.
 
     Raises
     ------
+    UsageError
+        If the variant has no lossy part and it is asked for.
     NotFoundError
         If the variant has no such tensor; similar names are given.
     """
     oid = store.resolve(revision)
-    variant = Variant.open(store.objects, store.commit_record(oid).manifest)
+    commit = store.commit_record(oid)
+    if lossy:
+        require_lossy(commit, revision, hint="Leave --lossy out.")
+    variant = Variant.open(store.objects, commit.manifest, lossy=lossy)
     held = variant.layout.tensors.get(tensor)
     if held is None:
         near = difflib.get_close_matches(tensor, variant.layout.tensors, n=3, cutoff=0.5)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.dtypes import tensor_bytes
-from erestore.checkpoint.writing import reading_order, write_checkpoint
-from erestore.execute import Ahead, tensor_threads, worker_count
+from erestore.checkpoint.streams import Place
+from erestore.checkpoint.writing import write_checkpoint
+from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.ledger import known_error, require_lossy
+from erestore.model.prefixes import Prefix, left_error
 from erestore.model.sources import name_of
 from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
@@ -31,8 +34,15 @@ class CheckoutResult:
     bytes : int
         Of weights.
     relative_error : float or None
-        Bound on what the commit lost, None where it is not recorded.
+        Of what was written, None where it was not measured.
     exact : bool
+        Whether every bit is the original's.
+    error_bound : float or None
+        Where `relative_error` was not measured, an upper bound, if one follows from what is recorded.
+    lossy : bool
+        Whether an exact remainder, or a part of a residual, was left out.
+    residual_bytes, residual_bytes_read : int
+        Stored size of all of the variant's residuals, and of what was read of them.
     """
 
     commit: str
@@ -41,6 +51,10 @@ class CheckoutResult:
     bytes: int
     relative_error: float | None
     exact: bool
+    error_bound: float | None = None
+    lossy: bool = False
+    residual_bytes: int = 0
+    residual_bytes_read: int = 0
 
 
 def checkout(
@@ -50,6 +64,9 @@ def checkout(
     *,
     force: bool = False,
     format: str | None = None,  # noqa: A002 - the name of the option
+    lossy: bool = False,
+    max_rank: int | None = None,
+    max_bytes: int | None = None,
     progress: Progress = silent,
 ) -> CheckoutResult:
     """Write the checkpoint that a revision stands for.
@@ -64,6 +81,11 @@ def checkout(
         Replace what is there.
     format : str, optional
         ``safetensors`` or ``torch``; by default as it was committed.
+    lossy : bool
+        Leave the exact remainder out; it is not read.
+    max_rank, max_bytes : int, optional
+        Read the front of the residuals only, one of the two; see :class:`erestore.model.prefixes.Prefix`. Implies `lossy`.
+        Recorded digests are of the whole and cannot be checked then.
     progress : Progress
 
     Returns
@@ -74,46 +96,58 @@ def checkout(
     ------
     TargetExistsError
         If there is something already and `force` is not set.
+    UsageError
+        If the variant has no lossy part and one is asked for.
     CorruptionError
         If stored bytes are damaged or do not decode to what the commit recorded; nothing is left at the target.
     """
     oid = store.resolve(revision)
     commit = store.commit_record(oid)
-    variant = Variant.open(store.objects, commit.manifest)
+    prefix = None if max_rank is None and max_bytes is None else Prefix(max_rank, max_bytes)
+    lossy = lossy or prefix is not None
+    if lossy:
+        require_lossy(commit, revision, hint=f"Check it out whole: `erestore checkout {revision}`.")
+    variant = Variant.open(store.objects, commit.manifest, lossy=lossy, prefix=prefix)
     layout = variant.layout
     target = _target(layout, revision, directory)
     structure = json.loads(store.objects.get_blob(layout.structure)) if layout.structure else None
+    done, total = 0, len(layout.tensors)
+
+    def read(name: str) -> Iterator[memoryview]:
+        yield from map(raw_bytes, variant.blocks(name))
+
     with tensor_threads() as executor:
-        order = reading_order(layout, format)
-        ahead = Ahead(executor, variant.tensor, order, in_flight=worker_count())
-        done = 0
 
-        def read(name: str) -> Iterator[memoryview]:
+        def work(write: Callable[[Place], None], places: Iterable[Place]) -> Iterator[None]:
             nonlocal done
-            yield raw_bytes(ahead.get(name))
-            done += 1
-            progress("writing", done, len(order))
+            for _ in bounded_map(executor, write, places, in_flight=2 * worker_count()):
+                done += 1
+                progress("writing", done, total)
+                yield
 
-        try:
-            write_checkpoint(
-                target,
-                layout,
-                read,
-                lambda name: store.objects.iter_blob(layout.side_files[name]),
-                format=format,
-                force=force,
-                structure=structure,
-            )
-        finally:
-            ahead.cancel()
-    error = commit.quality.get("relative_error")
+        write_checkpoint(
+            target,
+            layout,
+            read,
+            lambda name: store.objects.iter_blob(layout.side_files[name]),
+            format=format,
+            force=force,
+            structure=structure,
+            work=work,
+        )
+    reduced = variant.is_cut or (lossy and variant.manifest.patch is not None)
+    error = left_error(store.objects, commit, variant.residuals) if reduced else known_error(store.objects, commit)
     return CheckoutResult(
         commit=oid,
         path=str(target),
         tensors=len(layout.tensors),
         bytes=sum(tensor_bytes(tensor.dtype, tensor.shape) for tensor in layout.tensors.values()),
-        relative_error=float(error) if error is not None else None,
-        exact=commit.quality.get("exact") == "yes",
+        relative_error=error.measured,
+        exact=commit.quality.get("exact") == "yes" and not reduced,
+        error_bound=error.bound,
+        lossy=reduced,
+        residual_bytes=sum(segment.stored_length for _, each in variant.residuals for segment in each.segments),
+        residual_bytes_read=sum(residual.read_bytes for _, residual in variant.residuals),
     )
 
 

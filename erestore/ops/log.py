@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
+from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.graph import by_time, children_first
-from erestore.records import Commit, relative_error
+from erestore.model.ledger import KnownError, known_error, lossy_error
+from erestore.records import Commit
 from erestore.store import Store, stored_bytes
 
 
@@ -34,6 +36,10 @@ class LogEntry:
     relative_error : float or None
         None where nothing was measured: a merge has no original.
     exact : bool
+    error_bound : float or None
+        Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
+    lossy_error : float or None
+        What is left without the exact remainder.
     """
 
     commit: str
@@ -48,6 +54,8 @@ class LogEntry:
     original_bytes: int
     relative_error: float | None
     exact: bool
+    error_bound: float | None
+    lossy_error: float | None
 
 
 def log(
@@ -84,12 +92,18 @@ def log(
     if topological:
         commits = children_first(dict(commits))
     return tuple(
-        _entry(oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"})
+        _entry(
+            store, oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"}
+        )
         for oid, commit in islice(commits, limit)
     )
 
 
-def _entry(oid: str, commit: Commit, names: list[str], tags: set[str]) -> LogEntry:
+def _entry(store: Store, oid: str, commit: Commit, names: list[str], tags: set[str]) -> LogEntry:
+    try:
+        error, lossy = known_error(store.objects, commit), lossy_error(store.objects, commit)
+    except (CorruptionError, UnsupportedFormatError):  # of a residual: history can be read without it
+        error, lossy = KnownError(), None
     return LogEntry(
         commit=oid,
         parents=commit.parents,
@@ -101,6 +115,8 @@ def _entry(oid: str, commit: Commit, names: list[str], tags: set[str]) -> LogEnt
         time=datetime.fromtimestamp(commit.time / 1e6, UTC),
         stored_bytes=stored_bytes(commit),
         original_bytes=commit.original_bytes,
-        relative_error=relative_error(commit),
+        relative_error=error.measured,
         exact=commit.quality.get("exact") == "yes",
+        error_bound=error.bound,
+        lossy_error=lossy,
     )

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from erestore.errors import CorruptionError
-from erestore.records import Commit, Layout, Manifest, format_coefficient, relative_error
+from erestore.model.ledger import known_error, lossy_error
+from erestore.records import Commit, Layout, Manifest, format_coefficient
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
 
@@ -47,10 +48,11 @@ class ShownTensor:
         is held as it is. Empty where the commit's parent, or the base, has all of it.
     bytes : int
         Before the entropy stage.
-    relative_error : float or None
-        ``squared_error / squared_norm``; None where there is no residual.
+    relative_error, linear_error : float or None
+        ``squared_error / squared_norm``, after rounding to the stored dtype, and before; None where there is no residual.
+        An exact remainder makes up for both.
     squared_error : float
-        After rounding to the stored dtype.
+        After rounding.
     squared_norm : float
         Of original minus parent.
     """
@@ -61,6 +63,7 @@ class ShownTensor:
     sections: tuple[str, ...]
     bytes: int
     relative_error: float | None
+    linear_error: float | None
     squared_error: float
     squared_norm: float
 
@@ -78,7 +81,12 @@ class ShowResult:
         UTC.
     stored_bytes, original_bytes : int
     relative_error : float or None
+        As it was measured.
+    error_bound : float or None
+        Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
     exact : bool
+    lossy_error : float or None
+        What is left without the exact remainder.
     terms : tuple of ShownTerm
     sections : Mapping[str, ShownSection]
         By kind.
@@ -108,7 +116,9 @@ class ShowResult:
     stored_bytes: int
     original_bytes: int
     relative_error: float | None
+    error_bound: float | None
     exact: bool
+    lossy_error: float | None
     terms: tuple[ShownTerm, ...]
     sections: Mapping[str, ShownSection]
     whole: int
@@ -147,6 +157,7 @@ def show(store: Store, revision: str) -> ShowResult:
     entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
     own = [store.objects.open("residual", residual) for residual in commit.own]
     tensors = sorted(_tensors(manifest, layout, own), key=lambda tensor: -tensor.squared_error)
+    error = known_error(store.objects, commit)
     return ShowResult(
         commit=oid,
         refs=tuple(entries),
@@ -159,8 +170,10 @@ def show(store: Store, revision: str) -> ShowResult:
         time=datetime.fromtimestamp(commit.time / 1e6, UTC),
         stored_bytes=stored_bytes(commit),
         original_bytes=commit.original_bytes,
-        relative_error=relative_error(commit),
+        relative_error=error.measured,
+        error_bound=error.bound,
         exact=commit.quality.get("exact") == "yes",
+        lossy_error=lossy_error(store.objects, commit),
         terms=tuple(_terms(store, commit, manifest)),
         sections=_sections(own),
         whole=len(manifest.dense),
@@ -189,7 +202,7 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
         if tensor.key in seen:
             continue
         seen.add(tensor.key)
-        sections, (error, norm) = indexed.get(tensor.key, ([], (0.0, 0.0)))
+        sections, (linear, error, norm) = indexed.get(tensor.key, ([], (0.0, 0.0, 0.0)))
         whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
         yield ShownTensor(
             name=name,
@@ -198,6 +211,7 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
             sections=(*(kind for kind, _ in sections), *whole),
             bytes=sum(length for _, parts in sections for _, length in parts),
             relative_error=error / norm if norm else None,
+            linear_error=linear / norm if norm else None,
             squared_error=error,
             squared_norm=norm,
         )
@@ -220,14 +234,15 @@ def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
 _Section = tuple[str, list[tuple[int, int]]]
 
 
-def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float]]]:
-    """Yield each tensor's key, its sections (kind, and parts as segment and length), and squared error and norm."""
+def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float, float]]]:
+    """Yield each tensor's key, its sections (kind, and parts as segment and length), squared errors and norm."""
     try:
         for name, tensor in residual.index["tensors"].items():
             sections = [
                 (str(kind), [(range(len(residual.segments))[segment], int(length)) for segment, length in parts])
                 for kind, _, parts in tensor["sections"]
             ]
-            yield name, sections, (float(tensor["errors"]["rounded"]), float(tensor["errors"]["norm"]))
+            linear, rounded, norm = (float(tensor["errors"][which]) for which in ("linear", "rounded", "norm"))
+            yield name, sections, (linear, rounded, norm)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

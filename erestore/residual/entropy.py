@@ -5,11 +5,16 @@ The stage is a named field of a segment, so that a better one can be added witho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from erestore import compression
 from erestore.errors import CorruptionError, UnsupportedFormatError
+from erestore.residual import runs, words
 
-STAGES = RAW, ZSTD = "raw", "zstd"
-"""Every stage by its stored name."""
+STAGES = RAW, ZSTD, RUNS = "raw", "zstd", "runs"
+"""The stages of residuals, by their stored names; :mod:`erestore.residual.words` has those of whole tensors."""
+PLAIN = (RAW, ZSTD)
+"""The stages of any bytes."""
 LEVEL = 1
 """zstandard level for codes: they are noise with a skew, and looking harder for repeats costs bytes (6 % at level 9)."""
 SPARSE_LEVEL = 9
@@ -17,8 +22,21 @@ SPARSE_LEVEL = 9
 SPARSE = 0.25
 
 
-def encode(content: bytes, *, level: int = LEVEL) -> tuple[str, bytes]:
-    """Return the stage that stores `content` in the fewest bytes, and those bytes."""
+def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.Group] = ()) -> tuple[str, bytes]:
+    """Return the stage that stores `content` in the fewest bytes, and those bytes.
+
+    Parameters
+    ----------
+    content : bytes
+    level : int
+        Of zstandard.
+    layout : sequence of Group
+        Where runs of integers are in `content`, if anywhere.
+    """
+    if any(group.width > 1 for group in layout) and len(layout) <= runs.GROUPS:
+        coded = runs.encode(content, layout)
+        if len(coded) < len(content):
+            return RUNS, coded
     compressed = compression.compress(content, level)
     if len(compressed) < SPARSE * len(content):
         compressed = min(compressed, compression.compress(content, SPARSE_LEVEL), key=len)
@@ -37,6 +55,10 @@ def decode(stage: str, stored: bytes, size: int) -> bytes:
     """
     if stage == ZSTD:
         return compression.decompress(stored, size)
+    if stage == RUNS:
+        return runs.decode(stored, size)
+    if stage in words.STAGES:
+        return words.decode(stage, stored, size)
     if stage != RAW:
         raise UnsupportedFormatError(
             f"A segment uses the entropy stage '{stage}', which this version does not know.",

@@ -1,4 +1,4 @@
-"""Signed integer codes to bytes and back, at 0, 2, 4, 8, 16 or 32 bits a code.
+"""Bytes to signed integer codes, at 0, 2, 4, 8, 16 or 32 bits a code.
 
 Codes are stored offset by half the range, so that small magnitudes of either sign share their high bits. Widths below a
 byte divide it, so that a byte holds whole codes and zstandard's entropy stage sees joint statistics; wider codes are split
@@ -6,8 +6,6 @@ into byte planes. Each column is padded to whole bytes. Only these widths exist;
 """
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import torch
 
@@ -18,60 +16,21 @@ WIDTHS = (0, 2, 4, 8, 16, 32)
 _CODES_AT_ONCE = 1 << 20
 
 
-def width_of(largest: torch.Tensor) -> torch.Tensor:
-    """Return the smallest width of :data:`WIDTHS` that holds codes of absolute value up to `largest`, elementwise."""
-    widths = torch.zeros_like(largest)
-    for narrow, wide in pairwise(WIDTHS):
-        limit = 2 ** (narrow - 1) - 1 if narrow else 0
-        widths = torch.where(largest > limit, wide, widths)
-    return widths
-
-
 def packed_size(length: int, width: int) -> int:
     """Return the bytes that one column of `length` codes takes."""
     return (length * width + 7) // 8
 
 
-def pack(codes: torch.Tensor, width: int) -> bytes:
-    """Pack the rows of `codes`.
+def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> torch.Tensor:
+    """Read the codes of columns.
 
     Parameters
     ----------
-    codes : torch.Tensor
-        Integer ``(columns, length)``, absolute values below ``2 ** (width - 1)``.
+    content : bytes or memoryview
+        ``columns * packed_size(length, width)`` bytes.
+    columns, length : int
     width : int
         One of :data:`WIDTHS`.
-
-    Returns
-    -------
-    bytes
-        ``columns * packed_size(length, width)`` bytes.
-    """
-    length = codes.shape[1]
-    if width == 0 or codes.numel() == 0:
-        return b""
-    at_once = max(1, _CODES_AT_ONCE // length)
-    return b"".join(_pack(chunk, width) for chunk in torch.split(codes, at_once))
-
-
-def _pack(codes: torch.Tensor, width: int) -> bytes:
-    columns, length = codes.shape
-    half = 1 << (width - 1)
-    if width > 8:
-        offset = codes.to(torch.int64) + half
-        planes = torch.stack([(offset >> shift) & 0xFF for shift in range(0, width, 8)], dim=1)
-        return planes.to(torch.uint8).cpu().numpy().tobytes()
-    offset = (codes.to(torch.int16) + half).to(torch.uint8)
-    each = 8 // width
-    padded = torch.nn.functional.pad(offset, (0, -length % each)).view(columns, -1, each)
-    packed = padded[:, :, 0].clone()
-    for place in range(1, each):
-        packed |= padded[:, :, place] << (place * width)
-    return packed.cpu().numpy().tobytes()
-
-
-def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> torch.Tensor:
-    """Undo :func:`pack`.
 
     Returns
     -------

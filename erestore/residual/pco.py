@@ -3,6 +3,9 @@
 A chunk is what pcodec calls its wrapped format: the two bytes of a header, the metadata of one chunk, one page. How many
 numbers it holds and of which type is known from outside. Tables are of integers, so decoding is the same everywhere; a
 chunk comes within about one per cent of the numbers' zero-order entropy, plus some 20 to 60 bytes.
+
+Of what pcodec's format has, only the plainest is accepted: version 4 of the format, its mode "classic", no deltas. All that
+could make a reader allocate more than the numbers take, or that a later version may add, is outside.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ LEVEL = 8
 """pcodec's level: how finely the bins are cut."""
 DTYPES = {"i2": "i16", "i4": "i32", "i8": "i64", "u2": "u16", "u4": "u32", "u8": "u64"}
 """Names of integer types, numpy's and pcodec's."""
+_VERSION, _HEADER = 4, 2
+"""Of pcodec's format: the first byte of a header, and the length of one; the second byte counts additions to the version."""
 
 
 def compress(values: NDArray[Any]) -> bytes:
@@ -50,6 +55,9 @@ def decompress(content: bytes | memoryview, count: int, dtype: np.dtype[Any]) ->
         If `content` is not exactly one chunk of `count` numbers.
     """
     content = bytes(content)
+    # The byte after the header is mode and delta encoding: zero for none of either.
+    if len(content) <= _HEADER or content[0] != _VERSION or content[_HEADER]:
+        raise CorruptionError("An entropy-coded chunk is of an unknown kind.")
     result = np.empty(count, dtype=dtype)
     try:
         file, position = wrapped.FileDecompressor.new(content)

@@ -1,25 +1,81 @@
 """One global step for all tensors: what each tensor costs at a step, and which step meets an error.
 
 Minimising squared error under a budget of bits gives the same uniform step ``q`` for every element of ``U S`` and ``V S`` of
-every layer (reverse water-filling), with a price of ``2 ln 2 * q**2 / 12`` a bit. Ranks and bits of every tensor follow from
-that one number: a component is kept iff what it removes from the error is worth its bits at that price.
+every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of each
+tensor follow from that one number: each is worth keeping iff what it removes from the error is worth its bits, at the price
+of :mod:`erestore.residual.quantisation`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from erestore.residual.dyadic import Dyadic
+from erestore.residual.quantisation import PRICE, quantise_runs, round_codes
 
-_PRICE = 2 * math.log(2) / 12
-_COMPONENT_BITS = 32
-"""Multiplier, shift and widths of one component."""
+_COMPONENT_BITS = 20
+"""Multiplier and classes of one component."""
+SECTION_BITS = 400
+"""What the index says of a section: its name, parameters and lengths."""
+_ROW_BITS = 1.5
+"""Class of a row."""
 _TALLEST = 2.0**20
 """Largest ``sigma / step`` for which a component's products stay far below 2**53."""
+_GRID = torch.arange(-10, 13, dtype=torch.float64) / 2
+"""Octaves of scale over step at which curves are tabulated; beyond, an octave is a bit."""
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the rank that pays by itself which are tried below a remainder."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What quantising numbers of one distribution costs, by their scale over the step.
+
+    Attributes
+    ----------
+    bits, error : torch.Tensor
+        Bits an element, and squared error an element in squared steps, on :data:`_GRID`.
+    """
+
+    bits: torch.Tensor
+    error: torch.Tensor
+
+    @classmethod
+    def of(cls, sample: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor] = quantise_runs) -> Curve:
+        """Tabulate the curve of a sample, flat and of root mean square 1, under a way of rounding."""
+        bits, error = [], []
+        for octave in _GRID.tolist():
+            values = sample.to(torch.float64)[None] * 2.0**octave
+            codes = rounding(values)[0]
+            shares = torch.unique(codes, return_counts=True)[1].to(torch.float64) / len(codes)
+            bits.append(max(0.004, float(-(shares * torch.log2(shares)).sum())))
+            error.append(float(((values[0] - codes) ** 2).mean()))
+        return cls(torch.tensor(bits, dtype=torch.float64), torch.tensor(error, dtype=torch.float64))
+
+    def at(self, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return bits and squared error an element for scales in steps, float64, positive."""
+        octaves = torch.log2(scales.clamp(min=1e-30))
+        place = ((octaves - _GRID[0]) * 2).clamp(0, len(_GRID) - 1.001)
+        low = place.floor().to(torch.int64)
+        share = place - low
+        bits = self.bits[low] * (1 - share) + self.bits[low + 1] * share
+        error = self.error[low] * (1 - share) + self.error[low + 1] * share
+        below, above = octaves < _GRID[0], octaves > _GRID[-1]
+        bits = torch.where(below, self.bits[0] * (scales * 2.0 ** -float(_GRID[0])) ** 2, bits)
+        bits = torch.where(above, bits + octaves - _GRID[-1], bits)
+        return bits, torch.where(below, scales**2, torch.minimum(error, scales**2))
+
+
+@cache
+def gaussian() -> Curve:
+    """Return the curve of the normal distribution, which columns of singular vectors are close to."""
+    shares = (torch.arange(8192, dtype=torch.float64) + 0.5) / 8192
+    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), round_codes)
 
 
 @dataclass(frozen=True)
@@ -32,19 +88,30 @@ class Profile:
         ``(m, n)``.
     energy : float
         Squared norm of the residual after its gamma term.
-    sample : torch.Tensor
-        Float32 ``(k,)``: values drawn evenly from the residual.
+    curve : Curve
+        Of its values over the root mean square of their row.
+    row_scales, row_counts : torch.Tensor
+        Float64: root mean squares of rows, to half an octave, and how many rows have each.
     singular_values : torch.Tensor or None
         Float64, descending; None where factors are not considered.
     gamma : Dyadic or None
-        Multiple of the base's tensor taken out first.
+        Multiple of the base's tensor taken out first, where it pays.
+    gamma_energy : float
+        Squared norm of that multiple.
     """
 
     shape: tuple[int, int]
     energy: float
-    sample: torch.Tensor
+    curve: Curve
+    row_scales: torch.Tensor
+    row_counts: torch.Tensor
     singular_values: torch.Tensor | None = None
     gamma: Dyadic | None = None
+    gamma_energy: float = 0.0
+
+    def takes_gamma(self, step: float) -> bool:
+        """Tell whether the multiple of the base is worth a section of its own at a step."""
+        return self.gamma is not None and self.gamma_energy > PRICE * step**2 * SECTION_BITS
 
 
 @dataclass(frozen=True)
@@ -53,63 +120,73 @@ class Plan:
 
     Attributes
     ----------
-    mode : str
-        ``nothing``, ``lowrank`` or ``vector``.
     rank : int
+        Components of its low-rank section; 0 for none.
+    remainder : bool
+        Whether what they leave is quantised.
     error, bits : float
         Predicted squared error and size.
     """
 
-    mode: str
     rank: int
+    remainder: bool
     error: float
     bits: float
 
-
-def _entropy(variance: torch.Tensor, step: float) -> torch.Tensor:
-    """Return bits an element of a Gaussian of that variance quantised with `step`: exact at high and at vanishing rate."""
-    return 0.5 * torch.log2(1 + 2 * math.pi * math.e * variance / step**2)
-
-
-def _distortion(variance: torch.Tensor, step: float) -> torch.Tensor:
-    noise = step**2 / 12
-    return variance * noise / (variance + noise)
+    def cost(self, step: float) -> float:
+        """Return error plus the price of bits."""
+        return self.error + PRICE * step**2 * self.bits
 
 
-def _lowrank(profile: Profile, step: float) -> Plan:
+def _components(profile: Profile, step: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return squared error and bits of every component."""
     sigma = profile.singular_values
     assert sigma is not None
-    m, n = profile.shape
-    energy = sigma**2
-    error = m * _distortion(energy / m, step) + n * _distortion(energy / n, step)
-    bits = m * _entropy(energy / m, step) + n * _entropy(energy / n, step) + _COMPONENT_BITS
-    price = _PRICE * step**2
-    pays = energy > error + price * bits
-    # Gains fall with sigma, so what pays is a prefix up to rounding of the model; the longest prefix is taken.
-    rank = int(pays.nonzero().max()) + 1 if bool(pays.any()) else 0
-    kept, tail = float(error[:rank].sum()), max(0.0, profile.energy - float(energy[:rank].sum()))
-    return Plan("lowrank" if rank else "nothing", rank, kept + tail, float(bits[:rank].sum()))
+    error = bits = torch.zeros_like(sigma)
+    for length in profile.shape:
+        each, lost = gaussian().at(sigma / (math.sqrt(length) * step))
+        bits, error = bits + length * each, error + length * lost * step**2
+    return error, bits + _COMPONENT_BITS
 
 
-def _vector(profile: Profile, step: float) -> Plan:
-    elements, count = math.prod(profile.shape), len(profile.sample)
-    codes = torch.round(profile.sample / step)
-    scale = elements / max(1, count)
-    error = float(((profile.sample - codes * step).to(torch.float64) ** 2).sum()) * scale
-    shares = torch.unique(codes, return_counts=True)[1].to(torch.float64) / max(1, count)
-    entropy = max(0.02, float(-(shares * torch.log2(shares)).sum()))
-    return Plan("vector", 0, error, entropy * elements + 8 * _COMPONENT_BITS)
+def _remainder(profile: Profile, step: float, energy: float) -> tuple[float, float]:
+    """Return squared error and bits of quantising what is left of the matrix, `energy` in all."""
+    scales = profile.row_scales * (math.sqrt(energy / profile.energy) / step)
+    bits, error = profile.curve.at(scales)
+    columns = profile.shape[1]
+    overhead = SECTION_BITS + (_ROW_BITS * profile.shape[0] if profile.shape[0] > 1 else 0)
+    return (
+        float((error * profile.row_counts).sum()) * columns * step**2,
+        float((bits * profile.row_counts).sum()) * columns + overhead,
+    )
+
+
+def plans(profile: Profile, step: float) -> list[Plan]:
+    """Return the ways to code one tensor at `step`, cheapest first by error plus price of bits."""
+    left = 0.0 if profile.takes_gamma(step) else profile.gamma_energy
+    nothing = Plan(0, remainder=False, error=profile.energy + left, bits=0.0)
+    if profile.energy == 0:
+        return [nothing]
+    found = [nothing, Plan(0, True, *_remainder(profile, step, profile.energy))]
+    sigma = profile.singular_values
+    if sigma is not None and len(sigma) and float(sigma[0]) < _TALLEST * step:
+        error, bits = _components(profile, step)
+        energy = sigma**2
+        pays = energy > error + PRICE * step**2 * bits
+        # Gains fall with sigma, so what pays is a prefix up to rounding of the model; the longest prefix is taken.
+        longest = int(pays.nonzero().max()) + 1 if bool(pays.any()) else 0
+        for rank in sorted({round(share * longest) for share in _SHARES} - {0}):
+            lost, size = float(error[:rank].sum()), float(bits[:rank].sum()) + SECTION_BITS
+            tail = max(0.0, profile.energy - float(energy[:rank].sum()))
+            found.append(Plan(rank, False, lost + tail, size))
+            rest = _remainder(profile, step, lost + tail)
+            found.append(Plan(rank, True, rest[0], size + rest[1]))
+    return sorted(found, key=lambda each: each.cost(step))
 
 
 def plan(profile: Profile, step: float) -> Plan:
-    """Choose the cheapest way to code one tensor at `step`, by error plus price of bits."""
-    if profile.energy == 0:
-        return Plan("nothing", 0, 0.0, 0.0)
-    choices = [Plan("nothing", 0, profile.energy, 0.0), _vector(profile, step)]
-    sigma = profile.singular_values
-    if sigma is not None and len(sigma) and float(sigma[0]) < _TALLEST * step:
-        choices.append(_lowrank(profile, step))
-    return min(choices, key=lambda choice: choice.error + _PRICE * step**2 * choice.bits)
+    """Return the cheapest way to code one tensor at `step`."""
+    return plans(profile, step)[0]
 
 
 def solve_step(profiles: Sequence[Profile], error: float) -> float:
@@ -124,12 +201,12 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
     elements = sum(math.prod(profile.shape) for profile in profiles) or 1
     low = high = math.sqrt(12 * error / elements)
     while sum(plan(profile, low).error for profile in profiles) > error and low > 1e-300:
-        low /= 4
+        low /= 2
     while sum(plan(profile, high).error for profile in profiles) <= error and high < 1e300:
         if plan_is_empty(profiles, high):
             return high
-        high *= 4
-    while high > 1.01 * low:
+        high *= 2
+    while high > 1.02 * low:
         middle = math.sqrt(low * high)
         if sum(plan(profile, middle).error for profile in profiles) <= error:
             low = middle
@@ -138,6 +215,24 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
     return low
 
 
+def solve_step_for_bits(profiles: Sequence[Profile], bits: float) -> float:
+    """Return about the smallest step at which the sections are predicted to take at most `bits`."""
+    energy, elements = sum(p.energy for p in profiles), sum(math.prod(p.shape) for p in profiles)
+    low = high = math.sqrt(energy / max(1, elements)) or 1.0
+
+    def size(step: float) -> float:
+        return sum(plan(profile, step).bits for profile in profiles)
+
+    while size(low) <= bits and low > energy * 1e-12:
+        low /= 2
+    while size(high) > bits:
+        high *= 2
+    while high > 1.05 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if size(middle) <= bits else (middle, high)
+    return high
+
+
 def plan_is_empty(profiles: Sequence[Profile], step: float) -> bool:
     """Tell whether nothing at all is coded at `step`."""
-    return all(plan(profile, step).mode == "nothing" for profile in profiles)
+    return all(plan(profile, step).bits == 0 for profile in profiles)

@@ -78,16 +78,26 @@ class SegmentWriter:
         order : sequence of int, optional
             Numbers that :meth:`add` returned, each once, in the order of the object; by default as added.
         """
-        assert "segments" not in index
-        numbers = range(len(self._spooled)) if order is None else order
-        assert sorted(numbers) == list(range(len(self._spooled)))
-        segments = [self._spooled[number] for number in numbers]
-        content = dump_canonical({**index, "segments": [segment.entry for segment in segments]})
+        segments, content = self._arrange(index, order)
         head = encode_head(self._kind, content, self._align)
         oid = segmented_oid(self._kind, self._align, content)
         offsets, length = place([segment.stored_length for segment in segments], len(head), self._align)
         created = self._storage.create(object_key(self._kind, oid), self._stream(head, segments, offsets))
         return Written(oid, length if created else 0)
+
+    def size(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> int:
+        """Return the bytes of the object that :meth:`finish` would write."""
+        segments, content = self._arrange(index, order)
+        head = encode_head(self._kind, content, self._align)
+        return place([segment.stored_length for segment in segments], len(head), self._align)[1]
+
+    def _arrange(self, index: Mapping[str, Any], order: Sequence[int] | None) -> tuple[list[_Spooled], bytes]:
+        """Return the segments in their order, and the content of the index."""
+        assert "segments" not in index
+        numbers = range(len(self._spooled)) if order is None else order
+        assert sorted(numbers) == list(range(len(self._spooled)))
+        segments = [self._spooled[number] for number in numbers]
+        return segments, dump_canonical({**index, "segments": [segment.entry for segment in segments]})
 
     def _stream(self, head: bytes, segments: Iterable[_Spooled], offsets: Iterable[int]) -> Iterator[bytes]:
         yield head

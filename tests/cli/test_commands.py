@@ -18,8 +18,11 @@ PROMISED = {
         "commit ref base parents stored_bytes original_bytes relative_error exact tensors"
     ),
     ("checkout", "ft", "out"): "commit path tensors bytes relative_error exact",
-    ("log",): "commit parents edge refs message time stored_bytes relative_error",
-    ("show", "ft"): "commit parents edge base terms sections quality tensors relative_error",
+    ("checkout", "ft", "out", "--max-rank", "1"): (
+        "commit path relative_error exact error_bound lossy residual_bytes residual_bytes_read"
+    ),
+    ("log",): "commit parents edge refs message time stored_bytes relative_error error_bound lossy_error",
+    ("show", "ft"): ("commit parents edge base terms sections quality tensors relative_error error_bound lossy_error"),
     ("diff", "base", "ft"): "a b tensors summary",
     ("status",): "store bases variants tags commits objects stored_bytes last",
     ("branch",): "name commit base stored_bytes relative_error time",
@@ -32,7 +35,7 @@ PROMISED = {
     ("reflog",): "ref selector commit previous operation undoes time message",
     ("undo",): "operation undone message refs",
     ("du",): "variants stored_bytes separate_bytes",
-    ("gc",): "deleted_objects freed_bytes kept_objects",
+    ("gc",): "deleted_objects freed_bytes kept_objects dropped",
     ("fsck",): "checked corrupt missing unreachable",
     ("config",): "key value origin",
     ("config", "gc.grace_days"): "key value origin",
@@ -363,3 +366,75 @@ def test_an_empty_store_says_so(empty: Here) -> None:
         assert (ran.code, ran.out, ran.err) == (0, "", f"{message}\n")
         assert empty.json(verb) == []
     assert "The store takes 0 B." in empty.run("du").out
+
+
+def test_checkout_without_the_exact_remainder(here: Here) -> None:
+    assert re.search(r", exact\.\n$", here.run("checkout", "more", "--force").out)
+    lossy = here.run("checkout", "more", "--lossy", "--force").out
+    assert re.search(r", relative error 0\.\d+\.\n$", lossy)
+    found = here.json("checkout", "more", "--lossy", "--force")
+    assert (found["exact"], found["lossy"], found["error_bound"]) == (False, True, None)
+    assert 0 < found["relative_error"] <= 0.01
+    (entry,) = here.json("log", "more", "-n", "1")
+    assert entry["lossy_error"] == here.json("show", "more")["lossy_error"] == found["relative_error"]
+    text = f"exact, relative error {found['relative_error']:.2g} without the exact remainder"
+    assert text in here.run("log", "more", "-n", "1").out
+    assert text in here.run("show", "more").out
+    tensor = here.run("cat", "more", "dense.weight", "--lossy")
+    assert tensor.code == 0
+    assert here.run("cat", "more", "dense.weight").out != tensor.out
+
+
+def test_checkout_of_the_front(here: Here) -> None:
+    ran = here.run("checkout", "ft", "front", "--max-rank", "1")
+    assert re.search(r", relative error (at most )?[\d.]+\.\nRead [\d.]+ k?B of [\d.]+ k?B of residuals\.\n$", ran.out)
+    none = here.json("checkout", "ft", "none", "--max-bytes", "0")
+    assert none["residual_bytes_read"] == 0
+    assert none["residual_bytes"] > 0
+    assert (none["relative_error"], none["error_bound"]) == (None, 1.0)
+    both = here.run("checkout", "ft", "both", "--max-rank", "1", "--max-bytes", "9")
+    assert both.code == 2
+    assert "exclude each other" in both.err
+    assert here.run("checkout", "ft", "both", "--max-rank", "0").code == 2
+
+
+def test_an_archive_has_no_lossy_part(here: Here) -> None:
+    assert here.run("commit", "ft", "--base", "base", "--name", "archive", "--exact-only").code == 0
+    for arguments in (
+        ("checkout", "archive", "--lossy"),
+        ("checkout", "archive", "--max-rank", "2"),
+        ("cat", "archive", "dense.bias", "--lossy"),
+        ("gc", "--drop-exact", "archive"),
+    ):
+        ran = here.run(*arguments)
+        assert ran.code == 2
+        assert "no lossy part" in ran.err
+        assert "\nhint: " in ran.err
+
+
+def test_gc_drops_an_exact_remainder(here: Here) -> None:
+    would = here.run("gc", "--drop-exact", "more", "--dry-run").out
+    assert re.match(
+        r"Would drop the exact remainder of more \(of [0-9a-f]{12}\), [\d.]+ k?B; relative error 0\.", would
+    )
+    assert "after 90 days, when its reflog forgets it, and 14 days of grace; `erestore undo` takes it back" in would
+    assert here.json("show", "more")["exact"]
+    dropped = here.json("gc", "--drop-exact", "more")["dropped"]
+    assert dropped["after"] == here.json("show", "more")["commit"]
+    assert not here.json("show", "more")["exact"]
+    here.run("undo")
+    assert here.json("show", "more")["exact"]
+    before = here.json("status")["stored_bytes"]
+    now = here.run("gc", "--drop-exact", "more", "--reflog-days", "0", "--grace-days", "0").out
+    assert now.startswith("Dropped the exact remainder of more")
+    assert "frees that" not in now
+    assert before - here.json("status")["stored_bytes"] > 0.9 * dropped["bytes"]
+    assert here.run("fsck", "--deep").code == 0
+    refused = here.run("gc", "--drop-exact", "ft")
+    assert (refused.code, "has no exact remainder" in refused.err) == (2, True)
+
+
+def test_show_lists_both_errors_of_every_tensor(here: Here) -> None:
+    assert "linear error  rounded" in here.run("show", "ft", "--all").out
+    tensors = here.json("show", "ft")["tensors"]
+    assert any(tensor["linear_error"] for tensor in tensors)

@@ -51,7 +51,9 @@ def test_errors() -> None:
     assert error_text(0.00943, exact=False) == "relative error 0.0094"
     assert error_text(0.0, exact=False) == "relative error 0"
     assert error_text(0.5, exact=True) == "exact"
-    assert error_text(None, exact=False) == "error unknown"
+    assert error_text(None, exact=False) == "error not recorded"
+    assert error_text(None, exact=False, bound=0.0123) == "relative error at most 0.012"
+    assert error_text(0.0, exact=True, lossy=0.0099) == "exact, relative error 0.0099 without the exact remainder"
 
 
 def test_words() -> None:

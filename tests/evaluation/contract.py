@@ -8,20 +8,26 @@ from __future__ import annotations
 import numpy as np
 import torch
 from blake3 import blake3
+from former_codes import encode_lowrank, encode_vector
 
 from erestore.model.variant import LinearTensor
-from erestore.residual.codecs import dense, gamma, lowrank, vector
-from erestore.residual.codecs.abc import EncodedSection, Section
+from erestore.residual import runs
+from erestore.residual.codecs import dense, gamma, lowrank, lowrank2, remainder
+from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec
 from erestore.residual.dyadic import Dyadic
 
 M, N, RANK = 77, 130, 37
 
 GOLDEN = {
-    "float32": "4be1795f153a0e63",
-    "bfloat16": "561f8613311dde19",
-    "float16": "2726bb5ec25c9e69",
-    "float64": "69aff31b6a2f1924",
+    "packed float32": "4be1795f153a0e63",
+    "packed bfloat16": "561f8613311dde19",
+    "packed float16": "2726bb5ec25c9e69",
+    "packed float64": "69aff31b6a2f1924",
+    "runs float32": "47f6f65e46798540",
+    "runs bfloat16": "8f34a2db7bae3fa0",
+    "runs float16": "5abbd08fb118f260",
+    "runs float64": "0d46737f7b560ff0",
 }
 
 
@@ -43,23 +49,45 @@ def codes(columns: list[int] | None = None) -> lowrank.Codes:
     mantissas = torch.from_numpy(integers(RANK, 3, 100)).abs() + 1
     shifts = torch.from_numpy(integers(RANK, 4, 6)).abs()
     order = list(range(RANK)) if columns is None else columns
-    return lowrank.Codes(
-        left[:, order], right[:, order], mantissas[order], shifts[order], ((20, -31), (RANK - 20, -38))
-    )
+    left, right = (side[:, order].to(torch.int16) for side in (left, right))
+    return lowrank.Codes(left, right, mantissas[order], shifts[order], ((20, -31), (RANK - 20, -38)))
 
 
 def decoded(encoded: EncodedSection, shape: tuple[int, int] = (M, N)) -> Section:
-    return codec(encoded.codec).decode(encoded.parameters, [part.content for part in encoded.parts], shape)
+    return codec(encoded.codec).decode(encoded.parameters, [stored(part) for part in encoded.parts], shape)
+
+
+def stored(part: EncodedPart) -> bytes:
+    """Take a part through the stage of runs, if it has any, and back."""
+    if not part.layout:
+        return part.content
+    return runs.decode(runs.encode(part.content, part.layout), len(part.content))
 
 
 def value(columns: list[int] | None = None) -> LinearTensor:
     """Two terms: gamma + lowrank with coefficient 1, and vector + dense with coefficient 1/3."""
     base = torch.from_numpy(integers(M * N, 5, 2**20)).view(M, N).to(torch.float32) / 2**22
-    first = (decoded(gamma.encode(Dyadic(-6543211, -29))), decoded(lowrank.encode(codes(columns))))
+    first = (decoded(gamma.encode(Dyadic(-6543211, -29))), decoded(encode_lowrank(codes(columns))))
     small = torch.from_numpy(integers(M * N, 6, 50)).view(M, N).to(torch.float64) * 3 * 2.0**-20
     raw = torch.from_numpy(integers(M * N, 7, 1000)).view(M, N).to(torch.float32) / 2**21
-    second = (decoded(vector.encode(small, 3 * 2.0**-20)), decoded(dense.encode(raw)))
+    second = (decoded(encode_vector(small, 3 * 2.0**-20)), decoded(dense.encode(raw)))
     return LinearTensor(base, ((1.0, first), (1 / 3, second)))
+
+
+def value_in_runs(columns: list[int] | None = None) -> LinearTensor:
+    """Two terms of the codecs that are written now: lowrank2 + remainder with coefficient 1, and remainder with 1/3."""
+    base = torch.from_numpy(integers(M * N, 5, 2**20)).view(M, N).to(torch.float32) / 2**22
+    wide = torch.from_numpy(integers(M * N, 6, 40_000)).view(M, N).to(torch.int32)
+    narrow = torch.from_numpy(integers(M * N, 7, 50)).view(M, N).to(torch.int16) // 20
+    first = (
+        decoded(lowrank2.encode(codes(columns))),
+        decoded(remainder.encode([narrow], Dyadic(13_421_773, -42), (M, N))),
+    )
+    second = (decoded(remainder.encode([wide], Dyadic(-5, -37), (M, N))),)
+    return LinearTensor(base, ((1.0, first), (1 / 3, second)))
+
+
+VALUES = {"packed": value, "runs": value_in_runs}
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -67,9 +95,10 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def digests() -> dict[str, str]:
-    return {name: digest(value().rounded(M, getattr(torch, name))) for name in GOLDEN}
+    cases = (name.split() for name in GOLDEN)
+    return {f"{form} {dtype}": digest(VALUES[form]().rounded(M, getattr(torch, dtype))) for form, dtype in cases}
 
 
 if __name__ == "__main__":
     for name, found in digests().items():
-        print(name, found)
+        print(f"{name}: {found}")

@@ -12,9 +12,10 @@ import contract
 import numpy as np
 import pytest
 import torch
+from former_codes import encode_lowrank
 
 from erestore.errors import CorruptionError
-from erestore.residual.codecs import lowrank
+from erestore.residual.codecs import lowrank, lowrank2
 from erestore.residual.rounding import round_to
 
 HERE = Path(__file__).parent
@@ -33,11 +34,15 @@ def test_golden_digests_hold_on_this_machine() -> None:
     ],
 )
 def test_golden_digests_hold_in_another_environment(environment: dict[str, str]) -> None:
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), **environment}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, HERE.parents[:2])), **environment}
     printed = subprocess.run(
         [sys.executable, HERE / "contract.py"], env=variables, capture_output=True, text=True, check=True, timeout=120
     ).stdout
-    assert dict(line.split() for line in printed.splitlines()) == contract.GOLDEN
+    assert dict(line.split(": ") for line in printed.splitlines()) == contract.GOLDEN
+
+
+FORMS = pytest.mark.parametrize("form", contract.VALUES)
+ENCODERS = {"packed": encode_lowrank, "runs": lowrank2.encode}
 
 
 def permuted() -> list[int]:
@@ -45,21 +50,24 @@ def permuted() -> list[int]:
     return [*reversed(range(20)), *range(30, contract.RANK), *range(20, 30)]
 
 
-def test_permuted_columns_within_a_group_change_nothing() -> None:
-    plain = contract.value().rows(0, contract.M)
-    assert torch.equal(plain, contract.value(permuted()).rows(0, contract.M))
+@FORMS
+def test_permuted_columns_within_a_group_change_nothing(form: str) -> None:
+    value = contract.VALUES[form]
+    assert torch.equal(value().rows(0, contract.M), value(permuted()).rows(0, contract.M))
 
 
+@FORMS
 @pytest.mark.parametrize("step", [1, 7, 64])
-def test_tiles_are_the_whole(step: int) -> None:
-    tensor = contract.value()
+def test_tiles_are_the_whole(form: str, step: int) -> None:
+    tensor = contract.VALUES[form]()
     tiles = [tensor.rows(start, min(contract.M, start + step)) for start in range(0, contract.M, step)]
     assert torch.equal(torch.cat(tiles), tensor.rows(0, contract.M))
 
 
-def test_numpy_float64_products_are_the_same() -> None:
+@FORMS
+def test_numpy_float64_products_are_the_same(form: str) -> None:
     codes = contract.codes()
-    section = contract.decoded(lowrank.encode(codes))
+    section = contract.decoded(ENCODERS[form](codes))
     total, start = None, 0
     for components, exponent in codes.groups:
         columns = slice(start, start + components)
@@ -72,10 +80,11 @@ def test_numpy_float64_products_are_the_same() -> None:
     assert np.array_equal(section.rows(0, contract.M, base).numpy(), total)
 
 
-def test_products_are_the_exact_integers() -> None:
+@FORMS
+def test_products_are_the_exact_integers(form: str) -> None:
     codes = contract.codes()
     base = torch.zeros((contract.M, contract.N), dtype=torch.float64)
-    found = contract.decoded(lowrank.encode(codes)).rows(0, contract.M, base)
+    found = contract.decoded(ENCODERS[form](codes)).rows(0, contract.M, base)
     for i, j in [(0, 0), (13, 99), (76, 129)]:
         groups, start = [], 0
         for components, exponent in codes.groups:
@@ -89,12 +98,13 @@ def test_products_are_the_exact_integers() -> None:
         assert Fraction(float(found[i, j])) == Fraction(float(groups[0]) + float(groups[1]))
 
 
-def test_a_group_that_could_be_inexact_is_refused() -> None:
+@FORMS
+def test_a_group_that_could_be_inexact_is_refused(form: str) -> None:
     big = torch.full((4, 4), 2**23, dtype=torch.int64)
     ones = torch.full((4,), 200, dtype=torch.int64)
     codes = lowrank.Codes(big, big, ones, torch.zeros(4, dtype=torch.int64), ((4, 0),))
     with pytest.raises(CorruptionError, match="exactly"):
-        contract.decoded(lowrank.encode(codes), (4, 4))
+        contract.decoded(ENCODERS[form](codes), (4, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

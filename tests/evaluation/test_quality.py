@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -156,14 +155,16 @@ def test_errors_of_tensors_add_up_to_the_commit_s(store: Store, tmp_path: Path) 
     result = store.commit(write(tmp_path / "ft.safetensors", original), base="base", name="ledger")
     found = dict(store.state_dict("ledger"))
     held = store.objects.open("residual", store.manifest_of("ledger").terms[0].residual).index["tensors"]
-    for name, tensor in held.items():
+    total = norm = 0.0
+    for name in base():
         lost = float(((values(original[name]) - values(found[name])) ** 2).sum())
-        assert float(tensor["errors"]["rounded"]) == pytest.approx(lost, rel=1e-5)
         moved = float(((values(original[name]) - values(base()[name])) ** 2).sum())
-        assert float(tensor["errors"]["norm"]) == pytest.approx(moved, rel=1e-5)
-    total = math.fsum(float(tensor["errors"]["rounded"]) for tensor in held.values())
-    norm = math.fsum(float(tensor["errors"]["norm"]) for tensor in held.values())
-    assert total / norm == pytest.approx(result.relative_error, rel=1e-4)
+        if name in held:  # what is not worth a section loses all that it moved
+            errors = {kind: float(text) for kind, text in held[name]["errors"].items()}
+            assert (errors["rounded"], errors["norm"]) == pytest.approx((lost, moved), rel=1e-3)
+            lost, moved = errors["rounded"], errors["norm"]
+        total, norm = total + lost, norm + moved
+    assert total / norm == pytest.approx(result.relative_error, rel=1e-3)
 
 
 def test_the_parent_s_loss_is_made_up_for_by_the_child(store: Store, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 from float_formats import FORMATS, rounded_bits, value_of
+from pcodec import wrapped
 
 KINDS = {
     "blob": 1,
@@ -46,10 +47,68 @@ def parse(content: bytes) -> dict:
 
 def expand(stage: str, stored: bytes, length: int) -> bytes:
     """§3.3."""
+    if stage.startswith("words"):
+        word = int(stage.removeprefix("words"))
+        assert word in (2, 4, 8)
+        values = unchunk(stored[1:], length // word, word)
+        content = b"".join((value << stored[0]).to_bytes(16, "little", signed=True)[:word] for value in values)
+        assert len(content) == length
+        return content
+    if stage == "runs":
+        return expand_runs(stored, length)
     assert stage in ("raw", "zstd")
     content = stored if stage == "raw" else zstandard.ZstdDecompressor().decompress(stored, max_output_size=length)
     assert len(content) == length
     return content
+
+
+def directory_of(stored: bytes) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]], bytes]:
+    """§3.3: groups as width, runs and elements; chunks as width and stored length; classes of the runs of integers."""
+    raw, packed = struct.unpack_from("<II", stored)
+    directory = expand("zstd", stored[8 : 8 + packed], raw)
+    number_of_groups, number_of_chunks = struct.unpack_from("<II", directory)
+    assert number_of_groups <= 65536
+    assert number_of_chunks <= 256
+    chunks_at = 8 + 9 * number_of_groups
+    groups = list(struct.iter_unpack("<BII", directory[8:chunks_at]))
+    classes_at = chunks_at + 5 * number_of_chunks
+    return groups, list(struct.iter_unpack("<BI", directory[chunks_at:classes_at])), directory[classes_at:]
+
+
+def expand_runs(stored: bytes, length: int) -> bytes:
+    """§3.3."""
+    groups, chunks, classes = directory_of(stored)
+    assert all(width in (1, 2, 4) and runs and elements for width, runs, elements in groups)
+    numbers, used = [], 0
+    for width, runs, _ in groups:
+        numbers.append([len(chunks)] * runs if width == 1 else list(classes[used : used + runs]))
+        used += 0 if width == 1 else runs
+    assert used == len(classes)
+    counts = [0] * (len(chunks) + 1)
+    for (width, _, elements), chosen in zip(groups, numbers, strict=True):
+        for number in chosen:
+            assert number == 0 or chunks[number - 1][0] == width
+            counts[number] += elements
+    position = 8 + struct.unpack_from("<II", stored)[1]
+    streams = [b""]
+    for (width, size), count in zip(chunks, counts[1:], strict=True):
+        assert count
+        chunk = stored[position : position + size]
+        position += size
+        if width == 1:
+            streams.append(expand("zstd", chunk, count))
+        else:
+            streams.append(np.array(unchunk(chunk, count, width), dtype=f"<i{width}").tobytes())
+    assert position == len(stored)
+    content, taken = [], [0] * len(streams)
+    for (width, _, elements), chosen in zip(groups, numbers, strict=True):
+        for number in chosen:
+            size = width * elements
+            content.append(streams[number][taken[number] : taken[number] + size] if number else bytes(size))
+            taken[number] += size
+    whole = b"".join(content)
+    assert len(whole) == length
+    return whole
 
 
 class Reader:
@@ -137,7 +196,7 @@ class Reader:
             return self.rounded(manifest, key, dtype, shape)
         index, segments = patch
         held = index["tensors"][key]
-        assert (held["codec"], held["dtype"], held["shape"]) == ("difference", dtype, list(shape))
+        assert (held["dtype"], held["shape"]) == (dtype, list(shape))
         kind, *rest = held["predictor"]
         if kind == "linear":
             predicted = self.rounded(manifest, key, dtype, shape)
@@ -146,7 +205,12 @@ class Reader:
         else:
             predicted = self.stored_value(self.record("manifest", rest[0]), key, dtype, shape)
         parts = place_parts(index, segments, lambda tensor: [tensor["parts"]])[key][0]
-        value = add_difference(predicted, b"".join(from_planes(part, BITS.get(dtype, 8) // 8) for part in parts), dtype)
+        if held["codec"] == "classed":
+            value = add_classed(predicted, parts, dtype, matrix(shape)[1])
+        else:
+            assert held["codec"] == "difference"
+            coded = b"".join(from_planes(part, BITS.get(dtype, 8) // 8) for part in parts)
+            value = add_difference(predicted, coded, dtype)
         assert blake3(value).hexdigest(length=16) == held["digest"]
         return value
 
@@ -319,6 +383,54 @@ def lowrank(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: 
     return total
 
 
+def lowrank2(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
+    rank, (m, n) = parameters["rank"], shape
+    left, right, multipliers, start, stop = np.zeros((m, 0)), np.zeros((n, 0)), [], 0, 4
+    for part in parts:
+        columns = min(stop, rank) - start
+        width = part[0]
+        assert width in (2, 4)
+        assert len(part) == 1 + columns * (2 + width * (m + n))
+        mantissas, shifts = part[1 : 1 + columns], part[1 + columns : 1 + 2 * columns]
+        assert min(mantissas) >= 1
+        assert max(shifts) <= 48
+        multipliers += [a << s for a, s in zip(mantissas, shifts, strict=True)]
+        codes = np.frombuffer(part[1 + 2 * columns :], f"<i{width}").astype(np.int64)
+        left = np.concatenate([left, codes[: columns * m].reshape(columns, m).T], axis=1)
+        right = np.concatenate([right, codes[columns * m :].reshape(columns, n).T], axis=1)
+        start, stop = stop, 4 * stop
+    assert left.shape[1] == rank == sum(components for components, _ in parameters["groups"])
+    total, start = np.zeros(shape), 0
+    for components, exponent in parameters["groups"]:
+        members = range(start, start + components)
+        bound = sum(multipliers[k] * int(abs(left[:, k]).max()) * int(abs(right[:, k]).max()) for k in members)
+        assert bound < 2**53
+        # Sums of integers below 2^53 are exact in any order.
+        scaled = right[:, start : start + components] * np.array([float(multipliers[k]) for k in members])
+        group = np.zeros(shape)
+        for k in range(components):
+            group += np.outer(left[:, start + k], scaled[:, k])
+        group *= math.ldexp(1.0, exponent)
+        total = group if start == 0 else total + group
+        start += components
+    return total
+
+
+def remainder(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
+    rows, columns = shape
+    height = max(1, 2**20 // columns) if columns else 1
+    found = []
+    for number, part in enumerate(parts):
+        width = part[0]
+        assert width in (2, 4)
+        codes = np.frombuffer(part[1:], f"<i{width}").astype(np.int64)
+        assert len(codes) == columns * (min(rows, (number + 1) * height) - number * height)
+        assert not len(codes) or int(abs(codes).max()) < 2**29
+        found.append(codes)
+    assert sum(map(len, found)) == rows * columns
+    return np.concatenate([np.zeros(0), *found]).reshape(shape) * dyadic(parameters["step"])
+
+
 def factors(parameters: dict, parts: list[bytes], shape: tuple[int, int], base: np.ndarray) -> np.ndarray:
     m, n = shape[::-1] if parameters["transpose"] else shape
     up, down = (
@@ -359,13 +471,15 @@ SECTIONS = {
     "vector": vector,
     "dense": dense,
     "lowrank": lowrank,
+    "lowrank2": lowrank2,
+    "remainder": remainder,
     "factors": factors,
     "ere": ere,
 }
 
 
 def add_difference(predicted: bytes, coded: bytes, dtype: str) -> bytes:
-    """§8.6, in Python's integers: undo the zigzag, add in the order of values, wrap around."""
+    """§8.8, in Python's integers: undo the zigzag, add in the order of values, wrap around."""
     width = BITS.get(dtype, 8)
     half, whole = 1 << (width - 1), 1 << width
 
@@ -380,3 +494,95 @@ def add_difference(predicted: bytes, coded: bytes, dtype: str) -> bytes:
         total = (total + half) % whole - half
         value += (total if total >= 0 else half - 1 - total).to_bytes(size, "little")
     return bytes(value)
+
+
+SIGNIFICANDS = {
+    "F64": 52,
+    "F32": 23,
+    "F16": 10,
+    "BF16": 7,
+    "F8_E4M3": 3,
+    "F8_E4M3FNUZ": 3,
+    "F8_E5M2": 2,
+    "F8_E5M2FNUZ": 2,
+}
+
+
+def add_classed(predicted: bytes, parts: list[bytes], dtype: str, columns: int) -> bytes:
+    """§8.7, in Python's integers."""
+    size = BITS.get(dtype, 8) // 8
+    assert len(parts) == -(-len(predicted) // (size << 18))
+    value = b""
+    for number, part in enumerate(parts):
+        guess = predicted[number * size << 18 : (number + 1) * size << 18]
+        if len(part) == len(guess):
+            value += part
+        else:
+            assert 0 < len(part) < len(guess)
+            value += classed_part(guess, part, dtype, number << 18, columns)
+    return value
+
+
+def classed_part(predicted: bytes, part: bytes, dtype: str, start: int, columns: int) -> bytes:
+    width, significand = BITS.get(dtype, 8), SIGNIFICANDS[dtype]
+    size, half, whole = width // 8, 1 << (width - 1), 1 << width
+    shift, drift_bits, flagged, ranges = part[:4]
+    position = 4
+
+    def numbers(count: int, length: int, *, signed: bool = False) -> list[int]:
+        nonlocal position
+        begin, position = position, position + count * length
+        assert position <= len(part)
+        return [
+            int.from_bytes(part[at : at + length], "little", signed=signed) for at in range(begin, position, length)
+        ]
+
+    word = max(2, size)
+    drift = numbers(1 << drift_bits, word, signed=True) if drift_bits else [0]
+    elements = range(start, start + len(predicted) // size)
+    first_row = start // columns
+    rows = elements[-1] // columns - first_row + 1
+    flags = int.from_bytes(bytes(numbers(-(-rows // 8), 1)), "little") if flagged else 0
+    assert flags >> rows == 0
+    firsts = [0, *numbers(ranges - 1, 2)]
+    assert firsts[1:] == sorted(set(firsts[1:]))
+    lengths = numbers(ranges + flagged, 4)
+    members: list[list[tuple[int, int, int, int]]] = [[] for _ in lengths]
+    left = significand - shift
+    for place, element in enumerate(elements):
+        bits = int.from_bytes(predicted[place * size : (place + 1) * size], "little")
+        sign, magnitude = bits & half, bits & (half - 1)
+        if shift:
+            magnitude = (magnitude >> shift) + (magnitude >> (shift - 1) & 1)
+        exponent, leading = magnitude >> left, (magnitude >> (left - drift_bits)) % (1 << drift_bits)
+        inside = max(each for each in range(ranges) if each == 0 or firsts[each] <= exponent)
+        chosen = ranges if flags >> (element // columns - first_row) & 1 else inside
+        members[chosen].append((place, sign, magnitude, drift[leading]))
+    value = bytearray(len(predicted))
+    for held, length in zip(members, lengths, strict=True):
+        chunk = part[position : position + length]
+        position += length
+        differences = unchunk(chunk, len(held), word)
+        for (place, sign, magnitude, moved), difference in zip(held, differences, strict=True):
+            total = (magnitude + moved + difference + half) % whole - half
+            mapped = total if total >= 0 else total ^ ((half - 1) >> shift)
+            bits = (mapped << shift) % whole ^ sign
+            value[place * size : (place + 1) * size] = bits.to_bytes(size, "little")
+    assert position == len(part)
+    return bytes(value)
+
+
+def unchunk(chunk: bytes, count: int, word: int) -> list[int]:
+    """§3.3: numbers in pcodec's wrapped format."""
+    if not count:
+        assert not chunk
+        return []
+    assert (chunk[0], chunk[2]) == (4, 0)
+    found = np.empty(count, dtype=f"i{word}")
+    file, length = wrapped.FileDecompressor.new(chunk)
+    chunk = chunk[length:]
+    numbers, length = file.chunk_decompressor(chunk, f"i{8 * word}")
+    progress, used = numbers.read_page_into(chunk[length:], count, found)
+    assert progress.finished
+    assert length + used == len(chunk)
+    return found.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from erestore.model.patches import Patch
 from erestore.model.quality import Quality
 from erestore.model.residuals import Residual
 from erestore.model.tensors import TensorReader
+from erestore.model.variant import Variant
 from erestore.storage.objects import Objects
 
 _numbers = itertools.count()
@@ -116,6 +118,19 @@ def test_an_index_with_something_unknown(store: Store, kind: str, change: dict, 
         OPENED[kind](store.objects, rewritten(store.objects, kind, oid, change), data)
 
 
+@pytest.mark.parametrize(
+    "bands",
+    [1, [1], [[1]], [[0, "0.1"]], [[9, "0.1"]], [[1, "0.1"], [1, "0.1"]], [[1, "nan"]], [[1, "-1"]], [["1", "0.1"]]],
+    ids=str,
+)
+def test_bands_that_cannot_be(store: Store, bands: object) -> None:
+    oid = store.manifest_of("ft").terms[0].residual
+    assert Residual.open(store.objects, rewritten(store.objects, "residual", oid, {"bands": [[1, "0.1"]]})).bands
+    changed = rewritten(store.objects, "residual", oid, {"bands": bands})
+    with pytest.raises(CorruptionError, match="malformed"):
+        Residual.open(store.objects, changed)
+
+
 def test_an_unknown_evaluator(store: Store) -> None:
     oid = rewritten(store.objects, "residual", store.manifest_of("ft").terms[0].residual, {"evaluator": 2})
     with pytest.raises(UnsupportedFormatError, match="evaluator 2"):
@@ -135,7 +150,28 @@ def test_an_exact_value_is_compared_with_its_digest(store: Store) -> None:
     manifest = store.manifest_of("ft")
     index = store.objects.open("patch", manifest.patch).index
     index["tensors"]["w"]["digest"] = "0" * 32
-    patch = Patch.open(store.objects, rewritten(store.objects, "patch", manifest.patch, index | {"segments": None}))
+    patch = rewritten(store.objects, "patch", manifest.patch, index | {"segments": None})
+    with pytest.raises(CorruptionError, match="'w' does not decode to the digest"):
+        Variant(store.objects, replace(manifest, patch=patch)).tensor("w")
+
+
+@pytest.mark.parametrize("lengths", [(0, 0), (10, 0), (0, 10)])
+def test_a_tensor_of_another_number_of_parts(store: Store, lengths: tuple[int, int]) -> None:
+    """A part that is not there, two in the place of one, or one of no bytes before it."""
+    manifest = store.manifest_of("ft")
+    index = store.objects.open("patch", manifest.patch).index
+    ((segment, length),) = index["tensors"]["w"]["parts"]
+    first, gone = lengths
+    parts = [[segment, first], [segment, length - first]] if not gone else []
+    index["tensors"]["w"]["parts"] = parts
+    index["tensors"]["x"] = index["tensors"]["w"] | {"parts": [] if parts else [[segment, length]]}
+    patch = rewritten(store.objects, "patch", manifest.patch, index | {"segments": None})
+    with pytest.raises(CorruptionError, match="'w' has the wrong size"):
+        Variant(store.objects, replace(manifest, patch=patch)).tensor("w")
+
+
+def test_another_prediction_than_that_of_the_encoder_is_told(store: Store) -> None:
+    patch = Patch.open(store.objects, store.manifest_of("ft").patch)
     with pytest.raises(CorruptionError, match="'w'"):
         patch.apply("w", store.state_dict("base")["w"])
 

@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from urllib.parse import quote
 
+import former_codes
+import former_remainder
 import independent_reader as independent
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from worked_examples import Example, examples
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.model.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
-from erestore.residual import difference, entropy, packing
+from erestore.residual import classed, difference, entropy, packing
 from erestore.residual.codecs.registry import codec
 from erestore.residual.planes import from_planes
 from erestore.residual.rounding import round_to
@@ -74,6 +76,18 @@ def segmented_object(example: Example, tmp_path: Path) -> None:
         for segment, each in zip(held.segments, stored, strict=True)
     ] == contents
     assert reader(tmp_path, oid, example.stored).segmented(kind, oid) == (held.index, contents)
+
+
+def stage_of_words(example: Example, tmp_path: Path) -> None:
+    stage, raw = example.facts["stage"], bytes.fromhex(json.loads(example.facts["raw"]))
+    assert entropy.decode(stage, example.stored, len(raw)) == independent.expand(stage, example.stored, len(raw)) == raw
+
+
+def stage_of_runs(example: Example, tmp_path: Path) -> None:
+    raw = bytes.fromhex(json.loads(example.facts["raw"]))
+    assert (
+        entropy.decode("runs", example.stored, len(raw)) == independent.expand("runs", example.stored, len(raw)) == raw
+    )
 
 
 def canonical(example: Example, tmp_path: Path) -> None:
@@ -140,7 +154,7 @@ def content_digests(example: Example, tmp_path: Path) -> None:
 
 def packed(example: Example, tmp_path: Path) -> None:
     width, codes = int(example.facts["width"]), json.loads(example.facts["codes"])
-    assert packing.pack(torch.tensor([codes]), width) == example.stored
+    assert former_codes.pack(torch.tensor([codes]), width) == example.stored
     assert packing.unpack(example.stored, 1, len(codes), width).tolist() == [codes]
     assert independent.unpack(example.stored, len(codes), width) == codes
 
@@ -182,16 +196,30 @@ def remainder(example: Example, tmp_path: Path) -> None:
     )
     dtype = torch_dtype(example.facts["dtype"])
     tensors = [torch.frombuffer(bytearray(content), dtype=dtype) for content in (value, predicted)]
-    assert b"".join(difference.encode(*tensors)) == example.stored
+    assert b"".join(former_remainder.encode(*tensors)) == example.stored
     assert bytes(difference.decode(example.stored, tensors[1]).view(torch.uint8).tolist()) == value
     coded = independent.from_planes(example.stored, 2)
     assert independent.add_difference(predicted, coded, example.facts["dtype"]) == value
+
+
+def remainder_in_classes(example: Example, tmp_path: Path) -> None:
+    value, predicted = (
+        b"".join(struct.pack("<I", int(text, 16)) for text in json.loads(example.facts[name]))
+        for name in ("value", "predicted")
+    )
+    dtype, columns = example.facts["dtype"], json.loads(example.facts["shape"])[1]
+    guess = torch.frombuffer(bytearray(predicted), dtype=torch_dtype(dtype))
+    found = classed.decode(example.stored, guess, classed.Place(0, columns))
+    assert bytes(found.view(torch.uint8).tolist()) == value
+    assert independent.add_classed(predicted, [example.stored], dtype, columns) == value
 
 
 CHECKS = {
     "marker": marker,
     "record-frame": record_frame,
     "segmented-object": segmented_object,
+    "runs": stage_of_runs,
+    "words": stage_of_words,
     "canonical": canonical,
     "record": record,
     "ref": ref,
@@ -202,6 +230,7 @@ CHECKS = {
     "planes": planes,
     "section": section,
     "rounding": rounding,
+    "classed": remainder_in_classes,
     "difference": remainder,
 }
 
@@ -214,7 +243,7 @@ def test_example_holds(example: Example, tmp_path: Path) -> None:
 def test_there_is_an_example_of_everything() -> None:
     assert {example.kind for example in EXAMPLES} == set(CHECKS)
     codecs = [example.facts["codec"] for example in EXAMPLES if example.kind == "section"]
-    assert sorted(codecs) == ["dense", "factors", "gamma", "lowrank", "vector"]
+    assert sorted(codecs) == ["dense", "factors", "gamma", "lowrank", "lowrank2", "remainder", "vector"]
     widths = [int(example.facts["width"]) for example in EXAMPLES if example.kind == "packing"]
     assert (0, *widths) == packing.WIDTHS
     kinds = collections.Counter(example.facts["kind"] for example in EXAMPLES if example.kind == "record")

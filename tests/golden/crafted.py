@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 import weights
@@ -13,9 +15,13 @@ from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.tensors import value_digest
 from erestore.model.variant import Variant
 from erestore.records import Commit, Term, normal_terms
-from erestore.residual.codecs import dense, factors, gamma, lowrank, vector
+from erestore.residual.codecs import dense, factors, gamma, lowrank
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.dyadic import Dyadic
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from former_codes import encode_lowrank, encode_vector
 
 RANK = 11
 
@@ -43,43 +49,49 @@ def halfway(tensor: torch.Tensor) -> torch.Tensor:
     return half * (1 + beside[: half.numel()].view(half.shape))
 
 
-def sections(base: weights.Tensors) -> dict[str, tuple[EncodedSection, ...]]:
+Sections = dict[str, tuple[EncodedSection, ...]]
+
+
+def sections(base: weights.Tensors) -> Sections:
     """Return the crafted sections by key."""
     dense_weight, embed = base["dense.weight"], base["embed.weight"]
     up, down = (weights.numbers(shape, seed, 9) for shape, seed in (((32, 3), 60), ((3, 48), 61)))
     small = weights.numbers((24,), 62, 20).view(3, 8)
     return {
         "dense.bias": (
-            vector.encode(weights.numbers((32,), 63, 20) * 3000, 0.1),
+            encode_vector(weights.numbers((32,), 63, 20) * 3000, 0.1),
             dense.encode(weights.numbers((32,), 64).to(torch.bfloat16)),
         ),
         "dense.weight": (dense.encode(halfway(dense_weight)),),
-        "double.weight": (vector.encode(weights.numbers((6, 5), 65, 30), 1e-7), gamma.encode(Dyadic(-12_345_677, -25))),
+        "double.weight": (encode_vector(weights.numbers((6, 5), 65, 30), 1e-7), gamma.encode(Dyadic(-12_345_677, -25))),
         "eight.weight": (dense.encode(weights.numbers((8, 8), 66).to(torch.float32) * 400),),
         "embed.weight": (
             gamma.encode(Dyadic(3, -7)),
-            lowrank.encode(codes(*embed.shape)),
+            encode_lowrank(codes(*embed.shape)),
             factors.encode(up.to(torch.float16), down.to(torch.bfloat16), 1 / 3, transpose=True),
         ),
-        "half.weight": (dense.encode(small.to(torch.float16)), vector.encode(small, 0.9)),
+        "half.weight": (dense.encode(small.to(torch.float16)), encode_vector(small, 0.9)),
         "scale": (dense.encode(torch.tensor([0.1], dtype=torch.float64)),),
     }
 
 
 def craft(store: Store) -> None:
-    """Commit them on ``base``, with a digest of what they decode to."""
+    """Commit them on ``base``."""
+    commit_sections(store, sections(weights.base()))
+
+
+def commit_sections(store: Store, held: Sections) -> None:
+    """Commit sections on ``base``, with a digest of what they decode to."""
     parent = store.resolve("base")
     manifest = store.manifest_of("base")
     base = Variant(store.objects, manifest).base
     with ResidualWriter(store.objects, manifest.base) as writer:
-        for key, encoded in sorted(sections(weights.base()).items()):
+        for key, encoded in sorted(held.items()):
             writer.add(key, base[key].shape, encoded, Errors(0.0, 0.0, 1.0))
         own = writer.finish().oid
     manifest = replace(manifest, terms=normal_terms((Term(own, Fraction(1)),)))
     variant = Variant(store.objects, manifest)
-    digests = {
-        key: value_digest(variant.rounded(key, base[key].dtype, base[key].shape)) for key in sections(weights.base())
-    }
+    digests = {key: value_digest(variant.rounded(key, base[key].dtype, base[key].shape)) for key in held}
     operation = store.begin()
     commit = Commit(
         manifest=store.objects.put_record("manifest", replace(manifest, digests=digests).to_record()).oid,

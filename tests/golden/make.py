@@ -153,8 +153,13 @@ def main() -> None:
     store.author = "golden"
     with tempfile.TemporaryDirectory() as place:
         fill(store, Path(place))
+    write_expected(store, target / "expected.json")
+
+
+def write_expected(store: Store, path: Path) -> None:
+    """Write what every tensor and side file decodes to."""
     lines = [f"{json.dumps(name)}: {json.dumps(found, sort_keys=True)}" for name, found in describe(store).items()]
-    (target / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -18,16 +18,22 @@ from erestore.storage.framing import KINDS, is_segmented, kind_of
 
 sys.path.append(str(Path(__file__).parents[1] / "format"))
 
-from independent_reader import Reader
+from independent_reader import Reader, directory_of
 
-HERE = Path(__file__).parent / "v1"
-EXPECTED = json.loads((HERE / "expected.json").read_text())
-REVISIONS = pytest.mark.parametrize("revision", sorted(EXPECTED))
+HERE = Path(__file__).parent
+EXPECTED = {name: json.loads((HERE / name / "expected.json").read_text()) for name in ("v1", "v1-runs")}
+"""What the first version wrote; and codes in runs, which came later."""
+REVISIONS = pytest.mark.parametrize(("name", "revision"), [(n, each) for n in EXPECTED for each in sorted(EXPECTED[n])])
 
 
 @pytest.fixture(scope="module")
-def store() -> Store:
-    return Store.open(HERE / "store")
+def stores() -> dict[str, Store]:
+    return {name: Store.open(HERE / name / "store") for name in EXPECTED}
+
+
+@pytest.fixture
+def store(stores: dict[str, Store]) -> Store:
+    return stores["v1"]
 
 
 def digest(content: bytes | memoryview) -> str:
@@ -46,49 +52,51 @@ def is_close(one: bytes, other: bytes, dtype: str) -> bool:
 
 
 @REVISIONS
-def test_decodes_to_what_it_did(store: Store, revision: str) -> None:
-    expected = EXPECTED[revision]
+def test_decodes_to_what_it_did(stores: dict[str, Store], name: str, revision: str) -> None:
+    store, expected = stores[name], EXPECTED[name][revision]
     assert store.resolve(revision) == expected["commit"]
     tensors = store.state_dict(revision)
     assert set(tensors) == set(expected["tensors"])
-    for name, (_, shape, value) in expected["tensors"].items():
-        tensor = tensors[name]
+    for own, (_, shape, value) in expected["tensors"].items():
+        tensor = tensors[own]
         assert list(tensor.shape) == shape
         if value is not None:
-            assert digest(raw_bytes(tensor)) == value, name
+            assert digest(raw_bytes(tensor)) == value, own
 
 
 @REVISIONS
-def test_a_second_reader_decodes_the_same(store: Store, revision: str) -> None:
-    expected = EXPECTED[revision]
-    second = Reader(HERE / "store")
+def test_a_second_reader_decodes_the_same(stores: dict[str, Store], name: str, revision: str) -> None:
+    store, expected = stores[name], EXPECTED[name][revision]
+    second = Reader(HERE / name / "store")
     tensors = second.tensors(second.manifest_of(expected["commit"]))
     assert set(tensors) == set(expected["tensors"])
-    for name, (dtype, _, value) in expected["tensors"].items():
+    for own, (dtype, _, value) in expected["tensors"].items():
         if value is None:
-            assert is_close(tensors[name], bytes(raw_bytes(store.state_dict(revision)[name])), dtype), name
+            assert is_close(tensors[own], bytes(raw_bytes(store.state_dict(revision)[own])), dtype), own
         else:
-            assert digest(tensors[name]) == value, name
+            assert digest(tensors[own]) == value, own
 
 
 @REVISIONS
-def test_side_files_are_those_that_were_committed(store: Store, revision: str) -> None:
-    second = Reader(HERE / "store")
-    layout = second.record("layout", second.manifest_of(EXPECTED[revision]["commit"])["layout"])
-    assert set(layout["side_files"]) == set(EXPECTED[revision]["side_files"])
+def test_side_files_are_those_that_were_committed(stores: dict[str, Store], name: str, revision: str) -> None:
+    second, expected = Reader(HERE / name / "store"), EXPECTED[name][revision]
+    layout = second.record("layout", second.manifest_of(expected["commit"])["layout"])
+    assert set(layout["side_files"]) == set(expected["side_files"])
     for path, oid in layout["side_files"].items():
-        assert digest(store.objects.get_blob(oid)) == digest(second.blob(oid)) == EXPECTED[revision]["side_files"][path]
+        content = stores[name].objects.get_blob(oid)
+        assert digest(content) == digest(second.blob(oid)) == expected["side_files"][path]
 
 
-def test_nothing_is_damaged(store: Store) -> None:
-    found = store.fsck(deep=True)
+@pytest.mark.parametrize(("name", "unreachable"), [("v1", 1), ("v1-runs", 0)])
+def test_nothing_is_damaged(stores: dict[str, Store], name: str, unreachable: int) -> None:
+    found = stores[name].fsck(deep=True)
     assert found.clean
-    assert len(found.unreachable) == 1
+    assert len(found.unreachable) == unreachable
 
 
 def test_refs_tags_and_what_was_deleted(store: Store) -> None:
     names = {name: entry.oid for name, entry in store.refs.all().items()}
-    assert names == Reader(HERE / "store").refs()
+    assert names == Reader(HERE / "v1" / "store").refs()
     assert names["gone"] is None
     assert store.refs.names("tag") == ["v1"]
     assert names["v1"] == names["lossy"]
@@ -135,6 +143,39 @@ def test_the_store_holds_everything_that_version_1_has(store: Store) -> None:
     assert found["codecs"] == {"lowrank", "gamma", "vector", "dense", "factors", "ere"}
     assert found["groups"] >= {0, 1, 3}
     assert len(WIDTHS) == 6
+
+
+def test_the_store_of_runs_holds_what_is_special_there(stores: dict[str, Store]) -> None:
+    """Both widths, several classes and zeros, every codec beside the others, a chain of four, and the errors of bands."""
+    store = stores["v1-runs"]
+    found = collections.defaultdict(set)
+    for stored in store.objects.list():
+        if kind_of(store.storage.read_range(f"objects/{stored.oid[:2]}/{stored.oid[2:]}", 0, 20)) != "residual":
+            continue
+        held = store.objects.open("residual", stored.oid)
+        assert "bands" in held.index
+        found["features"] |= set(held.index["features"])
+        for number, segment in enumerate(held.segments):
+            found["stages"].add(segment.stage)
+            if segment.stage == "runs":
+                groups, chunks, classes = directory_of(held.read(number))
+                found["widths"] |= {width for width, _, _ in groups}
+                found["chunks"].add(len(chunks))
+                found["classes"] |= set(classes)
+        for tensor in held.index["tensors"].values():
+            found["together"].add(tuple(name for name, _, _ in tensor["sections"]))
+            for _, parameters, parts in tensor["sections"]:
+                found["groups"].add(len(parameters.get("groups", ())))
+                found["parts"].add(len(parts))
+    assert found["features"] == {"gamma", "lowrank2", "remainder", "runs", "zstd"}
+    assert found["stages"] == {"runs", "zstd"}
+    assert found["widths"] == {1, 2, 4}
+    assert found["chunks"] >= {2, 3, 4, 10}
+    assert found["classes"] >= set(range(10))
+    assert found["together"] >= {("gamma", "lowrank2", "remainder"), ("lowrank2",), ("remainder",), ("gamma",)}
+    assert found["groups"] == {0, 1, 3}
+    assert found["parts"] == {0, 1, 3}
+    assert len(store.manifest_of("grandchild").terms) == 4
 
 
 def test_every_dtype_and_shape_that_is_special(store: Store) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from forging import change, damage, memory_limit
+from former_codes import encode_lowrank, encode_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic
-from erestore.residual.codecs import dense, ere, factors, gamma, lowrank, vector
+from erestore.residual.codecs import dense, ere, factors, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec, codecs
 
@@ -23,11 +24,14 @@ def sections() -> dict[str, EncodedSection]:
     sides = [torch.randn(size, 5, generator=generator, dtype=torch.float64) for size in SHAPE]
     matrix = sides[0] @ sides[1].T
     _, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
-    codes = lowrank.quantise(matrix.float(), right[:5].T, sigma[:5], "right", 0.01)
+    codes = lowrank2.quantise(matrix.float(), right[:5].T, sigma[:5], "right", 0.01)
+    size = dyadic.nearest(0.01, 24)
     return {
-        "lowrank": lowrank.encode(codes),
+        "lowrank": encode_lowrank(codes),
+        "lowrank2": lowrank2.encode(codes),
+        "remainder": remainder.encode(remainder.quantise(matrix, size), size, SHAPE),
         "gamma": gamma.encode(dyadic.nearest(-0.1, gamma.GAMMA_BITS)),
-        "vector": vector.encode(matrix, 0.01),
+        "vector": encode_vector(matrix, 0.01),
         "dense": dense.encode(matrix.to(torch.bfloat16)),
         "factors": factors.encode(sides[0].float(), sides[1].T.float(), 2.0),
         "ere": ere.encode_section(matrix, 4),

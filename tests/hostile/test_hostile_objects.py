@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import former_remainder
 import pytest
 from forging import (
     change,
@@ -17,9 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.errors import ErestoreError
+from erestore.model.tensors import value_digest
+from erestore.model.variant import Variant
+from erestore.records import Manifest
 from erestore.store import Store
 
-KINDS = ["residual", "patch", "tensors", "base"]
+KINDS = ["residual", "patch", "former patch", "tensors", "base"]
 
 
 def oid_of(store: Store, kind: str) -> tuple[str, str]:
@@ -30,6 +36,7 @@ def oid_of(store: Store, kind: str) -> tuple[str, str]:
     return manifest, {
         "residual": record["terms"][0][0],
         "patch": record["patch"],
+        "former patch": record["patch"],
         "base": record["base"],
         "tensors": base["tensors"]["dense.weight"][3][0],
     }[kind]
@@ -49,8 +56,43 @@ def test_a_rewritten_variant_decodes_like_the_first(store: Store) -> None:
             assert evaluate(store, found) == evaluate(store, manifest) == 6
 
 
+def with_former_patch(store: Store, manifest: str) -> tuple[str, str]:
+    """Return a variant like another with its exact remainder as erestore first wrote it, and that remainder."""
+    held = Manifest.from_record(store.objects.get_record("manifest", manifest))
+    variant, tensors, parts = Variant(store.objects, held), {}, []
+    places = {place.key: place for place in variant.layout.tensors.values()}
+    for key, tensor in sorted(variant.patch.tensors.items()):
+        place = places[key]
+        predicted = variant.predicted(tensor.predictor, key, place.dtype, place.shape)
+        value = variant.stored(key, place.dtype, place.shape)
+        own = list(former_remainder.encode(value, predicted))
+        tensors[key] = {
+            "codec": "difference",
+            "digest": tensor.digest,
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "predictor": list(tensor.predictor),
+            "parts": [[0, len(part)] for part in own],
+        }
+        parts += own
+    index = {"features": ["difference", "raw", "zstd"], "tensors": tensors}
+    patch = put_segmented(store.objects, "patch", index, *rows_of([b"".join(parts)]))
+    return store.objects.put_record("manifest", replace(held, patch=patch).to_record()).oid, patch
+
+
+def test_a_former_patch_decodes_to_the_same(store: Store) -> None:
+    manifest, _ = oid_of(store, "patch")
+    variant, former = (Variant.open(store.objects, oid) for oid in (manifest, with_former_patch(store, manifest)[0]))
+    assert len(former.patch.tensors) == len(variant.patch.tensors) > 2
+    assert {tensor.codec for tensor in former.patch.tensors.values()} == {"difference"}
+    for name in variant.layout.tensors:
+        assert value_digest(former.tensor(name)) == value_digest(variant.tensor(name))
+
+
 def decode_changed(store: Store, kind: str, what: str, data: st.DataObject) -> None:
     manifest, oid = oid_of(store, kind)
+    if kind == "former patch":
+        (manifest, oid), kind = with_former_patch(store, manifest), "patch"
     try:
         if kind == "base":
             new = store.objects.put_record("base", change(data.draw, store.objects.get_record("base", oid))).oid

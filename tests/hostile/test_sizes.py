@@ -18,7 +18,7 @@ import torch
 from forging import evaluate, memory_limit, put_segmented, read_segmented, rows_of, substitute
 
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
-from erestore.model.patches import PatchWriter
+from erestore.model.patches import PatchWriter, Remainder
 from erestore.model.reachable import Reference, walk
 from erestore.model.variant import Variant
 from erestore.ops.fsck import fsck
@@ -211,7 +211,7 @@ def test_a_chain_of_remainders_without_end(store: Store, manifest: str) -> None:
     value = torch.zeros(held.shape, dtype=torch.bfloat16)
     for _ in range(400):
         with PatchWriter(store.objects) as writer:
-            writer.add(held.key, held.dtype, value, value, ("stored", oid))
+            writer.add(held.key, Remainder.encode(held.dtype, value, value, ("stored", oid)))
             patch = writer.finish().oid
         oid = put(store, "manifest", replace(plain, patch=patch).to_record())
     with pytest.raises(CorruptionError):
@@ -251,6 +251,8 @@ def test_a_history_of_two_thousand_commits() -> None:
 
 CODECS: dict[str, tuple[Record, list[bytes]]] = {
     "lowrank": ({"rank": 1_000_000, "groups": [[1_000_000, 0]]}, []),
+    "lowrank2": ({"rank": 1_000_000, "groups": [[1_000_000, 0]]}, []),
+    "remainder": ({"step": [1, 0]}, [b"\2"]),
     "vector": ({"step": [1, 0]}, [b"\5"]),
     "dense": ({"dtype": "F32"}, []),
     "factors": ({"rank": 1 << 40, "up": "F32", "down": "F32", "scaling": "1.0", "transpose": False}, [b"", b""]),
@@ -266,7 +268,7 @@ def test_sections_that_declare_much(name: str) -> None:
 
 
 def test_columns_of_zeros_take_no_more_than_the_tensor(store: Store) -> None:
-    """A band of columns of zeros takes 4 bytes a column: the rank is bounded by the tensor's smaller side."""
+    """A packed band of columns of zeros takes 4 bytes a column: the rank is bounded by the tensor's smaller side."""
     rank = 100_000
     head = b"\1" * rank + b"\0" * (3 * rank)
     with memory_limit(MEMORY), pytest.raises(CorruptionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -290,29 +289,3 @@ def test_a_network_failure_is_no_damage(filled: Storage) -> None:
     store = tiny.copy_store(filled, Unplugged())
     with pytest.raises(RemoteError):
         fsck(store)
-
-
-def flips(filled: Storage, number: int) -> None:
-    """Flip one random bit in every object at a time; each must be found."""
-    store = tiny.copy_store(filled, MemoryStorage())
-    keys = sorted(tiny.keys_of(store.storage, "objects/"))
-    random_bits = random.Random(number)
-    for _ in range(-(-number // len(keys))):
-        positions = {}
-        for key in keys:
-            content = bytearray(filled.read(key))
-            position = positions[key] = random_bits.randrange(len(content) * 8)
-            content[position // 8] ^= 1 << position % 8
-            store.storage.delete(key)
-            store.storage.create(key, bytes(content))
-        found = {key_of(each.oid) for each in fsck(store, read_data=True).corrupt}
-        assert not {key: position for key, position in positions.items() if key not in found}
-
-
-def test_two_thousand_flipped_bits_are_found(filled: Storage) -> None:
-    flips(filled, 2_000)
-
-
-@pytest.mark.soak
-def test_twenty_thousand_flipped_bits_are_found(filled: Storage) -> None:
-    flips(filled, 20_000)

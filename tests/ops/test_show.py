@@ -40,6 +40,8 @@ def test_terms_sections_and_errors_are_those_of_the_residual(store: Store) -> No
         assert tensor.sections[: len(kinds)] == kinds
         if held:
             assert (tensor.squared_error, tensor.squared_norm) == (held.errors.rounded, held.errors.norm)
+            assert tensor.linear_error == held.errors.linear / held.errors.norm
+            assert tensor.relative_error == held.errors.rounded / held.errors.norm
     counts = {kind: section.tensors for kind, section in shown.sections.items()}
     for kind, count in counts.items():
         assert count == sum(kind in tensor.sections for tensor in shown.tensors)

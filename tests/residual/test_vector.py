@@ -1,4 +1,4 @@
-"""Uniformly quantised values."""
+"""Uniformly quantised values as erestore first stored them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from former_codes import encode_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ def decode(encoded, shape):
 def test_every_value_is_a_multiple_of_the_step_within_half_of_it(values, step, chunk):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vector, "CHUNK", chunk)
-        encoded = vector.encode(torch.tensor(values, dtype=torch.float64), step)
+        encoded = encode_vector(torch.tensor(values, dtype=torch.float64), step, chunk)
         section = decode(encoded, (1, len(values)))
     size = dyadic.read(encoded.parameters["step"], vector.STEP_BITS)
     assert size.value == pytest.approx(max(step, max(map(abs, values)) / vector.CODE_LIMIT), rel=2**-23)
@@ -38,14 +39,14 @@ def test_every_value_is_a_multiple_of_the_step_within_half_of_it(values, step, c
 
 def test_rows_of_a_matrix():
     values = torch.arange(-6, 6, dtype=torch.float64).view(4, 3)
-    section = decode(vector.encode(values, 1.0), (4, 3))
+    section = decode(encode_vector(values, 1.0), (4, 3))
     assert section.rows(1, 3, torch.zeros(2, 3, dtype=torch.float64)).tolist() == values[1:3].tolist()
 
 
 def test_nothing_and_zeros_take_next_to_nothing():
-    assert vector.encode(torch.zeros(0, 3), 0.5).parts == ()
-    assert decode(vector.encode(torch.zeros(0, 3), 0.5), (0, 3)).codes.shape == (0, 3)
-    assert vector.encode(torch.zeros(5000, dtype=torch.float64), 0.5).size == 1
+    assert encode_vector(torch.zeros(0, 3), 0.5).parts == ()
+    assert decode(encode_vector(torch.zeros(0, 3), 0.5), (0, 3)).codes.shape == (0, 3)
+    assert encode_vector(torch.zeros(5000, dtype=torch.float64), 0.5).size == 1
 
 
 @pytest.mark.parametrize(

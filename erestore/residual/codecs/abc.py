@@ -1,7 +1,7 @@
 """The contract of a residual codec.
 
 A *section* is one encoded part of one tensor: a codec's name, JSON parameters without floats, and *parts* of bytes in
-bands (band 0 is always needed; a prefix of the higher bands of ``lowrank`` is a lower-rank section). The value of a
+bands (band 0 is always needed; a prefix of the bands of a low-rank section is one of lower rank). The value of a
 residual's tensor is the float64 sum of its sections in stored order.
 
 A tensor is seen as a matrix: shape ``(d0, d1, ...)`` as ``d0 x (d1 * ...)``, a vector as one row, a scalar as 1 x 1.
@@ -20,15 +20,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from erestore.residual.runs import Group
+
 Parameters = Mapping[str, Any]
 """JSON object without floats."""
 
 
 class EncodedPart(NamedTuple):
-    """Bytes of one band of a section."""
+    """Bytes of one band of a section; `layout` tells the entropy stage where runs of integers are in them."""
 
     band: int
     content: bytes
+    layout: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Section(ABC):
         """Return float64 ``A (m, r)`` and ``B (n, r)`` with value ``A @ B.T``, or None where the section has no factors."""
         return None
 
+    def leading(self, rank: int) -> Section:  # noqa: ARG002 - for sections that have components
+        """Return the section of the first `rank` components; where there are none, the whole."""
+        return self
+
 
 class Codec(ABC):
     """How sections of one name are decoded.
@@ -86,10 +93,14 @@ class Codec(ABC):
         As stored in every section.
     reproducible : bool
         Whether evaluation gives the same bits everywhere. If not, commits carry no digests and cannot be exact.
+    progressive : bool
+        Whether part `k` is band `k`, so that the first parts alone are a section, of lower rank. If not, a section with a
+        part missing is no section.
     """
 
     name: ClassVar[str]
     reproducible: ClassVar[bool] = True
+    progressive: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -101,3 +112,22 @@ class Codec(ABC):
         CorruptionError
             If parameters or parts are inconsistent with each other or with `shape`; never anything else.
         """
+
+    @classmethod
+    def leading_parts(
+        cls,
+        parameters: Parameters,  # noqa: ARG003 - for codecs that have components
+        parts: int,
+        shape: tuple[int, int],  # noqa: ARG003
+        rank: int,  # noqa: ARG003
+    ) -> tuple[int, int]:
+        """Return how many of a section's parts the first `rank` components fill, and how many they are in at all.
+
+        By default all, since there are no components; see :meth:`Section.leading`.
+
+        Raises
+        ------
+        CorruptionError
+            If the parameters are malformed.
+        """
+        return parts, parts

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -230,15 +230,19 @@ class EreSection(Section):
     ----------
     shape : tuple of int
     codes : EreCodes
+    rank : int or None
+        How many of the components count; all by default.
     """
 
     shape: tuple[int, int]
     codes: EreCodes
 
+    rank: int | None = None
+
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
         left, values, right = decode(self.codes)
-        return left * values, right
+        return (left * values)[:, : self.rank], right[:, : self.rank]
 
     def rows(self, start: int, stop: int, base: Tensor) -> Tensor:
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
@@ -248,6 +252,10 @@ class EreSection(Section):
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return float64 ``U D`` and ``V``; see :meth:`Section.factors`."""
         return self._factors
+
+    def leading(self, rank: int) -> EreSection:
+        """Return the section of the first components; see :meth:`Section.leading`."""
+        return replace(self, rank=rank)
 
 
 class Ere(Codec):
@@ -263,3 +271,15 @@ class Ere(Codec):
         if set(parameters) != {"rank", "bits"} or type(rank) is not int or type(bits) is not int or len(parts) != 1:
             raise CorruptionError("An ere section's parameters are malformed.")
         return EreSection(shape, from_bytes(parts[0], shape, rank, bits))
+
+    @classmethod
+    def leading_parts(
+        cls,
+        parameters: Parameters,
+        parts: int,
+        shape: tuple[int, int],  # noqa: ARG003 - the parameters decide
+        rank: int,
+    ) -> tuple[int, int]:
+        """See :meth:`Codec.leading_parts`."""
+        held = parameters.get("rank")
+        return (parts if type(held) is int and held <= rank else 0), parts

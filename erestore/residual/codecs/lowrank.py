@@ -11,12 +11,14 @@ section of lower rank. A part holds ``a`` (uint16: low bytes, then high bytes), 
 width table, P in the low nibble, Q in the high), then the packed columns of P in ascending order of width, then those of Q.
 
 Parameters: ``rank``, ``groups`` as ``[[components, exponent], ...]``.
+
+Read for ever and no longer written: :mod:`erestore.residual.codecs.lowrank2` has the same factors in fewer bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,16 +27,12 @@ import torch
 
 from erestore.errors import CorruptionError
 from erestore.residual import packing
-from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.abc import Codec, Parameters, Section
 from erestore.residual.dyadic import EXPONENT_LIMIT
 
 EXACT_LIMIT = 2**53
 """Integers of float64 are exact below this."""
-MULTIPLIER_BITS = (8, 16)
-"""Bits of a multiplier's mantissa: the fewer where the error in the component's weight is small against its codes' own."""
-_SHIFT_LIMIT = 48
-_BLOCK = 1 << 22
-"""Elements of the residual that are projected at a time."""
+SHIFT_LIMIT = 48
 
 
 @dataclass(frozen=True)
@@ -62,78 +60,43 @@ class Codes:
         """Number of components."""
         return int(self.left.shape[1])
 
+    def sides(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``P`` and ``Q`` times the multipliers, float64."""
+        multipliers = torch.ldexp(self.mantissas.to(torch.float64), self.shifts)
+        exponents = [exponent for components, exponent in self.groups for _ in range(components)]
+        weights = torch.ldexp(multipliers, torch.tensor(exponents, dtype=torch.int64)).to(self.left.device)
+        return self.left.to(torch.float64), self.right.to(torch.float64) * weights
 
-def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float) -> Codes:
-    """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
+
+def cut_groups(
+    mantissas: Sequence[int], exponents: Sequence[int], largest: Sequence[int]
+) -> tuple[tuple[tuple[int, int], ...], list[int]]:
+    """Cut components into groups that float64 sums exactly.
 
     Parameters
     ----------
-    delta : torch.Tensor
-        ``(m, n)``, the residual.
-    basis : torch.Tensor
-        Singular vectors of the short side as columns, largest singular value first.
-    singular_values : torch.Tensor
-        ``(r,)``, positive, for the leading `r` columns of `basis`.
-    side : str
-        ``right`` if `basis` spans rows (``V``), ``left`` if it spans columns (``U``).
-    step : float
+    mantissas, exponents : sequence of int
+        Multipliers ``a * 2**e``.
+    largest : sequence of int
+        Product of the largest absolute codes of each component.
 
     Returns
     -------
-    Codes
-        Components whose codes all vanish on one side are dropped.
+    groups : tuple of (int, int)
+        Number of components and exponent.
+    shifts : list of int
+        Of every component over its group's exponent.
     """
-    rank = len(singular_values)
-    basis = basis[:, :rank]
-    sigma = singular_values.to(device=delta.device, dtype=torch.float64)
-    # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
-    dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
-    tall = delta if side == "right" else delta.T
-    short = torch.round(basis.to(torch.float64) * sigma / step).to(torch.int32)
-    projector = (basis.to(torch.float64) / step).to(dtype)
-    # |U S| is at most sigma_1, so the codes' size is known before they are.
-    narrow = rank == 0 or float(sigma[0]) < 2**14 * step
-    long = torch.empty((tall.shape[0], rank), dtype=torch.int16 if narrow else torch.int32, device=delta.device)
-    block = max(1, _BLOCK // max(1, tall.shape[1]))
-    for start in range(0, tall.shape[0], block):
-        long[start : start + block] = torch.round(tall[start : start + block].to(dtype) @ projector)
-    largest = [_largest(codes) for codes in (long, short)]
-    alive = (largest[0] > 0) & (largest[1] > 0)
-    weights = (step * step / sigma.cpu()[alive]).tolist()
-    # A multiplier's relative error is at most 2**-(bits + 1); quantising the codes leaves about (m + n) q^2 / 12.
-    coarse = sigma.cpu()[alive] ** 2 * 2.0 ** (-2 * MULTIPLIER_BITS[0]) < 0.1 * sum(delta.shape) * step * step
-    bits = [MULTIPLIER_BITS[0] if enough else MULTIPLIER_BITS[1] for enough in coarse.tolist()]
-    groups, mantissas, shifts = _group(weights, (largest[0] * largest[1])[alive].tolist(), bits)
-    left, right = (long, short) if side == "right" else (short, long)
-    return Codes(
-        left[:, alive.to(left.device)],
-        right[:, alive.to(right.device)],
-        torch.tensor(mantissas, dtype=torch.int64),
-        torch.tensor(shifts, dtype=torch.int64),
-        groups,
-    )
-
-
-def _group(
-    weights: Sequence[float], largest: Sequence[int], bits: Sequence[int]
-) -> tuple[tuple[tuple[int, int], ...], list[int], list[int]]:
-    """Write ``weights`` as ``a * 2**(s + e)`` and cut the components into groups that float64 sums exactly."""
-    mantissas, exponents = [], []
-    for weight, size, wanted in zip(weights, largest, bits, strict=True):
-        fraction, exponent = math.frexp(weight)
-        precision = min(wanted, EXACT_LIMIT.bit_length() - 1 - size.bit_length())  # a component alone fits a group
-        mantissa = min(round(math.ldexp(fraction, precision)), (1 << precision) - 1)
-        mantissas.append(mantissa)
-        exponents.append(exponent - precision)
     groups: list[tuple[int, int]] = []
     shifts: list[int] = []
     start = 0
-    while start < len(weights):
+    while start < len(mantissas):
         low = high = exponents[start]
         bound, stop = mantissas[start] * largest[start], start + 1
-        while stop < len(weights):
+        assert bound < EXACT_LIMIT
+        while stop < len(mantissas):
             lower, higher = min(low, exponents[stop]), max(high, exponents[stop])
-            if higher - lower > _SHIFT_LIMIT:
+            if higher - lower > SHIFT_LIMIT:
                 break
             grown = (bound << (low - lower)) + (mantissas[stop] * largest[stop] << (exponents[stop] - lower))
             if grown >= EXACT_LIMIT:
@@ -142,10 +105,10 @@ def _group(
         groups.append((stop - start, low))
         shifts += [exponents[k] - low for k in range(start, stop)]
         start = stop
-    return tuple(groups), mantissas, shifts
+    return tuple(groups), shifts
 
 
-def _largest(side: torch.Tensor) -> torch.Tensor:
+def largest_codes(side: torch.Tensor) -> torch.Tensor:
     """Return int64 ``(r,)``: the largest absolute code of each column."""
     if not side.numel():
         return torch.zeros(side.shape[1], dtype=torch.int64)
@@ -158,23 +121,6 @@ def bands(rank: int) -> Iterator[tuple[int, int]]:
     while start < rank:
         yield start, min(stop, rank)
         start, stop = stop, stop * 2
-
-
-def encode(codes: Codes) -> EncodedSection:
-    """Write integer factors as a section."""
-    parts = []
-    for band, (start, stop) in enumerate(bands(codes.rank)):
-        mantissas, shifts = codes.mantissas[start:stop], codes.shifts[start:stop]
-        sides = [side[:, start:stop].T.contiguous().cpu() for side in (codes.left, codes.right)]
-        widths = [packing.width_of(_largest(side.T)) for side in sides]
-        indices = [torch.tensor([packing.WIDTHS.index(int(w)) for w in width]) for width in widths]
-        head = torch.stack([mantissas & 0xFF, mantissas >> 8, shifts, indices[0] | (indices[1] << 4)])
-        content = [head.to(torch.uint8).numpy().tobytes()]
-        for side, width in zip(sides, widths, strict=True):
-            content += [packing.pack(side[width == w], w) for w in packing.WIDTHS]
-        parts.append(EncodedPart(band, b"".join(content)))
-    parameters = {"rank": codes.rank, "groups": [list(group) for group in codes.groups]}
-    return EncodedSection(LowRank.name, parameters, tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -193,7 +139,7 @@ class LowRankSection(Section):
     def __post_init__(self) -> None:
         """Refuse groups that are not proven exact."""
         codes, start = self.codes, 0
-        largest = [_largest(side).tolist() for side in (codes.left, codes.right)]
+        largest = [largest_codes(side).tolist() for side in (codes.left, codes.right)]
         for components, exponent in codes.groups:
             members = range(start, start + components)
             multipliers = [int(codes.mantissas[k]) << int(codes.shifts[k]) for k in members]
@@ -232,16 +178,27 @@ class LowRankSection(Section):
         left = torch.cat([left.to(torch.float64) for left, _ in self._prepared], dim=1)
         return left, torch.cat([right for _, right in self._prepared], dim=1)
 
+    def leading(self, rank: int) -> LowRankSection:
+        """Return the section of the first components; see :meth:`Section.leading`."""
+        codes = self.codes
+        if codes.rank <= rank:
+            return self
+        left, right, mantissas, shifts = (
+            each[..., :rank] for each in (codes.left, codes.right, codes.mantissas, codes.shifts)
+        )
+        return LowRankSection(self.shape, Codes(left, right, mantissas, shifts, leading_groups(codes.groups, rank)))
+
 
 class LowRank(Codec):
     """See the module's docstring."""
 
     name = "lowrank"
+    progressive = True
 
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> LowRankSection:
         """Read a section; with fewer parts than bands, the section of lower rank that they hold."""
-        rank, groups = _read_parameters(parameters, shape)
+        rank, groups = read_parameters(parameters, shape)
         m, n = shape
         ranges = list(bands(rank))[: len(parts)]
         if len(parts) > len(ranges):
@@ -252,10 +209,22 @@ class LowRank(Codec):
         right = torch.cat([c[1] for c in columns]).T if columns else torch.zeros((n, 0), dtype=torch.int8)
         mantissas = torch.cat([c[2] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
         shifts = torch.cat([c[3] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
-        return LowRankSection(shape, Codes(left, right, mantissas, shifts, _leading(groups, held)))
+        return LowRankSection(shape, Codes(left, right, mantissas, shifts, leading_groups(groups, held)))
+
+    @classmethod
+    def leading_parts(cls, parameters: Parameters, parts: int, shape: tuple[int, int], rank: int) -> tuple[int, int]:
+        """See :meth:`Codec.leading_parts`."""
+        full, used = count_bands(bands(read_parameters(parameters, shape)[0]), rank)
+        return min(full, parts), min(used, parts)
 
 
-def _leading(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, int], ...]:
+def count_bands(ranges: Iterable[tuple[int, int]], rank: int) -> tuple[int, int]:
+    """Return how many bands the first `rank` components fill, and how many they are in."""
+    found = list(ranges)
+    return sum(stop <= rank for _, stop in found), sum(start < rank for start, _ in found)
+
+
+def leading_groups(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, int], ...]:
     """Cut groups to the first `held` components."""
     kept = []
     for components, exponent in groups:
@@ -265,7 +234,8 @@ def _leading(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, i
     return tuple(kept)
 
 
-def _read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
+def read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
+    """Return rank and groups of a section's parameters."""
     rank: Any = parameters.get("rank")
     groups: Any = parameters.get("groups")
     valid = (
@@ -287,7 +257,7 @@ def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[torch.Tens
         raise CorruptionError("A low-rank band is shorter than its header.")
     head = torch.frombuffer(bytearray(content[: 4 * columns]), dtype=torch.uint8).view(4, columns).to(torch.int64)
     mantissas, shifts, position = head[0] | (head[1] << 8), head[2], 4 * columns
-    if int(shifts.max()) > _SHIFT_LIMIT or int(mantissas.min()) < 1:
+    if int(shifts.max()) > SHIFT_LIMIT or int(mantissas.min()) < 1:
         raise CorruptionError("A low-rank multiplier is out of range.")
     sides = []
     view = memoryview(content)

@@ -16,9 +16,11 @@ from erestore.residual.codecs.ere import Ere
 from erestore.residual.codecs.factors import Factors
 from erestore.residual.codecs.gamma import Gamma
 from erestore.residual.codecs.lowrank import LowRank
+from erestore.residual.codecs.lowrank2 import LowRank2
+from erestore.residual.codecs.remainder import Remainder
 from erestore.residual.codecs.vector import Vector
 
-_BUILT_IN: tuple[type[Codec], ...] = (LowRank, Gamma, Vector, Dense, Factors, Ere)
+_BUILT_IN: tuple[type[Codec], ...] = (LowRank2, LowRank, Remainder, Gamma, Vector, Dense, Factors, Ere)
 
 
 @cache

@@ -6,6 +6,8 @@ Biases, normalisation gains, and matrices whose spectrum is so flat that factors
 Codes are stored in chunks of 2**20 elements, one part each in band 0: a byte that gives the width, then the packed codes.
 
 Parameters: ``step`` as ``[mantissa, exponent]``.
+
+Read for ever and no longer written: :mod:`erestore.residual.codecs.remainder` has the same codes in fewer bytes.
 """
 
 from __future__ import annotations
@@ -17,26 +19,12 @@ import torch
 
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic, packing
-from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.abc import Codec, Parameters, Section
 
 CHUNK = 1 << 20
 """Codes a part."""
 STEP_BITS = 24
 CODE_LIMIT = (1 << 29) - 1
-
-
-def encode(values: torch.Tensor, step: float) -> EncodedSection:
-    """Quantise `values` (any shape, float64) with about `step`."""
-    largest = max(abs(float(values.min())), abs(float(values.max()))) if values.numel() else 0.0
-    # Rounding the step to its few bits must not take the largest code beyond the limit.
-    size = dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
-    parts = []
-    for chunk in torch.split(values.reshape(-1), CHUNK) if values.numel() else ():
-        codes = torch.round(chunk.to(torch.float64) / size.value).to(torch.int32)
-        width = int(packing.width_of(codes.abs().amax()))
-        content = bytes([packing.WIDTHS.index(width)]) + packing.pack(codes.unsqueeze(0), width)
-        parts.append(EncodedPart(0, content))
-    return EncodedSection(Vector.name, {"step": list(size)}, tuple(parts))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,238 @@
+"""What is known of a variant's error without its original: measured at its commit, or bounded by what residuals record.
+
+Let ``e_k`` be what residual ``k`` lost: its original minus the value that it completes. A child is encoded against what its
+parent decodes to, so its residual makes up for its parent's error. A value ``base + sum(c_k * R_k)`` therefore misses the
+same combination of the originals by ``sum((c_k - s_k) * e_k)``, where ``s_k`` is the sum of the coefficients of the residuals
+that were encoded against ``k``: nothing but the last ``e`` along a chain, a weighted sum in a merge. The triangle inequality
+bounds its norm. Only indices are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from erestore.errors import CorruptionError, UsageError
+from erestore.model.quality import ratio
+from erestore.records import Commit, Manifest, relative_error
+from erestore.storage.objects import Objects
+
+
+class KnownError(NamedTuple):
+    """A relative error as it was measured, or else an upper bound; neither where nothing was recorded."""
+
+    measured: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one residual records about all floating tensors.
+
+    Attributes
+    ----------
+    errors : Mapping[str, float]
+        Norm of the linear value's error, by key.
+    rest : float
+        The same of all tensors that changed and have no sections; they are not listed one by one.
+    rounded, norm : float
+        Squared error of the rounded value, and squared norm of original minus parent.
+    """
+
+    errors: Mapping[str, float]
+    rest: float
+    rounded: float
+    norm: float
+
+
+@dataclass
+class _Lineage:
+    """Of residuals: which one each was encoded against, and the linear error that its commit records."""
+
+    parents: dict[str, str] = field(default_factory=dict)
+    linear_errors: dict[str, float] = field(default_factory=dict)
+
+
+def require_lossy(commit: Commit, revision: str, *, hint: str) -> None:
+    """Make sure that there is something to read beside the exact remainder.
+
+    Raises
+    ------
+    UsageError
+        If the commit keeps nothing but that.
+    """
+    if commit.quality.get("codec") == "exact-only":
+        raise UsageError(
+            f"'{revision}' was committed with --exact-only: all of it is an exact remainder, and it has no lossy part.",
+            hint=hint,
+        )
+
+
+def lossy_error(objects: Objects, commit: Commit) -> float | None:
+    """Return the relative error that is left without the exact remainder, None where that is not known.
+
+    Commits made before this was recorded have it in the index of their residual.
+    """
+    quality = commit.quality
+    if quality.get("codec") == "exact-only":
+        return None
+    if quality.get("exact") != "yes":
+        return relative_error(commit)
+    if (text := quality.get("lossy_error")) is not None:
+        return _number(text)
+    linear = _number(quality["linear_error"]) if "linear_error" in quality else None
+    if len(commit.own) != 1:
+        return linear
+    recorded = read_errors(objects, commit.own[0], linear)
+    return None if recorded is None else ratio(recorded.rounded, recorded.norm)
+
+
+def known_error(objects: Objects, commit: Commit) -> KnownError:
+    """Return what is known of the error of a commit's own value."""
+    measured = relative_error(commit)
+    return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit))
+
+
+def error_bound(objects: Objects, commit: Commit, left: Mapping[str, float] | None = None) -> float | None:
+    """Bound the relative error of a commit's linear value, None where something was not recorded.
+
+    Parameters
+    ----------
+    objects : Objects
+    commit : Commit
+    left : Mapping[str, float], optional
+        Relative errors of residuals that are read in part only, by oid.
+
+    Returns
+    -------
+    float or None
+        Relative, where the commit has an original, to what changed since its parent, as the error that it records; else to
+        the sum of the squared norms of all changes that it combines, times the squares of their coefficients.
+    """
+    left = left or {}
+    terms = Manifest.from_record(objects.get_record("manifest", commit.manifest)).terms
+    coefficients = {term.residual: float(term.coefficient) for term in terms}
+    lineage = _lineage(objects, commit, coefficients)
+    made_up: dict[str, float] = {}
+    for oid, coefficient in coefficients.items():
+        if oid in lineage.parents:
+            parent = lineage.parents[oid]
+            made_up[parent] = made_up.get(parent, 0.0) + coefficient
+    norms: dict[str, float] = {}
+    weighted: list[tuple[float, Mapping[str, float]]] = []
+    rest = 0.0
+    for oid in sorted({*coefficients, *made_up}):
+        recorded = read_errors(objects, oid, lineage.linear_errors.get(oid))
+        if recorded is None:
+            return None
+        norms[oid] = recorded.norm
+        coefficient = coefficients.get(oid, 0.0)
+        weight = made_up.get(oid, 0.0)
+        if oid in left:
+            rest += abs(coefficient) * math.sqrt(left[oid] * recorded.norm)
+            weighted.append((0.0, {}))
+        else:
+            weight -= coefficient
+        weighted.append((abs(weight), recorded.errors))
+        rest += abs(weight) * recorded.rest
+    squared = _squared_sum(weighted, rest)
+    if len(commit.own) == 1 and relative_error(commit) is not None:
+        return ratio(squared, norms.get(commit.own[0], 0.0))
+    return ratio(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
+
+
+def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: float) -> float:
+    """Bound the squared norm of a weighted sum of errors, given their norms by tensor.
+
+    Parameters
+    ----------
+    weighted : iterable of (float, Mapping[str, float])
+    rest : float
+        Weighted sum of norms over tensors that an error does not list: any but those that all of them do.
+    """
+    found = list(weighted)
+    totals: dict[str, float] = {}
+    for weight, errors in found:
+        for key, error in errors.items():
+            totals[key] = totals.get(key, 0.0) + weight * error
+    everywhere = set(totals).intersection(*(errors for _, errors in found))
+    apart = math.fsum(total**2 for key, total in totals.items() if key in everywhere)
+    return (
+        apart + (math.sqrt(math.fsum(total**2 for key, total in totals.items() if key not in everywhere)) + rest) ** 2
+    )
+
+
+def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -> Recorded | None:
+    """Read what a residual records.
+
+    Parameters
+    ----------
+    objects : Objects
+    oid : str
+    linear_error : float, optional
+        Relative error of the linear value over all tensors, where the commit records it and an older residual does not.
+
+    Returns
+    -------
+    Recorded or None
+        None where it is unknown what was lost of tensors without sections.
+    """
+    index = objects.open("residual", oid).index
+    try:
+        errors = {key: tensor["errors"] for key, tensor in index["tensors"].items()}
+        linear, rounded, norm = (
+            [float(error[name]) for error in errors.values()] for name in ("linear", "rounded", "norm")
+        )
+        if index.get("bands"):
+            linear_error = float(index["bands"][-1][1])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
+    if linear_error is None or not all(0 <= value < math.inf for value in (*linear, *rounded, *norm, linear_error)):
+        return None
+    # Tensors without sections lost all of their change, so they add the same to error and norm.
+    total, lost = math.fsum(norm), math.fsum(linear)
+    rest = max(0.0, (linear_error * total - lost) / (1 - linear_error)) if linear_error < 1 else 0.0
+    norms = dict(zip(errors, map(math.sqrt, linear), strict=True))
+    return Recorded(norms, math.sqrt(rest), math.fsum(rounded) + rest, total + rest)
+
+
+def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lineage:
+    """Look in the history for the commits that made residuals, and what those were encoded against."""
+    found = _Lineage()
+    wanted = set(residuals)
+    known: dict[str, Commit] = {}
+    waiting = [commit]
+    while waiting and wanted:
+        current = waiting.pop()
+        for oid in current.parents:
+            if oid not in known:
+                known[oid] = Commit.from_record(objects.get_record("commit", oid))
+                waiting.append(known[oid])
+        for oid in wanted & set(current.own):
+            wanted.discard(oid)
+            if "linear_error" in current.quality:
+                found.linear_errors[oid] = _number(current.quality["linear_error"])
+            if current.parents and _continues(objects, current, parent := known[current.parents[0]]):
+                found.parents[oid] = parent.own[0]
+                wanted.add(parent.own[0])
+    return found
+
+
+def _continues(objects: Objects, commit: Commit, parent: Commit) -> bool:
+    """Tell whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
+    if (len(commit.own), len(parent.own)) != (1, 1):
+        return False
+    held, before = (
+        {tuple(term) for term in Manifest.from_record(objects.get_record("manifest", each.manifest)).terms}
+        for each in (commit, parent)
+    )
+    return {term for term in held if term[0] != commit.own[0]} == before
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CorruptionError(f"A commit records the error '{text}', which is no number.") from None

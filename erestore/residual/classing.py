@@ -1,0 +1,220 @@
+"""How an encoder divides an exact remainder's parts into classes; what readers need is :mod:`erestore.residual.classed`.
+
+Choices are made on estimates of coded bytes: differences counted by sign and half octave, whose entropy, with the bits that
+are left within a half octave, is within a few per cent of what the entropy coder takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from erestore.residual import pco
+from erestore.residual.classed import CHUNK, FRACTIONS, HEAD, Array, Guess, Place, bits_of, classes_of
+
+_DRIFT_BITS = (4, 6)
+_SAMPLE = 1 << 15
+"""Elements that drift is estimated from."""
+_TABLE = 8.0 * 40
+"""Bits of a class' own table and length."""
+_JUDGED = 8
+"""Parts that a predictor is judged by."""
+_HALF_OCTAVES = 1 << 10
+_LEAST_COLUMNS = 8
+"""Rows shorter than this are not flagged."""
+_APART = 2.0
+"""Bits by which rows that are worth flagging differ from others on the mean."""
+
+
+@dataclass(frozen=True)
+class _Division:
+    """One way to code a part.
+
+    Attributes
+    ----------
+    guess : Guess
+    difference : ndarray
+        Less the drift.
+    drift : ndarray or None
+    flags : ndarray or None
+        Boolean, by row.
+    thresholds : ndarray
+    bits : float
+        Estimated size.
+    """
+
+    guess: Guess
+    difference: Array
+    drift: Array | None
+    flags: Array | None
+    thresholds: Array
+    bits: float
+
+
+def encode(values: torch.Tensor, predicted: torch.Tensor, columns: int) -> Iterator[bytes]:
+    """Encode a tensor given its prediction (same dtype and shape) and its columns: yield a part for every :data:`CHUNK`."""
+    for value, guess, place in _chunks(values, predicted, columns):
+        part = _encode(_divide(value, guess, place), place)
+        raw = value.view(torch.uint8).numpy().tobytes()
+        yield part if len(part) < len(raw) else raw
+
+
+def cost(values: torch.Tensor, predicted: torch.Tensor, columns: int) -> float:
+    """Estimate the bits that :func:`encode` takes, to compare predictors: from a few parts, spread evenly."""
+    chunks = list(_chunks(values, predicted, columns))
+    judged = chunks[:: max(1, len(chunks) // _JUDGED)]
+    elements = sum(len(value) for value, _, _ in judged)
+    return sum(_divide(*chunk).bits for chunk in judged) * values.numel() / max(1, elements)
+
+
+def _chunks(
+    values: torch.Tensor, predicted: torch.Tensor, columns: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, Place]]:
+    """Yield the elements of every part, flat, and their place."""
+    pairs = zip(torch.split(values.reshape(-1), CHUNK), torch.split(predicted.reshape(-1), CHUNK), strict=True)
+    for number, (value, guess) in enumerate(pairs if values.numel() else ()):
+        yield value.contiguous(), guess.contiguous(), Place(number * CHUNK, columns)
+
+
+def _divide(values: torch.Tensor, predicted: torch.Tensor, place: Place) -> _Division:
+    """Choose what is taken out of a part, and its classes."""
+    guess = Guess.of(predicted, _common_zeros(values))
+    difference = guess.difference(values)
+    flags = _still_rows(difference, place) if place.columns >= _LEAST_COLUMNS else None
+    if flags is None:
+        return _with_drift(guess, difference, None, place)
+    return min(
+        (_with_drift(guess, difference, choice, place) for choice in (None, flags)), key=lambda division: division.bits
+    )
+
+
+def _common_zeros(values: torch.Tensor) -> int:
+    """Return how many low bits are zero in all values, of the significand's at most."""
+    seen = int(np.bitwise_or.reduce(bits_of(values)[0]))
+    most = FRACTIONS[values.dtype]
+    return min(most, (seen & -seen).bit_length() - 1) if seen else most
+
+
+def _still_rows(difference: Array, place: Place) -> Array | None:
+    """Return flags of the rows that changed by much less than others, or None: the best cut of the rows' mean logarithms."""
+    starts = place.row_starts(len(difference))
+    if len(starts) < 2:
+        return None
+    sizes = np.diff(starts, append=len(difference))
+    logarithms = np.log2(np.abs(difference.astype(np.float32)) + 1)
+    means = np.add.reduceat(logarithms, starts) / sizes
+    order = np.argsort(means, kind="stable")
+    below = np.cumsum(means[order])[:-1]
+    number = np.arange(1, len(means))
+    total = means.sum()
+    between = (below / number - (total - below) / (len(means) - number)) ** 2 * number * (len(means) - number)
+    cut = int(np.argmax(between)) + 1
+    flags = np.zeros(len(means), dtype=bool)
+    flags[order[:cut]] = True
+    return flags if means[flags].mean() + _APART < means[~flags].mean() else None
+
+
+def _with_drift(guess: Guess, difference: Array, flags: Array | None, place: Place) -> _Division:
+    """Take out the drift of the flagged rows, or else of all, if that pays; choose the classes."""
+    still = None if flags is None else place.spread(flags, len(difference))
+    drift = _drift(guess, difference, still)
+    if drift is not None:
+        difference = guess.width.wrapped(difference - drift[guess.significand(len(drift).bit_length() - 1)])
+    codes = _codes(difference)
+    bits = 0.0 if drift is None else 8.0 * drift.nbytes
+    exponent = guess.exponent()
+    if still is not None:
+        bits += place.rows(len(difference)) + float(_histogram_bits(np.bincount(codes[still], minlength=_HALF_OCTAVES)))
+        codes, exponent = codes[~still], exponent[~still]
+    thresholds, ranges_bits = _ranges(exponent, codes)
+    return _Division(guess, difference, drift, flags, thresholds, bits + ranges_bits)
+
+
+def _drift(guess: Guess, difference: Array, still: Array | None) -> Array | None:
+    """Return the median difference by leading bits of the significand, if it is worth storing."""
+    members = np.flatnonzero(still) if still is not None else np.arange(len(difference))
+    sample = members[:: max(1, len(members) // _SAMPLE)]
+    held = difference[sample]
+    scale = len(members) / max(1, len(sample))
+    best, found = scale * _logarithms(held), None
+    for bits in _DRIFT_BITS:
+        if bits > guess.fraction:
+            continue
+        significand = guess.significand(bits)[sample]
+        order = np.argsort(significand, kind="stable")
+        groups = np.split(held[order], np.searchsorted(significand[order], np.arange(1, 1 << bits)))
+        middles = [np.partition(group, len(group) // 2)[len(group) // 2] if len(group) else 0 for group in groups]
+        drift = np.array(middles, dtype=held.dtype)
+        bits_taken = scale * _logarithms(guess.width.wrapped(held - drift[significand])) + 8.0 * drift.nbytes
+        if bits_taken < best:
+            best, found = bits_taken, drift
+    return found
+
+
+def _logarithms(difference: Array) -> float:
+    return float(np.log2(np.abs(difference.astype(np.float32)) + 1).sum(dtype=np.float64))
+
+
+def _codes(difference: Array) -> Array:
+    """Return the sign and half octave of every difference: the leading bits of a float32."""
+    return (difference.astype(np.float32).view(np.uint32) >> 22).astype(np.int32)
+
+
+_OCTAVES = (np.arange(_HALF_OCTAVES) >> 1) & 0xFF
+_EXTRA = np.maximum(0, _OCTAVES - 128).astype(np.float64)
+"""Bits that tell the integers of one half octave apart."""
+
+
+def _histogram_bits(counts: Array) -> Array:
+    """Return the estimated bits of classes, given their numbers of differences by code (last axis)."""
+    held = counts.astype(np.float64)
+    total = held.sum(axis=-1)
+    logarithms = np.log2(np.maximum(held, 1))
+    found: Array = total * np.log2(np.maximum(total, 1)) - (held * logarithms).sum(axis=-1) + held @ _EXTRA + _TABLE
+    return found
+
+
+def _ranges(exponent: Array, codes: Array) -> tuple[Array, float]:
+    """Return thresholds between ranges of exponents, and estimated bits: neighbours are merged while that saves bytes."""
+    if not len(codes):
+        return np.zeros(0, dtype=np.uint16), 0.0
+    lowest = int(exponent.min())
+    counts = np.bincount((exponent.astype(np.int64) - lowest) * _HALF_OCTAVES + codes)
+    counts = np.pad(counts, (0, -len(counts) % _HALF_OCTAVES)).reshape(-1, _HALF_OCTAVES)
+    present = np.flatnonzero(counts.any(axis=1))
+    classes, firsts = list(counts[present]), (present + lowest).tolist()
+    single = [float(_histogram_bits(each)) for each in classes]
+    while len(classes) > 1:
+        merged = _histogram_bits(np.stack([a + b for a, b in pairwise(classes)]))
+        saved = np.array(single[:-1]) + np.array(single[1:]) - merged
+        best = int(np.argmax(saved))
+        if saved[best] <= 0:
+            break
+        classes[best : best + 2] = [classes[best] + classes[best + 1]]
+        single[best : best + 2] = [float(merged[best])]
+        del firsts[best + 1]
+    return np.array(firsts[1:], dtype=np.uint16), sum(single)
+
+
+def _encode(division: _Division, place: Place) -> bytes:
+    """Write a part down."""
+    drift, flags, thresholds = division.drift, division.flags, division.thresholds
+    drift_bits = 0 if drift is None else len(drift).bit_length() - 1
+    classes = classes_of(division.guess, flags, thresholds, place)
+    ranges = len(thresholds) + 1
+    members = [division.difference[classes == number] for number in range(ranges + (flags is not None))]
+    chunks = [pco.compress(each) if len(each) else b"" for each in members]
+    return b"".join(
+        (
+            HEAD.pack(division.guess.shift, drift_bits, flags is not None, ranges),
+            b"" if drift is None else drift.tobytes(),
+            b"" if flags is None else np.packbits(flags, bitorder="little").tobytes(),
+            thresholds.astype("<u2").tobytes(),
+            np.array([len(chunk) for chunk in chunks], dtype="<u4").tobytes(),
+            *chunks,
+        )
+    )

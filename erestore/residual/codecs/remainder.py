@@ -1,0 +1,133 @@
+"""``remainder``: uniformly quantised values, ``code * step``, stored as runs of codes.
+
+What is left of a matrix where rank-one terms stop paying, whole matrices whose spectrum is flat, biases and gains. ``step`` is
+dyadic with a mantissa of at most 24 bits and codes have at most 29 bits, so every product is exact in float64.
+
+Rows are cut into parts of about 2**20 codes (a part has whole rows, at least one): one byte, the bytes of a code (2 or 4),
+then the codes in row-major order. A row is a run. A matrix's parts stand in the last band, a vector's in the first.
+
+Parameters: ``step`` as ``[mantissa, exponent]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from erestore.errors import CorruptionError
+from erestore.residual import dyadic
+from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
+from erestore.residual.quantisation import quantise_runs
+from erestore.residual.runs import Group
+
+PART = 1 << 20
+"""Codes a part."""
+LAST_BAND = 31
+_FLOAT32_CODES = 2.0**16
+"""Codes up to here are rounded well enough in float32."""
+_WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
+
+
+def row_ranges(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield the rows of every part."""
+    rows, columns = shape
+    height = _height(columns)
+    for start in range(0, rows if columns else 0, height):
+        yield start, min(rows, start + height)
+
+
+def _height(columns: int) -> int:
+    return max(1, PART // max(1, columns))
+
+
+def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
+    """Return the step that is stored: about `step`, but no code may leave its range."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    return dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
+
+
+def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
+    """Return integer codes of the parts of a matrix ``(m, n)``."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
+    parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
+    return [quantise_runs(part.to(dtype)) for part in parts]
+
+
+def band_of(shape: tuple[int, ...]) -> int:
+    """Return the band that a matrix's parts, or a vector's, stand in."""
+    return LAST_BAND if shape[0] > 1 else 0
+
+
+def encode(codes: Sequence[torch.Tensor], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
+    """Write codes as a section."""
+    band = band_of(shape)
+    parts = []
+    for part in codes:
+        width = 2 if part.dtype == torch.int16 else 4
+        content = bytes([width]) + part.cpu().numpy().astype(_WIDTHS[width]).tobytes()
+        parts.append(EncodedPart(band, content, (Group(1, 1, 1), Group(width, *part.shape))))
+    return EncodedSection(Remainder.name, {"step": list(step)}, tuple(parts))
+
+
+@dataclass(frozen=True)
+class RemainderSection(Section):
+    """Decoded codes of every part, or of none, and the float64 step."""
+
+    shape: tuple[int, int]
+    parts: tuple[torch.Tensor, ...]
+    step: float
+
+    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
+        held = [
+            part[max(0, start - first) : stop - first]
+            for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=False)
+            if first < stop and start < last
+        ]
+        codes = held[0] if len(held) == 1 else torch.cat(held) if held else torch.zeros(base.shape)
+        return codes.to(base.device, torch.float64) * self.step
+
+
+class Remainder(Codec):
+    """See the module's docstring."""
+
+    name = "remainder"
+
+    @classmethod
+    def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> RemainderSection:
+        """Read a section; without parts, zeros: what a prefix of the object holds of it."""
+        if set(parameters) != {"step"}:
+            raise CorruptionError("A remainder's parameters are malformed.")
+        step = dyadic.read(parameters["step"], STEP_BITS)
+        if parts and len(parts) != (-(-shape[0] // _height(shape[1])) if shape[1] else 0):
+            raise CorruptionError("A remainder has a wrong number of parts.")
+        ranges = zip(parts, row_ranges(shape), strict=False)
+        codes = tuple(_read(part, (stop - start, shape[1])) for part, (start, stop) in ranges)
+        return RemainderSection(shape, codes, step.value)
+
+    @classmethod
+    def leading_parts(
+        cls,
+        parameters: Parameters,  # noqa: ARG003 - the shape decides
+        parts: int,
+        shape: tuple[int, int],
+        rank: int,  # noqa: ARG003
+    ) -> tuple[int, int]:
+        """Leave out what is left of a matrix after all of its components; see :meth:`Codec.leading_parts`."""
+        return (0, 0) if band_of(shape) == LAST_BAND else (parts, parts)
+
+
+def _read(part: bytes, shape: tuple[int, int]) -> torch.Tensor:
+    width = part[0] if part else 0
+    if width not in _WIDTHS or len(part) != 1 + width * shape[0] * shape[1]:
+        raise CorruptionError("A remainder's part has a wrong length.")
+    codes = np.frombuffer(part, _WIDTHS[width], offset=1).reshape(shape)
+    if codes.size and max(-int(codes.min()), int(codes.max())) > CODE_LIMIT:
+        raise CorruptionError("A remainder's code is out of range.")
+    return torch.from_numpy(codes.copy())

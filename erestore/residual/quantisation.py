@@ -1,0 +1,86 @@
+"""Codes of one step: rounding to nearest, rate-distortion-optimised rounding, and how many bits codes take.
+
+Factors are rounded to nearest, remainders with a dead zone: a code is lowered where the bits that saves are worth the error.
+In factors that would take 3 % of the bytes at equal squared error, but what it loses is the residual's own direction:
+fine-tunes came back with half as much divergence again in their answers (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+SLOPE = 2 * math.log(2) / 12
+"""Squared error that a bit saves an entropy-coded uniform quantiser, in units of the squared step."""
+PRICE = SLOPE / 2
+"""Squared error that a bit must save to be worth keeping a component: less than the slope, since what is left out hurts a
+model's answers more than as much rounding noise does."""
+_CLASSES_AN_OCTAVE = 2
+_LARGEST = 48
+"""Codes above are rounded to nearest: their neighbours cost the same."""
+INT16 = 2**15 - 1
+
+
+def round_codes(values: torch.Tensor) -> torch.Tensor:
+    """Return the nearest codes of values in units of the step, floating: int16, or int32 where they need it."""
+    return _narrow(torch.round(values))
+
+
+def quantise_runs(values: torch.Tensor) -> torch.Tensor:
+    """Quantise values in units of the step with a dead zone.
+
+    At a step ``q`` a bit is worth ``SLOPE * q**2`` of squared error. Runs are put into classes by their magnitude, the bits
+    of every code are estimated from how often the class has it, and the boundary between code k - 1 and k moves up from
+    k - 1/2 by half the price of the difference of their bits.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        Floating ``(runs, length)``; each run is of one scale.
+
+    Returns
+    -------
+    torch.Tensor
+        Int16, or int32 where codes need it.
+    """
+    codes = torch.round(values)
+    levels = _levels(codes)
+    for level in torch.unique(levels[torch.isfinite(levels)]):
+        members = levels == level
+        codes[members] = _lower(values[members], codes[members])
+    return _narrow(codes)
+
+
+def _levels(codes: torch.Tensor) -> torch.Tensor:
+    """Return the class of every run: the logarithm of its mean magnitude, -inf for zeros."""
+    return torch.round(_CLASSES_AN_OCTAVE * torch.log2(codes.to(torch.float32).abs().mean(dim=1)))
+
+
+def _narrow(codes: torch.Tensor) -> torch.Tensor:
+    largest = float(codes.abs().max()) if codes.numel() else 0.0
+    return codes.to(torch.int16 if largest <= INT16 else torch.int32)
+
+
+def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Return codes of one class with boundaries moved by what bits are worth."""
+    sizes = codes.abs()
+    top = min(_LARGEST, int(sizes.max()))
+    counts = torch.bincount(sizes.clamp(max=top).to(torch.int64).reshape(-1), minlength=top + 1).to(torch.float64) + 0.5
+    bits = -torch.log2(counts / counts.sum())
+    bits[1:] += 1  # the sign
+    bits = torch.cummax(bits, dim=0).values
+    numbers = torch.arange(1, top + 1, dtype=torch.float64, device=values.device)
+    boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(values.dtype)
+    found = torch.bucketize(values.abs(), boundaries)
+    return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
+
+
+def coded_bits(codes: torch.Tensor) -> float:
+    """Estimate the bits that codes ``(runs, length)`` take, with a table for each class of runs, tables not counted."""
+    levels = _levels(codes)
+    total = 0.0
+    for level in torch.unique(levels[torch.isfinite(levels)]):
+        counts = torch.unique(codes[levels == level], return_counts=True)[1].to(torch.float64)
+        total += float((counts * torch.log2(counts.sum() / counts)).sum())
+    return total + len(codes)

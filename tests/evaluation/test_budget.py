@@ -1,0 +1,89 @@
+"""A budget is what a commit adds to the store, everything included, and it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from erestore.api import Store
+from erestore.cli.main import cli, run
+from erestore.errors import UsageError
+from erestore.model.quality import Quality
+
+SHAPES = {"dense.weight": (300, 200), "embed.weight": (500, 64), "head.bias": (300,), "norm.weight": (200,)}
+
+
+def weights(seed: int, share: float = 1.0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: share * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    base = weights(1)
+    tuned = {name: base[name] + change for name, change in weights(2, 0.01).items()}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file({**tuned, "new.weight": torch.randn(8, 200)}, tmp_path / "ft.safetensors")
+    Store.init(tmp_path / "store").import_base(tmp_path / "base.safetensors", name="base")
+    return tmp_path
+
+
+def stored(store: Store) -> int:
+    return sum(entry.size for kind in ("objects/", "refs/") for entry in store.storage.list(kind))
+
+
+@pytest.mark.parametrize("budget", [20_000, 60_000, 0.25])
+def test_a_budget_is_met_within_one_per_cent_from_below(place: Path, budget: float) -> None:
+    store = Store.open(place / "store")
+    before = stored(store)
+    done = store.commit(place / "ft.safetensors", base="base", name="ft", quality=Quality(budget=budget))
+    allowed = budget if isinstance(budget, int) else budget * done.original_bytes
+    assert done.stored_bytes == stored(store) - before
+    assert 0.98 * allowed < done.stored_bytes <= allowed
+    assert store.fsck(deep=True).clean
+
+
+def test_a_larger_budget_loses_less(place: Path) -> None:
+    store = Store.open(place / "store")
+    errors = [
+        store.commit(place / "ft.safetensors", base="base", name=f"ft{b}", quality=Quality(budget=b)).relative_error
+        for b in (20_000, 40_000, 120_000)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1.5 * errors[1] > 3 * errors[2]
+
+
+def test_more_than_is_needed_is_not_used_up(place: Path) -> None:
+    store = Store.open(place / "store")
+    done = store.commit(place / "ft.safetensors", base="base", name="ft", quality=Quality(budget=100_000_000))
+    assert done.relative_error < 1e-7
+    assert done.stored_bytes < done.original_bytes
+
+
+def test_a_budget_without_room_is_refused_and_nothing_is_named(place: Path) -> None:
+    store = Store.open(place / "store")
+    with pytest.raises(UsageError, match="no room"):
+        store.commit(place / "ft.safetensors", base="base", name="ft", quality=Quality(budget=3_000))
+    assert not store.has_ref("ft")
+
+
+@pytest.mark.parametrize("text", ["20k", "20000", "0.02M", "20kB"])
+def test_bytes_on_the_command_line(place: Path, text: str) -> None:
+    arguments = ["--store", str(place / "store"), "commit", str(place / "ft.safetensors"), "--base", "base"]
+    done = CliRunner().invoke(cli, [*arguments, "--name", "ft", "--budget", text, "--json"])
+    assert done.exit_code == 0, done.output
+    store = Store.open(place / "store")
+    assert store.commit_record(store.resolve("ft")).quality["budget"] == "20000"
+
+
+@pytest.mark.parametrize(
+    "options", [["--budget", "lots"], ["--budget", "1%", "--max-error", "0.1"], ["--budget", "1M", "--exact"]]
+)
+def test_budgets_that_make_no_sense(place: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--store", str(place / "store"), "commit", str(place / "ft.safetensors"), "--base", "base"]
+    assert run([*arguments, *options]) == 2
+    assert "budget" in capsys.readouterr().err.lower()
