@@ -58,7 +58,7 @@ SOURCES = {
     ),
     "minilm-section": _tuned("MiniLM, 22.7 M: 12 sections of Debian, 3 epochs", "section", steps=800),
     "minilm-fortunes": _tuned("MiniLM: 32 topics of fortune cookies, 3 epochs", "fortunes", steps=1000),
-    "minilm-movie": _tuned("MiniLM: film reviews, 6 epochs, weight decay 0.1", "movie", steps=1500, weight_decay=0.1),
+    "minilm-movie": _tuned("MiniLM: film reviews, 5 epochs, weight decay 0.1", "movie", steps=1200, weight_decay=0.1),
     "minilm-movie-short": _tuned("MiniLM: film reviews, 24 steps", "movie", steps=24),
     "chgnet-r2scan": Source("graph network, 0.4 M", families.chgnet, "0.3.0", "r2scan"),
     "glyphive-courier": Source("recogniser of text, LSTM, 1.5 M, float64", families.glyphive, "ocrb", "courier"),
