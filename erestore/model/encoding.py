@@ -30,7 +30,7 @@ from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
 from erestore.residual.rounding import round_to
 from erestore.residual.searching import StepSearch
-from erestore.residual.spectrum import Decomposition
+from erestore.residual.spectrum import Decomposition, squared_norm
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -328,7 +328,7 @@ def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> E
 
 
 def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Encoding:
-    """Encode one tensor's residual as planned."""
+    """Encode one tensor's residual as planned; `delta` is used up."""
     sections: list[EncodedSection] = []
     lost: dict[int, float] = {}
     rest = delta
@@ -342,13 +342,13 @@ def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float
         if codes.rank:
             sections.append(lowrank2.encode(codes))
             left, right = codes.sides()
-            rest = delta - left.to(delta.dtype) @ right.to(delta.dtype).T
+            rest = delta.addmm_(left.to(delta.dtype), right.to(delta.dtype).T, alpha=-1)
             lost |= lowrank2.prefix_errors(codes, rest)
     if plan.remainder:
         size = remainder.usable_step(rest, step)
         parts = remainder.quantise(rest, size)
         if any(bool(part.any()) for part in parts):
-            lost[remainder.band_of((*rest.shape,))] = float(rest.to(torch.float64).square().sum())
+            lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
     return Encoding(tuple(sections), lost)
 
