@@ -34,8 +34,8 @@ from erestore.storage.objects import Objects
 
 Parts = dict[str, tuple[Part, ...]]
 
-COMMIT_BYTES = 640
-"""What a commit's own record takes at most, but for long messages."""
+COMMIT_BYTES = 768
+"""What a commit's own record and the entry of its branch take, but for long messages."""
 
 
 @dataclass(frozen=True)

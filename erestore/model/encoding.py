@@ -28,10 +28,9 @@ from erestore.residual import allocation, planning
 from erestore.residual.codecs import dense, ere, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
-from erestore.residual.quantisation import PRICE, coded_bits
 from erestore.residual.rounding import round_to
 from erestore.residual.searching import StepSearch
-from erestore.residual.spectrum import Decomposition
+from erestore.residual.spectrum import Decomposition, squared_norm
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -41,8 +40,6 @@ _ERROR_EXPONENT = 1.2
 _CALIBRATED = 12
 """Tensors that stand for all when the effect of rounding is estimated."""
 _CALIBRATION_LIMIT = 64.0
-_TRIED, _TRIED_ELEMENTS = 3, 1 << 20
-"""Of a tensor of so many elements at most, the best predicted ways are encoded and the best of them is kept."""
 _FLOAT32_ERROR = 2e-3
 """Largest error asked for from which on spectra are computed in float32, in about 0.4 times the time."""
 
@@ -70,18 +67,10 @@ class Encoding:
     sections : tuple of EncodedSection
     lost : Mapping[int, float]
         Squared error where a band's parts and those after it are missing, by band.
-    error, bits : float
-        Squared error of the linear value, and about how many bits the sections will take.
     """
 
     sections: tuple[EncodedSection, ...]
     lost: Mapping[int, float] = field(default_factory=dict)
-    error: float = 0.0
-    bits: float = 0.0
-
-    def cost(self, step: float) -> float:
-        """Return error plus the price of bits."""
-        return self.error + PRICE * step**2 * self.bits
 
 
 @dataclass
@@ -334,16 +323,15 @@ def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> E
     if found.gamma is not None and found.takes_gamma(step):
         take_gamma(delta, loaded, found.gamma)
         before = (gamma.encode(found.gamma),)
-    tried = planning.plans(found, step)[: _TRIED if delta.numel() <= _TRIED_ELEMENTS else 1]
-    best = min((_attempt(plan, item, delta, step) for plan in tried), key=lambda each: each.cost(step))
-    return replace(best, sections=before + best.sections)
+    encoded = _encode_as(planning.plan(found, step), item, delta, step)
+    return replace(encoded, sections=before + encoded.sections)
 
 
-def _attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Encoding:
-    """Encode one tensor in one way."""
+def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) -> Encoding:
+    """Encode one tensor's residual as planned; `delta` is used up."""
     sections: list[EncodedSection] = []
     lost: dict[int, float] = {}
-    bits, rest = 0.0, delta
+    rest = delta
     if plan.rank:
         assert item.basis is not None
         found = item.profiled.profile
@@ -353,19 +341,16 @@ def _attempt(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float) 
         codes = lowrank2.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
-            bits += sum(coded_bits(side.T) for side in (codes.left, codes.right)) + planning.SECTION_BITS
             left, right = codes.sides()
-            rest = delta - left.to(delta.dtype) @ right.to(delta.dtype).T
+            rest = delta.addmm_(left.to(delta.dtype), right.to(delta.dtype).T, alpha=-1)
             lost |= lowrank2.prefix_errors(codes, rest)
     if plan.remainder:
         size = remainder.usable_step(rest, step)
         parts = remainder.quantise(rest, size)
         if any(bool(part.any()) for part in parts):
-            lost[remainder.band_of((*rest.shape,))] = float(rest.to(torch.float64).square().sum())
+            lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
-            bits += sum(map(coded_bits, parts)) + planning.SECTION_BITS
-            rest = rest - torch.cat([part.to(torch.float64) * size.value for part in parts]).to(rest.dtype)
-    return Encoding(tuple(sections), lost, float(rest.to(torch.float64).square().sum()), bits)
+    return Encoding(tuple(sections), lost)
 
 
 def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:

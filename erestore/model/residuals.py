@@ -1,8 +1,8 @@
 """Residual objects: sections of many tensors packed into few segments, largest components first.
 
-Tensors are taken in sorted order into groups of about 4 MiB; every group gives one segment a band. Segments are ordered by
-band, then group, so that the front of the object is the same model at a lower rank. The place of a part within its segment
-follows from the order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
+Parts are taken with the tensors sorted, and those of one band gather in segments of about 4 MiB. Segments are ordered by band,
+so that the front of the object is the same model at a lower rank. The place of a part within its segment follows from the
+order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from erestore.storage.segments import Segment, SegmentedObject, Written
 
 EVALUATOR = 1
 """Version of the evaluation contract."""
-GROUP_BYTES = 4 << 20
-_GROUP_RUNS = 1 << 14
-"""Most groups of runs in a group of tensors; a segment has room for many more, and one tensor adds a few."""
+SEGMENT_BYTES = 4 << 20
+_SEGMENT_GROUPS = 1 << 14
+"""Most groups of runs in a segment; the stage has room for more, and one part adds a few."""
 _END = 1 << 16
 """Behind every band."""
 CACHE_BYTES = 32 << 20
@@ -43,6 +43,16 @@ class Errors(NamedTuple):
     norm: float
 
 
+@dataclass
+class _OpenSegment:
+    """A segment that parts of one band are gathered for."""
+
+    number: int
+    parts: list[bytes] = field(default_factory=list)
+    layout: list[Group] = field(default_factory=list)
+    size: int = 0
+
+
 class ResidualWriter:
     """Packs sections into a residual object. A context manager; what is not finished is dropped."""
 
@@ -52,9 +62,8 @@ class ResidualWriter:
         self._features: set[str] = set()
         self._tensors: dict[str, dict[str, Any]] = {}
         self._places: list[tuple[int, int, int]] = []
-        self._group: dict[int, list[EncodedPart]] = {}
-        self._group_size = self._group_runs = 0
-        self._groups = 0
+        self._open: dict[int, _OpenSegment] = {}
+        self._begun = 0
         self._last = ""
         self._losses: list[dict[int, float]] = []
         self._norm = 0.0
@@ -95,31 +104,34 @@ class ResidualWriter:
         described = []
         for section in sections:
             self._features.add(section.codec)
-            lengths = []
-            for part in section.parts:
-                self._group.setdefault(part.band, []).append(part)
-                self._group_size += len(part.content)
-                self._group_runs += len(part.layout) or 1
-                lengths.append([self._groups, part.band, len(part.content)])
+            lengths = [[self._take(part), len(part.content)] for part in section.parts]
             described.append([section.codec, dict(section.parameters), lengths])
         self._tensors[key] = {
             "shape": list(shape),
             "sections": described,
             "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
         }
-        if self._group_size >= GROUP_BYTES or self._group_runs >= _GROUP_RUNS:
-            self._flush()
 
-    def _flush(self) -> None:
-        for band, parts in sorted(self._group.items()):
-            content = b"".join(part.content for part in parts)
-            layout = [group for part in parts for group in part.layout or (Group(1, 1, len(part.content)),)]
-            stage, stored = entropy.encode(content, layout=layout)
-            self._features.add(stage)
-            handle = self._writer.add(stored, raw_length=len(content), stage=stage)
-            self._places.append((band, self._groups, handle))
-        self._group, self._group_size, self._group_runs = {}, 0, 0
-        self._groups += 1
+    def _take(self, part: EncodedPart) -> int:
+        """Put a part into its band's segment and return the segment's number, in the order in which they were begun."""
+        if part.band not in self._open:
+            self._open[part.band] = _OpenSegment(self._begun)
+            self._begun += 1
+        segment = self._open[part.band]
+        segment.parts.append(part.content)
+        segment.size += len(part.content)
+        segment.layout += part.layout or (Group(1, 1, len(part.content)),)
+        if segment.size >= SEGMENT_BYTES or len(segment.layout) >= _SEGMENT_GROUPS:
+            self._close(part.band)
+        return segment.number
+
+    def _close(self, band: int) -> None:
+        segment = self._open.pop(band)
+        content = b"".join(segment.parts)
+        stage, stored = entropy.encode(content, layout=segment.layout)
+        self._features.add(stage)
+        handle = self._writer.add(stored, raw_length=len(content), stage=stage)
+        self._places.append((band, segment.number, handle))
 
     def finish(self) -> Written:
         """Write the object."""
@@ -138,12 +150,13 @@ class ResidualWriter:
     @cached_property
     def _closed(self) -> tuple[dict[str, Any], list[int]]:
         """The index, and the order of the segments."""
-        self._flush()
+        for band in list(self._open):
+            self._close(band)
         order = sorted(self._places)
-        number = {(group, band): position for position, (band, group, _) in enumerate(order)}
+        number = {begun: position for position, (_, begun, _) in enumerate(order)}
         for tensor in self._tensors.values():
             for section in tensor["sections"]:
-                section[2] = [[number[group, band], length] for group, band, length in section[2]]
+                section[2] = [[number[begun], length] for begun, length in section[2]]
         index: dict[str, Any] = {
             "base": self._base,
             "evaluator": EVALUATOR,

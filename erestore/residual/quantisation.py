@@ -1,4 +1,4 @@
-"""Codes of one step: rounding to nearest, rate-distortion-optimised rounding, and how many bits codes take.
+"""Codes of one step: rounding to nearest, and rate-distortion-optimised rounding.
 
 Factors are rounded to nearest, remainders with a dead zone: a code is lowered where the bits that saves are worth the error.
 In factors that would take 3 % of the bytes at equal squared error, but what it loses is the residual's own direction:
@@ -74,13 +74,3 @@ def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(values.dtype)
     found = torch.bucketize(values.abs(), boundaries)
     return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
-
-
-def coded_bits(codes: torch.Tensor) -> float:
-    """Estimate the bits that codes ``(runs, length)`` take, with a table for each class of runs, tables not counted."""
-    levels = _levels(codes)
-    total = 0.0
-    for level in torch.unique(levels[torch.isfinite(levels)]):
-        counts = torch.unique(codes[levels == level], return_counts=True)[1].to(torch.float64)
-        total += float((counts * torch.log2(counts.sum() / counts)).sum())
-    return total + len(codes)

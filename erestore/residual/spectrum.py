@@ -195,6 +195,13 @@ def energy_captured(singular_values: Tensor, ranks: Sequence[int]) -> tuple[floa
     return tuple(min(1.0, float(energy[:rank].sum()) / total) for rank in ranks)
 
 
+def squared_norm(matrix: Tensor) -> float:
+    """Return the sum of squares, taken in float64 without a copy of the whole in it."""
+    return (
+        sum(float(rows.double().square().sum()) for rows in torch.split(matrix, _BLOCK_ROWS)) if matrix.numel() else 0.0
+    )
+
+
 def _long_rows(matrix: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """Yield the matrix, long side down, in blocks of rows of the given type; at least one block."""
     tall = matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix

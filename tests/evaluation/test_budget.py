@@ -43,7 +43,7 @@ def test_a_budget_is_met_within_one_per_cent_from_below(place: Path, budget: flo
     done = store.commit(place / "ft.safetensors", base="base", name="ft", quality=Quality(budget=budget))
     allowed = budget if isinstance(budget, int) else budget * done.original_bytes
     assert done.stored_bytes == stored(store) - before
-    assert 0.98 * allowed < done.stored_bytes <= allowed
+    assert 0.99 * allowed - 256 < done.stored_bytes <= allowed  # the records are not known to the byte before
     assert store.fsck(deep=True).clean
 
 

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.residual import pco, runs
-from erestore.residual.quantisation import SLOPE, coded_bits, quantise_runs, round_codes
+from erestore.residual.quantisation import SLOPE, quantise_runs, round_codes
+
+
+def coded_bits(codes: torch.Tensor) -> float:
+    """Bits that codes ``(runs, length)`` take with a table for each class of runs, half an octave wide."""
+    levels = torch.round(2 * torch.log2(codes.to(torch.float32).abs().mean(dim=1)))
+    total = 0.0
+    for level in torch.unique(levels[torch.isfinite(levels)]):
+        counts = torch.unique(codes[levels == level], return_counts=True)[1].to(torch.float64)
+        total += float((counts * torch.log2(counts.sum() / counts)).sum())
+    return total + len(codes)
 
 
 def sample(kind, count, length, seed=1):

@@ -31,6 +31,7 @@ from erestore.residual.codecs.lowrank import (
 )
 from erestore.residual.quantisation import round_codes
 from erestore.residual.runs import Group
+from erestore.residual.spectrum import squared_norm
 
 MULTIPLIER_BITS = 6
 """Of a mantissa when encoding: the other side is fitted to the rounded multiplier, so that only its step varies a little."""
@@ -104,7 +105,7 @@ def prefix_errors(codes: Codes, rest: torch.Tensor) -> dict[int, float]:
     left, right = (side.to(rest.dtype) for side in codes.sides())
     inner = (left * (rest @ right)).sum(dim=0, dtype=torch.float64)
     gram = ((left.T @ left) * (right.T @ right)).to(torch.float64)
-    whole = float(rest.to(torch.float64).square().sum())
+    whole = squared_norm(rest)
     return {
         band: whole + float(2 * inner[start:].sum() + gram[start:, start:].sum())
         for band, (start, _) in enumerate(bands(codes.rank))
