@@ -126,6 +126,7 @@ def test_interrupted(here: Here) -> None:
         "import os, signal, sys\n"
         "from erestore.api import Store\n"
         "from erestore.cli.main import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell starts with &
         "Store.log = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(run(['log']))\n"
     )
