@@ -76,9 +76,9 @@ def plot(axes: Axes, found: dict[str, Any], loss: str) -> None:
     """Draw every method's points."""
     points = [*found["ours"], *found["yardsticks"]]
     for method, look in LOOKS.items():
-        mine = [
+        mine = sorted(
             (point["total"] / 1024, point[loss]) for point in points if point["method"] == method and point[loss] > 0
-        ]
+        )
         label = f"{METHODS[method]}, as the paper stores it" if method == "ere" else METHODS[method]
         axes.plot(*zip(*mine, strict=True), label=label, **look) if mine else None
     payload = [(point["payload"] / 1024, point[loss]) for point in points if point["method"] == "ere"]
