@@ -1,8 +1,8 @@
 """Codes of one step: rounding to nearest, and rate-distortion-optimised rounding.
 
 Factors are rounded to nearest, remainders with a dead zone: a code is lowered where the bits that saves are worth the error.
-In factors that would take 3 % of the bytes at equal squared error, but what it loses is the residual's own direction:
-fine-tunes came back with half as much divergence again in their answers (docs/decisions/0013).
+In factors that would take 3 % of the bytes at equal squared error, but on the one fine-tune that was measured it lost the
+residual's own direction, and answers diverged more at equal bytes (docs/decisions/0013, with what limits that evidence).
 """
 
 from __future__ import annotations
