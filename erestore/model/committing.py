@@ -34,9 +34,6 @@ from erestore.storage.objects import Objects
 
 Parts = dict[str, tuple[Part, ...]]
 
-COMMIT_BYTES = 768
-"""What a commit's own record and the entry of its branch take, but for long messages."""
-
 
 @dataclass(frozen=True)
 class StoredVariant:
@@ -117,7 +114,15 @@ class VariantWriter:
             layout = store_layout(self.objects, self.checkpoint, self.keys)
             frame.layout, frame.added = layout.oid, frame.added + layout.added_bytes
             budget = self.quality.budget_bytes(original_bytes(self.checkpoint))
-            return None if budget is None else partial(self._room, budget, frame)
+            if budget is None:
+                return None
+            if self._room(budget, frame, ()) < 0:
+                raise UsageError(
+                    "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) "
+                    "takes it all.",
+                    hint="Give a larger --budget.",
+                )
+            return partial(self._room, budget, frame)
 
         encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
         residual = encoder.run(targets, outcome, prepare)
@@ -132,13 +137,13 @@ class VariantWriter:
         return StoredVariant(written.oid, manifest, own, added, outcome)
 
     def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
-        """Return what a residual with sections for `keys` may take, after all else that a commit adds."""
+        """Return what a residual with sections for `keys` may take, after all else that the files add."""
         digests = {key: secrets.token_hex(VALUE_DIGEST_BYTES) for key in {*keys, *self.parent.manifest.digests}}
         term = Term(secrets.token_hex(32), Fraction(1))
         terms = normal_terms((*self.parent.manifest.terms, term))
         record = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows, digests=digests)
         manifest = len(encode_record("manifest", dump_canonical(record.to_record())))
-        return budget - frame.added - manifest - COMMIT_BYTES
+        return budget - frame.added - manifest
 
     def _write_whole(self, names: list[str], targets: list[Target], outcome: Outcome) -> tuple[Parts, Parts, int]:
         """Store tensors that are kept whole and added rows, reusing what the parent already holds."""

@@ -177,16 +177,16 @@ class Encoder:
             search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
         else:
             bits = 8 * max(0, room([target.key for target in changed]))
-            search = StepSearch(planning.solve_step_for_bits(profiles, bits), _SIZE_EXPONENT, 0.01, attempts=8)
+            search = StepSearch(planning.solve_step_for_bits(profiles, bits), _SIZE_EXPONENT, 0.005, attempts=8)
         best: tuple[float, ResidualWriter, Errors, dict[str, int]] | None = None
         superseded = ExitStack()
         while True:
             attempt = stack.enter_context(ExitStack())
             writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
             errors, kinds = self._pass(executor, writer, changed, profiled, bases, partial(encode_at, step=search.step))
-            reached = errors.rounded / allowed if room is None else ratio(writer.size, room(writer.keys))
+            reached = errors.rounded / allowed if room is None else writer.size / max(1, room(writer.keys))
             goes_on = search.observe(reached)
-            if 0 <= reached <= 1 and (best is None or reached > best[0]):
+            if reached <= 1 and (best is None or reached > best[0]):
                 superseded.close()
                 best, superseded = (reached, writer, errors, kinds), attempt
                 if (room is None and writer.is_empty) or errors.rounded <= SMALLEST_MAX_ERROR * norm:
@@ -206,10 +206,7 @@ class Encoder:
                 f"A maximal error of {self.quality.max_error:g} cannot be reached for this checkpoint.",
                 hint="Use --exact to keep every bit.",
             )
-        return UsageError(
-            "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) takes it all.",
-            hint="Give a larger --budget.",
-        )
+        return UsageError("The budget has no room for any of what was changed.", hint="Give a larger --budget.")
 
     def _rounding_factor(
         self,

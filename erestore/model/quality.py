@@ -21,7 +21,7 @@ class Quality:
     max_error : float
         Bound on ``relative_error``: squared norm of what is lost, after the final rounding, over that of the residual.
     budget : int or float, optional
-        Bytes that the commit may add to the store, everything included, or as a float what share of the checkpoint's own;
+        Bytes that may be added to the store, everything included, or as a float what share of the checkpoint's own;
         then the error is as small as that allows, and `max_error` is not looked at.
     exact, exact_only : bool
         Keep an exact remainder; with ``exact_only``, nothing but it.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
@@ -15,14 +16,19 @@ from erestore.model.bases import base_commit, import_checkpoint, original_bytes
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
-from erestore.model.quality import Quality, asked_record, quality_record
+from erestore.model.quality import Outcome, Quality, asked_record, quality_record
 from erestore.model.sources import find_source, name_of
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
+from erestore.storage.canonical import dump_canonical
+from erestore.storage.framing import encode_record
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
+
+ENTRY_BYTES = 352
+"""What an entry of a ref's log takes, but for its message."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ def commit(
         if previous and parent is None and _is_same(store.commit_record(previous), quality, original):
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
-        stored, base_name, matching = _write(store, checkpoint, lineage, quality, progress)
+        asked = _less(quality, checkpoint, operation, lineage, message, metrics or {})
+        stored, base_name, matching = _write(store, checkpoint, lineage, asked, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
         record = Commit(
             manifest=stored.manifest_oid,
@@ -271,6 +278,42 @@ def _lineage(store: Store, base: str | None, parent: str | None, previous: str |
             f"'{parent or branch}' is not a variant of '{base}'.", hint="Give another --name, or leave --base out."
         )
     return lineage
+
+
+def _less(
+    quality: Quality,
+    checkpoint: Checkpoint,
+    operation: Operation,
+    lineage: Lineage,
+    message: str,
+    metrics: Mapping[str, str],
+) -> Quality:
+    """Return what is asked of the files: a budget less what the commit's record and the entry of its branch will take."""
+    budget = quality.budget_bytes(original_bytes(checkpoint))
+    if budget is None:
+        return quality
+    if isinstance(checkpoint, PeftCheckpoint):
+        raise UsageError("An adapter is kept as it is, whatever the budget.", hint="Leave out --budget.")
+    size = original_bytes(checkpoint)
+    likely = Commit(
+        manifest=secrets.token_hex(32),
+        parents=(lineage.parent,),
+        edge=lineage.edge,
+        author=operation.author,
+        time=operation.time,
+        message=message,
+        own=(secrets.token_hex(32),),
+        metrics=dict(metrics),
+        quality=quality_record(quality, Outcome(1 / 3, 1 / 7, 1 / 11, 1 / 13), exact=False)
+        | {"original": secrets.token_hex(32)},
+        original_bytes=size,
+        stored_bytes=size,
+    )
+    record = len(encode_record("commit", dump_canonical(likely.to_record())))
+    left = budget - record - ENTRY_BYTES - len(dump_canonical(message.partition("\n")[0]))
+    if left <= 0:
+        raise UsageError("The commit's own record takes up the budget.", hint="Give a larger --budget.")
+    return replace(quality, budget=left)
 
 
 def _write(
