@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,11 +20,11 @@ def worker_count() -> int:
 
 def bounded_map(
     executor: Executor, function: Callable[[_T], _R], items: Iterable[_T], *, in_flight: int
-) -> Iterator[_R]:
+) -> Generator[_R, None, None]:
     """Yield ``function(item)`` in order, with at most `in_flight` items begun and not yet yielded.
 
-    The bound is what keeps memory to a few tensors, however many there are. If the consumer stops early, what has not
-    begun is cancelled.
+    The bound is what keeps memory to a few tensors, however many there are. If the consumer stops early or an item fails,
+    what has not begun is cancelled and what has is waited for: it may be writing to a file that is closed next.
     """
     pending: deque[Future[_R]] = deque()
     try:
@@ -37,6 +37,7 @@ def bounded_map(
     finally:
         for future in pending:
             future.cancel()
+        wait(pending)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from io import FileIO
 
@@ -61,8 +61,13 @@ def write_tensors(
     def write(place: Place) -> None:
         _write_at(file.fileno(), place, read(place.name))
 
-    for _ in work(write, places):
-        pass
+    written = iter(work(write, places))
+    try:
+        for _ in written:
+            pass
+    finally:  # an interrupt too must find nothing writing any more: the file is closed next
+        if isinstance(written, Generator):
+            written.close()
 
 
 def _write_at(descriptor: int, place: Place, blocks: Iterable[Block]) -> None:

@@ -7,13 +7,13 @@ the result (digests, errors, exact remainders) is computed from what was written
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
 import torch
+from blake3 import blake3
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
@@ -138,8 +138,12 @@ class VariantWriter:
 
     def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
         """Return what a residual with sections for `keys` may take, after all else that the files add."""
-        digests = {key: secrets.token_hex(VALUE_DIGEST_BYTES) for key in {*keys, *self.parent.manifest.digests}}
-        term = Term(secrets.token_hex(32), Fraction(1))
+        # Digests of the keys stand for those of values: as long, as random, and the same on every call.
+        digests = {
+            key: blake3(key.encode()).hexdigest(length=VALUE_DIGEST_BYTES)
+            for key in {*keys, *self.parent.manifest.digests}
+        }
+        term = Term(blake3(b"residual").hexdigest(), Fraction(1))
         terms = normal_terms((*self.parent.manifest.terms, term))
         record = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows, digests=digests)
         manifest = len(encode_record("manifest", dump_canonical(record.to_record())))

@@ -35,6 +35,8 @@ from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
 _SIZE_EXPONENT = -1.0
+_UNUSED = 0.005
+"""Share of a budget that may stay unused, as far as the sizes of tensors allow."""
 _ERROR_EXPONENT = 1.2
 """Of the step in the error, about: less than 2 because a smaller step keeps more components too."""
 _CALIBRATED = 12
@@ -71,6 +73,11 @@ class Encoding:
 
     sections: tuple[EncodedSection, ...]
     lost: Mapping[int, float] = field(default_factory=dict)
+
+
+def _share(writer: ResidualWriter, room: Room) -> float:
+    """Return how much of its room a residual takes; one without sections is not written at all."""
+    return 0.0 if writer.is_empty else writer.size / max(1, room(writer.keys))
 
 
 @dataclass
@@ -110,7 +117,7 @@ class Encoder:
         Returns
         -------
         Written or None
-            None where nothing changed (or only exact remainders are wanted).
+            None where nothing changed, or nothing that is worth its bytes (or only exact remainders are wanted).
         """
         with tensor_threads() as executor, BasisSpool() as bases, ExitStack() as stack:
             profiled = self._profile(executor, targets, bases)
@@ -125,6 +132,8 @@ class Encoder:
             changed = [target for target in targets if profiled[target.key].state == "changed"]
             refused = [target for target in targets if profiled[target.key].state in ("not finite", "extreme")]
             room = prepare(refused)
+            if self.quality.exact_only:
+                outcome.linear_error += sum(profiled[target.key].norm for target in changed)
             if not changed or self.quality.exact_only:
                 return None
             if self.quality.codec == "ere":
@@ -136,7 +145,7 @@ class Encoder:
             outcome.linear_error += errors.linear
             for kind, number in kinds.items():
                 outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
-            return writer.finish()
+            return None if writer.is_empty else writer.finish()
 
     def _profile(self, executor: Executor, targets: list[Target], bases: BasisSpool) -> dict[str, Profiled]:
         def look(target: Target) -> Profiled:
@@ -176,15 +185,17 @@ class Encoder:
             aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
             search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
         else:
-            bits = 8 * max(0, room([target.key for target in changed]))
-            search = StepSearch(planning.solve_step_for_bits(profiles, bits), _SIZE_EXPONENT, 0.005, attempts=8)
+            free = max(1, room([target.key for target in changed]))
+            # What is left unused is judged by the whole budget, not by the residual's part of it.
+            tolerance = min(0.5, _UNUSED * (self.quality.budget or free) / free)
+            search = StepSearch(planning.solve_step_for_bits(profiles, 8 * free), _SIZE_EXPONENT, tolerance, attempts=8)
         best: tuple[float, ResidualWriter, Errors, dict[str, int]] | None = None
         superseded = ExitStack()
         while True:
             attempt = stack.enter_context(ExitStack())
             writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
             errors, kinds = self._pass(executor, writer, changed, profiled, bases, partial(encode_at, step=search.step))
-            reached = errors.rounded / allowed if room is None else writer.size / max(1, room(writer.keys))
+            reached = errors.rounded / allowed if room is None else _share(writer, room)
             goes_on = search.observe(reached)
             if reached <= 1 and (best is None or reached > best[0]):
                 superseded.close()

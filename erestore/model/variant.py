@@ -184,6 +184,10 @@ class Variant:
         """Whether something is left out of a residual."""
         return self._prefix is not None and any(residual.is_cut for _, residual in self.residuals)
 
+    def open_parts(self) -> None:
+        """Read what all tensors share, once, before several threads ask for it."""
+        _ = self.base, self.residuals, self.patch, self._plain
+
     def base_tensor(self, key: str) -> torch.Tensor:
         """Return one of the base's tensors in its own dtype and shape."""
         tensor = self.base[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def checkout(
     if lossy:
         require_lossy(commit, revision, hint=f"Check it out whole: `erestore checkout {revision}`.")
     variant = Variant.open(store.objects, commit.manifest, lossy=lossy, prefix=prefix)
+    variant.open_parts()
     layout = variant.layout
     target = _target(layout, revision, directory)
     structure = json.loads(store.objects.get_blob(layout.structure)) if layout.structure else None
@@ -120,10 +122,11 @@ def checkout(
 
         def work(write: Callable[[Place], None], places: Iterable[Place]) -> Iterator[None]:
             nonlocal done
-            for _ in bounded_map(executor, write, places, in_flight=2 * worker_count()):
-                done += 1
-                progress("writing", done, total)
-                yield
+            with closing(bounded_map(executor, write, places, in_flight=2 * worker_count())) as results:
+                for _ in results:
+                    done += 1
+                    progress("writing", done, total)
+                    yield
 
         write_checkpoint(
             target,

@@ -33,8 +33,8 @@ class DropResult:
         Oid of the exact remainder.
     bytes : int
         Its stored size, which garbage collection frees once no reflog leads to `before`.
-    relative_error : float or None
-        Of what is left, None where it is not known.
+    relative_error : float
+        Of what is left.
     operation : str or None
         For ``undo``; None in a dry run.
     """
@@ -44,7 +44,7 @@ class DropResult:
     after: str | None
     patch: str
     bytes: int
-    relative_error: float | None
+    relative_error: float
     operation: str | None
 
 
@@ -114,15 +114,19 @@ def _examine(store: Store, name: str) -> _Examined:
         raise UsageError(f"'{name}' has no exact remainder.", hint="`erestore log` says which commits are exact.")
     _require_unneeded(store, entry, manifest.patch, commit.parents)
     size, error = store.objects.size(manifest.patch), lossy_error(store.objects, commit)
+    if error is None:
+        raise UsageError(
+            f"How much '{name}' would lose without its exact remainder was not recorded.",
+            hint="Commit it again: that measures it.",
+        )
     result = DropResult(name, entry.oid, None, manifest.patch, size, error, None)
     return _Examined(entry, commit, manifest, result)
 
 
-def _quality(commit: Commit, error: float | None) -> dict[str, str]:
+def _quality(commit: Commit, error: float) -> dict[str, str]:
     """Return the record of quality as if the commit had never been exact."""
     kept = {key: value for key, value in commit.quality.items() if key not in ("lossy_error", "relative_error")}
-    known = {} if error is None else {"relative_error": repr(error)}
-    return kept | known | {"asked_exact": "no", "exact": "no"}
+    return kept | {"relative_error": repr(error), "asked_exact": "no", "exact": "no"}
 
 
 def _require_unneeded(store: Store, entry: RefEntry, patch: str, parents: Iterable[str]) -> None:

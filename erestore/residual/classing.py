@@ -178,6 +178,10 @@ def _histogram_bits(counts: Array) -> Array:
     return found
 
 
+_RANGES = 250
+"""Most ranges of exponents in a part: their number is one byte, and rows may add a class."""
+
+
 def _ranges(exponent: Array, codes: Array) -> tuple[Array, float]:
     """Return thresholds between ranges of exponents, and estimated bits: neighbours are merged while that saves bytes."""
     if not len(codes):
@@ -192,7 +196,7 @@ def _ranges(exponent: Array, codes: Array) -> tuple[Array, float]:
         merged = _histogram_bits(np.stack([a + b for a, b in pairwise(classes)]))
         saved = np.array(single[:-1]) + np.array(single[1:]) - merged
         best = int(np.argmax(saved))
-        if saved[best] <= 0:
+        if saved[best] <= 0 and len(classes) <= _RANGES:
             break
         classes[best : best + 2] = [classes[best] + classes[best + 1]]
         single[best : best + 2] = [float(merged[best])]

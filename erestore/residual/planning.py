@@ -217,13 +217,14 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
 
 def solve_step_for_bits(profiles: Sequence[Profile], bits: float) -> float:
     """Return about the smallest step at which the sections are predicted to take at most `bits`."""
-    energy, elements = sum(p.energy for p in profiles), sum(math.prod(p.shape) for p in profiles)
-    low = high = math.sqrt(energy / max(1, elements)) or 1.0
+    energy = sum(profile.energy + profile.gamma_energy for profile in profiles)
+    elements = sum(math.prod(profile.shape) for profile in profiles)
+    low = high = start = math.sqrt(energy / max(1, elements)) or 1.0
 
     def size(step: float) -> float:
         return sum(plan(profile, step).bits for profile in profiles)
 
-    while size(low) <= bits and low > energy * 1e-12:
+    while size(low) <= bits and low > 1e-12 * start:
         low /= 2
     while size(high) > bits:
         high *= 2

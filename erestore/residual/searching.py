@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 _LARGEST_MOVE = math.log(64)
 _STEEPEST, _FLATTEST = 6.0, 0.15
-_HOPELESS = 2.0**-40
+_HOPELESS = math.log(2.0**40)
 
 
 @dataclass
@@ -48,9 +48,11 @@ class StepSearch:
         missed = [seen for seen in self._seen if seen[1] > 0]
         if met and (max(seen[1] for seen in met) >= math.log1p(-self.tolerance) or len(self._seen) >= self.attempts):
             return False
-        if not met and place < self._seen[0][0] + math.log(_HOPELESS):
+        if not met and abs(place - self._seen[0][0]) > _HOPELESS:
             return False
         move = self._move(math.log1p(-self.tolerance / 2) - level)
+        if not met and len(self._seen) >= self.attempts:  # far off, or in vain: find out soon
+            move = math.copysign(_LARGEST_MOVE, move)
         following = place + max(-_LARGEST_MOVE, min(_LARGEST_MOVE, move))
         if met and missed:
             best, worst = max(met, key=lambda seen: seen[1])[0], min(missed, key=lambda seen: seen[1])[0]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from erestore.api import Store
 from erestore.cli.main import cli, run
 from erestore.errors import UsageError
+from erestore.model.encoding import Encoder
 from erestore.model.quality import Quality
 
 SHAPES = {"dense.weight": (300, 200), "embed.weight": (500, 64), "head.bias": (300,), "norm.weight": (200,)}
@@ -27,7 +28,7 @@ def place(tmp_path: Path) -> Path:
     base = weights(1)
     tuned = {name: base[name] + change for name, change in weights(2, 0.01).items()}
     save_file(base, tmp_path / "base.safetensors")
-    save_file({**tuned, "new.weight": torch.randn(8, 200)}, tmp_path / "ft.safetensors")
+    save_file({**tuned, "new.weight": weights(3)["dense.weight"][:8]}, tmp_path / "ft.safetensors")
     Store.init(tmp_path / "store").import_base(tmp_path / "base.safetensors", name="base")
     return tmp_path
 
@@ -107,3 +108,52 @@ def test_a_budget_for_what_did_not_change_is_kept_too(place: Path) -> None:
     with pytest.raises(UsageError, match="no room"):
         store.commit(place / "head.safetensors", base="base", name="head", quality=Quality(budget=20_000))
     assert not store.has_ref("head")
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counted: list[int] = []
+    original = Encoder._pass
+
+    def count(self: Encoder, *arguments: object) -> object:
+        counted.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Encoder, "_pass", count)
+    return counted
+
+
+def test_changes_that_are_multiples_of_the_base(place: Path, passes: list[int]) -> None:
+    save_file({name: 2 * tensor for name, tensor in weights(1).items()}, place / "double.safetensors")
+    store = Store.open(place / "store")
+    done = store.commit(place / "double.safetensors", base="base", name="double", quality=Quality(budget=20_000))
+    assert done.relative_error < 1e-8
+    assert len(passes) <= 8
+
+
+def test_hardly_any_room(place: Path, passes: list[int]) -> None:
+    """Where a residual does not fit, or only one of a few bytes, that is found out soon."""
+    store, refused = Store.open(place / "store"), 0
+    for budget in range(3_800, 4_600, 20):
+        passes.clear()
+        try:
+            done = store.commit(
+                place / "ft.safetensors", base="base", name=f"b{budget}", quality=Quality(budget=budget)
+            )
+        except UsageError:
+            refused += 1
+        else:
+            assert done.stored_bytes <= budget
+        assert len(passes) <= 16
+    assert 0 < refused < 40
+    assert store.fsck(deep=True).clean
+
+
+def test_the_same_again_is_the_same(place: Path) -> None:
+    found = set()
+    for number in range(3):
+        store = Store.init(place / f"store{number}")
+        store.import_base(place / "base.safetensors", name="base")
+        store.commit(place / "ft.safetensors", base="base", name="ft", quality=Quality(budget=20_000))
+        found.add(store.commit_record(store.resolve("ft")).own)
+    assert len(found) == 1

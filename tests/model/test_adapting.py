@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.errors import CheckpointError
+from erestore.errors import CheckpointError, UsageError
+from erestore.model.quality import Quality
 from erestore.model.residuals import Residual
 
 peft = pytest.importorskip("peft")
@@ -149,3 +151,20 @@ def test_an_adapter_is_no_base(tmp_path: Path) -> None:
     store = Store.init(tmp_path / "store")
     with pytest.raises(CheckpointError, match="adapter"):
         store.import_base(tmp_path / "adapter", name="a")
+
+
+def test_an_adapter_needs_a_parent_with_a_linear_part(tmp_path: Path) -> None:
+    """On a parent that is all exact remainder it would stand on the base, and lose all that the parent changed."""
+    adapter(tiny_bert(), tmp_path, r=4, lora_alpha=6, target_modules=["query"])
+    tuned = {name: tensor + 0.01 for name, tensor in load_file(tmp_path / "base" / "model.safetensors").items()}
+    shutil.copytree(tmp_path / "base", tmp_path / "ft")
+    save_file(tuned, tmp_path / "ft" / "model.safetensors", metadata={"format": "pt"})
+    store = Store.init(tmp_path / "store")
+    archived = store.commit(
+        tmp_path / "ft", base=str(tmp_path / "base"), name="archive", quality=Quality(exact_only=True)
+    )
+    assert float(store.commit_record(archived.commit).quality["linear_error"]) == 1
+    with pytest.raises(UsageError, match="has no lossy part"):
+        store.commit(tmp_path / "adapter", parent="archive", name="child")
+    store.commit(tmp_path / "ft", parent="archive", name="kept", quality=Quality(exact=True))
+    assert store.commit(tmp_path / "adapter", parent="kept", name="child").relative_error < 0.02

@@ -209,3 +209,21 @@ def test_damage_is_refused(name: str) -> None:
     assert len(part) != 4 * 40
     with pytest.raises(CorruptionError):
         classed.decode(part, torch.ones(40), classed.Place(0, 40))
+
+
+def test_more_exponents_than_a_part_has_classes_for():
+    """Float64 has 2047; classes that would each pay are merged down to what one byte counts."""
+    generator = np.random.default_rng(5)
+    exponent = np.repeat(np.arange(1, 1201), 218)
+    bits = (exponent.astype(np.int64) << 52) | generator.integers(0, 1 << 52, len(exponent))
+    noise = np.where(exponent % 2, 0, generator.integers(0, 1 << 40, len(exponent)))
+    guess, value = (torch.from_numpy(each).view(torch.float64) for each in (bits, bits ^ noise))
+    parts = list(classing.encode(value, guess, len(value)))
+    position = 0
+    for part in parts:
+        size = min(classed.CHUNK, len(value) - position)
+        place = classed.Place(position, len(value))
+        found = classed.decode(part, guess[position : position + size], place)
+        assert torch.equal(found.view(torch.int64), value[position : position + size].view(torch.int64))
+        position += size
+    assert position == len(value)
