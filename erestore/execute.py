@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -47,12 +49,19 @@ def tensor_threads() -> Iterator[ThreadPoolExecutor]:
     Several BLAS threads on busy processors can be many times slower than one (design fact 11). The number of BLAS threads of
     the caller is restored afterwards.
     """
-    import torch
+    import numpy as np  # noqa: F401 - only a library that is loaded can be limited
+    from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(worker_count(), initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            yield executor
-    finally:
-        torch.set_num_threads(before)
+    # Torch brings a library of its own, which only torch can limit, thread by thread. Nobody else imports it.
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    begin = functools.partial(torch.set_num_threads, 1) if torch else None
+    with threadpool_limits(1, user_api="blas"):
+        try:
+            if begin:
+                begin()
+            with ThreadPoolExecutor(worker_count(), initializer=begin) as executor:
+                yield executor
+        finally:
+            if torch:
+                torch.set_num_threads(before)

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 
+from erestore.arrays import Array
 from erestore.residual import difference
 from erestore.residual.planes import to_planes
 
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+def integers(values: Array) -> Array:
+    """Return the bits of values of any data type as signed integers."""
+    return np.ascontiguousarray(values).view(f"i{values.itemsize}")
 
 
-def ordered(values: torch.Tensor) -> torch.Tensor:
-    bits = values.contiguous().view(INTEGERS[values.element_size()])
-    return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits)
+def ordered(values: Array) -> Array:
+    bits = integers(values)
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
 
 
-def zigzag(values: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+def zigzag(values: Array, predicted: Array) -> Array:
     found = ordered(values) - ordered(predicted)
-    return (found << 1) ^ (found >> (8 * values.element_size() - 1))
+    return (found << 1) ^ (found >> (8 * values.itemsize - 1))
 
 
-def encode(values: torch.Tensor, predicted: torch.Tensor) -> Iterator[bytes]:
+def encode(values: Array, predicted: Array) -> Iterator[bytes]:
     """Yield one part for every ``CHUNK`` elements."""
-    pairs = zip(
-        torch.split(values.reshape(-1), difference.CHUNK),
-        torch.split(predicted.reshape(-1), difference.CHUNK),
-        strict=True,
-    )
-    for value, guess in pairs:
-        yield to_planes(zigzag(value, guess))
+    assert (values.shape, values.dtype) == (predicted.shape, predicted.dtype)
+    flat, guess = values.reshape(-1), predicted.reshape(-1)
+    for start in range(0, flat.size, difference.CHUNK):
+        stop = start + difference.CHUNK
+        yield to_planes(zigzag(flat[start:stop], guess[start:stop]))

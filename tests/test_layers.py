@@ -21,7 +21,7 @@ LEVELS = (
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},
     {"records", "graph"},
-    {"compression", "progress"},
+    {"arrays", "compression", "progress"},
     {"errors"},
 )
 """From the top; what stands on one level knows nothing of its neighbours."""

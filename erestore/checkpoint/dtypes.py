@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erestore.errors import CheckpointError, UnsupportedFormatError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -104,8 +105,15 @@ def torch_dtype(code: str) -> torch.dtype:
     return found
 
 
+def array_dtype(code: str) -> np.dtype[Any]:
+    """Return the data type of arrays that hold a code's values."""
+    from erestore.arrays import named_dtype
+
+    return named_dtype(_known(code).torch_name)
+
+
 def torch_shape(code: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape that a torch tensor has for a header's `shape` (they differ for packed ``F4`` only)."""
+    """Return the shape that an array or a torch tensor has for a header's `shape` (they differ for packed ``F4`` only)."""
     return (*shape[:-1], shape[-1] // 2) if code == "F4" else tuple(shape)
 
 

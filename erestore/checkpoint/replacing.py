@@ -18,7 +18,8 @@ def replacing(target: Path, *, is_directory: bool, force: bool) -> Iterator[Path
     """Give a place to write to that becomes `target` when the block ends, and vanishes when it fails.
 
     The place is inside a hidden directory beside `target`, hence on the same file system, so that a rename moves it.
-    With `force` what was at `target` is moved aside before and removed after that rename, and put back if it fails.
+    With `force` what was at `target` is moved aside before and removed after that rename, and put back if it fails; what
+    replaces it is on disk by then. What replaces nothing is left to the system to write when it likes, as `cp` does.
 
     Parameters
     ----------
@@ -46,9 +47,12 @@ def replacing(target: Path, *, is_directory: bool, force: bool) -> Iterator[Path
             if is_directory:
                 new.mkdir()
             yield new
-            _sync_directories(new)
+            is_loss = os.path.lexists(target)
+            if is_loss:  # what is new can be made again; what it replaces is gone if the power fails too early
+                _sync_all(new)
             _move(new, target, hidden / "old", force=force)
-            _sync(target.parent)
+            if is_loss:
+                _sync(target.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     except OSError as error:
@@ -121,15 +125,16 @@ def _link(new: Path, target: Path) -> None:
         new.rename(target)
 
 
-def _sync_directories(path: Path) -> None:
-    if path.is_dir():
-        for root, _, _ in os.walk(path):
-            _sync(Path(root))
+def _sync_all(path: Path) -> None:
+    _sync(path)
+    for root, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            _sync(Path(root, name))
 
 
-def _sync(directory: Path) -> None:
-    with suppress(PermissionError):  # a directory that may be written but not read cannot be synced
-        descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    with suppress(PermissionError):  # what may be written but not read cannot be synced
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

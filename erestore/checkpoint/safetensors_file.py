@@ -125,4 +125,3 @@ def write_safetensors(
         write_exactly(file, prefix)
         places = (Place(name, entry.start, entry.stop - entry.start) for name, entry in header.entries.items())
         write_tensors(file, places, read, work)
-        os.fsync(file.fileno())

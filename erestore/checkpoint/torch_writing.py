@@ -109,5 +109,3 @@ def _save(content: Any, path: Path) -> None:
 
     with path.open("xb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())

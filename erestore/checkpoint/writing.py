@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -115,4 +114,3 @@ def _write_file(path: Path, content: Iterable[bytes]) -> None:
     with path.open("xb", buffering=0) as file:
         for block in content:
             write_exactly(file, block)
-        os.fsync(file.fileno())

@@ -122,12 +122,12 @@ def cat(
 
 
 def _write(found: CatResult, output: str, *, force: bool) -> None:
+    from erestore.arrays import as_array, raw_bytes
     from erestore.checkpoint.replacing import replacing
     from erestore.checkpoint.safetensors_header import build_header
-    from erestore.model.tensors import raw_bytes
 
     header, _ = build_header({found.name: (found.dtype, found.shape)}, {})
-    content = raw_bytes(found.value)
+    content = raw_bytes(as_array(found.value))
     if output == "-":
         stream = sys.stdout.buffer
         stream.write(header)

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from erestore.arrays import as_array, raw_bytes, widen, without_warnings
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.peft import LoraFactors, PeftCheckpoint
 from erestore.errors import CheckpointError
 from erestore.model.committing import StoredVariant
 from erestore.model.quality import Outcome
 from erestore.model.residuals import Errors, ResidualWriter, matrix_shape
-from erestore.model.tensors import TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.tensors import TensorWriter, content_digest, value_digest
 from erestore.model.variant import Variant, row_blocks
 from erestore.records import Layout, LayoutTensor, Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 from erestore.residual.codecs import dense, factors
@@ -91,21 +93,22 @@ class AdapterWriter:
 
     def _encode(self, key: str, held: LoraFactors) -> EncodedSection:
         up, down = self._matrices(held)
-        if not (up.dtype in factors.STORED and down.dtype in factors.STORED):
+        if not (as_array(up).dtype in factors.STORED and as_array(down).dtype in factors.STORED):
             raise CheckpointError(f"The adapter of '{key}' has factors of type {up.dtype}, which are not kept.")
         if not (bool(torch.isfinite(up).all()) and bool(torch.isfinite(down).all())):
             raise CheckpointError(
                 f"The adapter of '{key}' holds NaN or infinity.", hint="Its training has failed; commit an earlier one."
             )
-        return factors.encode(up, down, float(held.scaling), transpose=held.transpose)
+        return factors.encode(as_array(up), as_array(down), float(held.scaling), transpose=held.transpose)
 
     def _difference(self, key: str, name: str) -> EncodedSection:
         """Return what a trained whole tensor adds to the parent's value, where factors come on top of it."""
         own = self.checkpoint.read(name)
         linear = self.parent.linear(key)
-        difference = own.to(torch.float64).reshape(linear.base.shape)
-        for start, stop in row_blocks(*linear.base.shape):
-            difference[start:stop] -= linear.rows(start, stop)
+        difference = np.array(widen(as_array(own))).reshape(linear.base.shape)
+        with without_warnings():
+            for start, stop in row_blocks(*linear.base.shape):
+                difference[start:stop] -= linear.rows(start, stop)
         return dense.encode(difference)
 
     def _squared_norm(self, held: LoraFactors) -> float:
@@ -118,7 +121,7 @@ class AdapterWriter:
         fresh: dict[str, tuple[TensorInfo, str, tuple[int, int]]] = {}
         with TensorWriter(self.objects, align=1) as writer:
             for key, name in sorted(whole.items()):
-                info, content = self.checkpoint.tensors[name], raw_bytes(self.checkpoint.read(name))
+                info, content = self.checkpoint.tensors[name], raw_bytes(as_array(self.checkpoint.read(name)))
                 fresh[key] = info, content_digest(info.dtype, info.shape, content), writer.add(content, info.dtype)
             written = writer.finish()
         outcome.kinds["whole"] = len(fresh)
@@ -164,10 +167,11 @@ class AdapterWriter:
                 shared = min(held.shape[0], self.parent.base[key].shape[0]) if held.shape else 1
                 digests[key] = value_digest(value[:shared] if held.shape else value)
                 parent = self.parent.rounded(key, held.dtype, held.shape)
-                for start, stop in row_blocks(*matrix_shape(held.shape)):
-                    rows = parent.view(matrix_shape(held.shape))[start:stop].to(torch.float64)
-                    change = value.view(matrix_shape(held.shape))[start:stop].to(torch.float64) - rows
-                    outcome.squared_norm += float((change * change).sum())
-                    outcome.base_norm += float((rows * rows).sum())
+                with without_warnings():
+                    for start, stop in row_blocks(*matrix_shape(held.shape)):
+                        rows = widen(parent.reshape(matrix_shape(held.shape))[start:stop])
+                        change = widen(value.reshape(matrix_shape(held.shape))[start:stop]) - rows
+                        outcome.squared_norm += float((change * change).sum())
+                        outcome.base_norm += float((rows * rows).sum())
             self.progress("verifying", number, len(keys))
         return replace(manifest, digests=digests if variant.is_reproducible else {})

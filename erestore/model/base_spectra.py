@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 
+from erestore.arrays import as_tensor
 from erestore.checkpoint.dtypes import is_floating
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant
@@ -57,7 +58,7 @@ class BaseSpectra:
         if known is None:
             known = self._read(tensor.digest)
         if known is None:
-            known = _compute(variant.base_tensor(key).view(matrix_shape(tensor.shape)))
+            known = _compute(as_tensor(variant.base_tensor(key)).view(matrix_shape(tensor.shape)))
             self._keep(tensor.digest, known)
         self._known[tensor.digest] = known
         return known if known.numel() else None

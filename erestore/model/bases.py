@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import tensor_bytes
 from erestore.errors import CheckpointError
 from erestore.model.layouts import store_layout
-from erestore.model.tensors import BASE_ALIGNMENT, TensorWriter, content_digest, raw_bytes
+from erestore.model.tensors import BASE_ALIGNMENT, TensorWriter, content_digest
 from erestore.records import Base, Commit, Manifest, TensorRef, WholeTensor
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
@@ -42,7 +43,7 @@ def store_base(
     described: dict[str, tuple[str, tuple[int, ...], str]] = {}
     with TensorWriter(objects, align=BASE_ALIGNMENT) as writer:
         for number, (name, info) in enumerate(checkpoint.tensors.items(), 1):
-            content = raw_bytes(checkpoint.read(name))
+            content = raw_bytes(as_array(checkpoint.read(name)))
             digest = content_digest(info.dtype, info.shape, content)
             described[name] = info.dtype, info.shape, digest
             if digest not in known and digest not in fresh:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 
-import torch
 from blake3 import blake3
 
+from erestore.arrays import Array, as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
@@ -23,8 +23,8 @@ from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
-from erestore.model.targets import Target, divide, same_bits
-from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, raw_bytes, value_digest
+from erestore.model.targets import Target, divide
+from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, value_digest
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
@@ -176,7 +176,7 @@ class VariantWriter:
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
-                content = raw_bytes(self.checkpoint.read(name))
+                content = raw_bytes(as_array(self.checkpoint.read(name)))
                 base = self.parent.base.get(key)
                 is_base = base is not None and base.digest == content_digest(info.dtype, info.shape, content)
                 if is_base and key not in touched:  # else the terms would change it
@@ -188,7 +188,7 @@ class VariantWriter:
                 if target.has_added_rows:
                     outcome.count("added rows")
                     shape = (target.info.shape[0] - target.shared, *target.info.shape[1:])
-                    content = raw_bytes(self.checkpoint.read(target.name)[target.shared :])
+                    content = raw_bytes(as_array(self.checkpoint.read(target.name)[target.shared :]))
                     keep(rows, manifest.rows, target.key, target.info.dtype, shape, content)
             added, oid = 0, ""
             if fresh:
@@ -228,13 +228,13 @@ class VariantWriter:
                 added, manifest = stored.added_bytes, replace(manifest, patch=stored.oid)
         return replace(manifest, digests=digests), added
 
-    def _remainder(self, written: Variant, former: str | None, target: Target, value: torch.Tensor) -> Remainder | None:
+    def _remainder(self, written: Variant, former: str | None, target: Target, value: Array) -> Remainder | None:
         """Encode what one tensor lacks, from the cheapest prediction; None where the value is exact already."""
-        own = self.checkpoint.read(target.name)
-        if same_bits(own.reshape(-1), value.reshape(-1)):
+        own = as_array(self.checkpoint.read(target.name))
+        if raw_bytes(own) == raw_bytes(value):
             return None
         key, dtype, shape = target.key, target.info.dtype, target.info.shape
-        choices: list[tuple[tuple[str, ...], torch.Tensor]] = [(("linear",), value)]
+        choices: list[tuple[tuple[str, ...], Array]] = [(("linear",), value)]
         if any(residual.tensors.get(key) for _, residual in written.residuals):
             choices.append((("base",), written.predicted(("base",), key, dtype, shape)))
         if former is not None:

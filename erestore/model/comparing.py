@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from erestore.arrays import Array, as_tensor
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.naming import fits, match_names
 from erestore.model.base_spectra import BaseSpectra
@@ -194,7 +195,8 @@ class Comparison:
             spectrum = self.spectra.of(variant, key)
             if spectrum is not None:
                 return float(torch.linalg.vector_norm(spectrum))
-        return _norm(LinearTensor(_base_matrix(variant, key), tuple(terms)).rows, shape)
+        linear = LinearTensor(_base_matrix(variant, key), tuple(terms))
+        return _norm(lambda start, stop: as_tensor(linear.rows(start, stop)), shape)
 
     def _from_values(self, pair: Pair, shared: int) -> Change:
         """Compare what checkouts of both sides give."""
@@ -226,8 +228,8 @@ def _patch_of(variant: Variant, key: str) -> str | None:
     return variant.manifest.patch if variant.patch and key in variant.patch.tensors else None
 
 
-def _base_matrix(variant: Variant, key: str) -> torch.Tensor:
-    return variant.base_tensor(key).view(matrix_shape(variant.base[key].shape))
+def _base_matrix(variant: Variant, key: str) -> Array:
+    return variant.base_tensor(key).reshape(matrix_shape(variant.base[key].shape))
 
 
 def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from erestore.arrays import raw_bytes
 from erestore.errors import CorruptionError, ErestoreError
-from erestore.model.tensors import TensorReader, content_digest, raw_bytes
+from erestore.model.tensors import TensorReader, content_digest
 from erestore.model.variant import Variant
 from erestore.records import Base
 from erestore.storage.objects import Objects
@@ -37,6 +38,7 @@ def variant_faults(objects: Objects, oid: str) -> Iterator[ErestoreError]:
         return
     for name in names:
         try:
-            variant.tensor(name)
+            for _ in variant.blocks(name):
+                pass
         except ErestoreError as error:
             yield CorruptionError(f"The tensor '{name}' cannot be decoded: {error.message}")

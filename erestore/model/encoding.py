@@ -15,7 +15,9 @@ from functools import partial
 
 import torch
 
+from erestore.arrays import as_array, as_tensor, widen, without_warnings
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
@@ -24,7 +26,7 @@ from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
 from erestore.progress import Progress
-from erestore.residual import allocation, planning
+from erestore.residual import allocation, factorising, planning, quantisation
 from erestore.residual.codecs import dense, ere, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
@@ -259,7 +261,7 @@ class Encoder:
 
         def encode(item: Item, _: Loaded, delta: torch.Tensor) -> Encoding:
             if item.target.key not in ranks:
-                return Encoding((dense.encode(delta),))
+                return Encoding((dense.encode(as_array(delta)),))
             found = item.profiled.profile
             assert found is not None
             assert found.singular_values is not None
@@ -346,15 +348,15 @@ def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float
         assert found is not None
         assert found.singular_values is not None
         sigma = found.singular_values[: plan.rank]
-        codes = lowrank2.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
+        codes = factorising.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
-            left, right = codes.sides()
-            rest = delta.addmm_(left.to(delta.dtype), right.to(delta.dtype).T, alpha=-1)
-            lost |= lowrank2.prefix_errors(codes, rest)
+            left, right = (as_tensor(side).to(delta) for side in codes.sides())
+            rest = delta.addmm_(left, right.T, alpha=-1)
+            lost |= factorising.prefix_errors(codes, rest)
     if plan.remainder:
-        size = remainder.usable_step(rest, step)
-        parts = remainder.quantise(rest, size)
+        size = quantisation.usable_step(rest, step)
+        parts = quantisation.quantise_matrix(rest, size)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
@@ -368,15 +370,17 @@ def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
         codec(section.codec).decode(section.parameters, [part.content for part in section.parts], shape)
         for section in encoded
     )
+    dtype = array_dtype(loaded.target.info.dtype)
     linear = rounded = norm = 0.0
-    for start, stop in row_blocks(*shape):
-        own = loaded.own[start:stop].to(torch.float64)
-        parent = loaded.parent.rows(start, stop)
-        before = round_to(parent, loaded.target.dtype).to(torch.float64)
-        norm += float(((own - before) ** 2).sum())
-        value = parent
-        if sections:
-            value = parent + evaluate(sections, start, stop, loaded.parent.base[start:stop].to(torch.float64))
-        linear += float(((own - value) ** 2).sum())
-        rounded += float(((own - round_to(value, loaded.target.dtype).to(torch.float64)) ** 2).sum())
+    with without_warnings():
+        for start, stop in row_blocks(*shape):
+            own = widen(as_array(loaded.own[start:stop]))
+            parent = loaded.parent.rows(start, stop)
+            before = widen(round_to(parent, dtype))
+            norm += float(((own - before) ** 2).sum())
+            value = parent
+            if sections:
+                value = parent + evaluate(sections, start, stop, widen(loaded.parent.base[start:stop]))
+            linear += float(((own - value) ** 2).sum())
+            rounded += float(((own - widen(round_to(value, dtype))) ** 2).sum())
     return Errors(linear, rounded, norm)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from erestore.arrays import as_tensor
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.naming import match_names
 from erestore.model.targets import Loaded, divide
@@ -57,6 +58,6 @@ def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
         for number, variant in enumerate(variants):
             loaded = Loaded.read(target, matched.checkpoint.read, variant)
             start, stop = next(row_blocks(target.shared, loaded.own.shape[1]), (0, 0))
-            difference = loaded.own[start:stop].to(torch.float64) - loaded.parent.rows(start, stop)
+            difference = loaded.own[start:stop].to(torch.float64) - as_tensor(loaded.parent.rows(start, stop))
             distances[number] += float(torch.nan_to_num(difference * difference).sum())
     return distances.index(min(distances))

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from erestore.arrays import Array, as_tensor, widen, without_warnings
 from erestore.model.variant import evaluate
 from erestore.residual.codecs.abc import Section
 from erestore.residual.codecs.gamma import GammaSection
@@ -58,23 +60,26 @@ class Net:
         """
         left, right, rank = [], [], 0
         for coefficient, section in self._sections():
-            factors = section.factors()
+            with without_warnings():
+                factors = section.factors()
             if factors is None:
                 return None
             rank += factors[0].shape[1]
             if 2 * rank >= min(self.shape):
                 return None
-            part = factors[0][: self.shape[0]] * coefficient
+            with without_warnings():
+                part = as_tensor(factors[0][: self.shape[0]] * coefficient)
             left.append(torch.nn.functional.pad(part, (0, 0, 0, self.shape[0] - part.shape[0])))
-            right.append(factors[1])
+            right.append(as_tensor(factors[1]))
         return torch.cat(left, dim=1), torch.cat(right, dim=1)
 
-    def rows(self, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array | None) -> torch.Tensor:
         """Evaluate rows ``start:stop``, float64; `base` is the base's tensor as a matrix, where it is needed."""
-        total = torch.zeros((stop - start, self.shape[1]), dtype=torch.float64)
-        held = torch.zeros_like(total) if base is None else base[start:stop].to(torch.float64)
+        total = np.zeros((stop - start, self.shape[1]))
+        held = np.zeros_like(total) if base is None else widen(base[start:stop])
         for coefficient, sections in self.parts:
             end = min(stop, sections[0].shape[0])
             if end > start:
-                total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
-        return total
+                with without_warnings():
+                    total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
+        return as_tensor(total)

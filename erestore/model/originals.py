@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from blake3 import blake3
 
+from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
-from erestore.model.tensors import raw_bytes
 
 _CHUNK = 1 << 20
 
@@ -16,7 +16,7 @@ def original_digest(checkpoint: Checkpoint) -> str:
     for name in sorted(checkpoint.tensors):
         info = checkpoint.tensors[name]
         hasher.update(f"{name} {info.dtype} {list(info.shape)}\0".encode())
-        hasher.update(raw_bytes(checkpoint.read(name)))
+        hasher.update(raw_bytes(as_array(checkpoint.read(name))))
     hasher.update(repr(sorted(checkpoint.ties)).encode())
     for name, path in sorted(checkpoint.side_files.items()):
         hasher.update(f"{name} {path.stat().st_size}\0".encode())

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
+import numpy as np
 
-from erestore.checkpoint.dtypes import torch_dtype
+from erestore.arrays import Array
+from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.indexes import Placement, check_fields, check_index, read_shape
 from erestore.model.residuals import matrix_shape
@@ -53,7 +54,7 @@ class Remainder:
     parts: tuple[bytes, ...]
 
     @classmethod
-    def encode(cls, dtype: str, value: torch.Tensor, predicted: torch.Tensor, predictor: tuple[str, ...]) -> Self:
+    def encode(cls, dtype: str, value: Array, predicted: Array, predictor: tuple[str, ...]) -> Self:
         """Encode `value` given its prediction (same dtype and shape), and make sure that it decodes to the same bits.
 
         Raises
@@ -69,16 +70,16 @@ class Remainder:
         return found
 
 
-def cost(value: torch.Tensor, predicted: torch.Tensor) -> float:
+def cost(value: Array, predicted: Array) -> float:
     """Estimate the bits of a remainder, to compare predictions."""
     return classing.cost(value, predicted, matrix_shape(tuple(value.shape))[1])
 
 
-def _decode(codec: str, parts: Iterable[bytes], predicted: torch.Tensor) -> torch.Tensor:
+def _decode(codec: str, parts: Iterable[bytes], predicted: Array) -> Array:
     """Return the exact value, flat; the number of parts and their lengths have been checked."""
-    flat = predicted.contiguous().reshape(-1)
+    flat = predicted.reshape(-1)
     columns = matrix_shape(tuple(predicted.shape))[1]
-    result = torch.empty_like(flat)
+    result = np.empty_like(flat)
     for number, part in enumerate(parts):
         start = number * classed.CHUNK
         guess = flat[start : start + classed.CHUNK]
@@ -196,10 +197,10 @@ class Patch:
         """Oids of the manifests that ``stored`` predictors name."""
         return {tensor.predictor[1] for tensor in self.tensors.values() if tensor.predictor[0] == "stored"}
 
-    def apply(self, key: str, predicted: torch.Tensor) -> torch.Tensor:
+    def apply(self, key: str, predicted: Array) -> Array:
         """Return the exact tensor, given its prediction in the same dtype and shape."""
         tensor = self.tensors[key]
-        size, count = torch_dtype(tensor.dtype).itemsize, predicted.numel()
+        size, count = array_dtype(tensor.dtype).itemsize, predicted.size
         raw = [size * min(classed.CHUNK, count - start) for start in range(0, count, classed.CHUNK)]
         lengths = [length for _, _, length in tensor.parts]
         fits = lengths == raw if tensor.codec == FORMER else _fit(lengths, raw)
@@ -212,7 +213,7 @@ class Patch:
             raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
         if value_digest(result) != tensor.digest:
             raise CorruptionError(f"The exact remainder of '{key}' does not decode to the digest that it records.")
-        return result.view(tensor.shape)
+        return result.reshape(tensor.shape)
 
     def _segment(self, number: int) -> bytes:
         last = self._last  # taken once: other threads replace it

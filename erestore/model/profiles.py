@@ -12,6 +12,8 @@ from typing import Literal, Self
 
 import torch
 
+from erestore.arrays import as_array, as_tensor, widen, without_warnings
+from erestore.checkpoint.dtypes import array_dtype
 from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
@@ -98,13 +100,13 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
 def take_gamma(delta: torch.Tensor, loaded: Loaded, gamma: dyadic.Dyadic) -> None:
     """Subtract ``gamma * base`` from `delta` in place."""
     for start, stop in row_blocks(*delta.shape):
-        delta[start:stop] -= loaded.parent.base[start:stop].to(torch.float64) * gamma.value
+        delta[start:stop] -= as_tensor(widen(loaded.parent.base[start:stop])) * gamma.value
 
 
 def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
     inner = square = 0.0
     for start, stop in row_blocks(*delta.shape):
-        base = loaded.parent.base[start:stop].to(torch.float64)
+        base = as_tensor(widen(loaded.parent.base[start:stop]))
         inner += float((delta[start:stop] * base).sum())
         square += float((base * base).sum())
     if square == 0 or inner * inner / square <= _GAMMA_SHARE * _energy(delta):
@@ -116,11 +118,12 @@ def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
 
 def _norms(loaded: Loaded) -> tuple[float, float]:
     norm = base_norm = 0.0
-    for start, stop in row_blocks(loaded.target.shared, loaded.own.shape[1]):
-        parent = loaded.parent.rows(start, stop)
-        base_norm += float((parent * parent).sum())
-        difference = loaded.own[start:stop].to(torch.float64) - round_to(parent, loaded.target.dtype).to(torch.float64)
-        norm += float((difference * difference).sum())
+    with without_warnings():
+        for start, stop in row_blocks(loaded.target.shared, loaded.own.shape[1]):
+            parent = loaded.parent.rows(start, stop)
+            base_norm += float((parent * parent).sum())
+            before = widen(round_to(parent, array_dtype(loaded.target.info.dtype)))
+            norm += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
     return norm, base_norm
 
 

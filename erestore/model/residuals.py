@@ -19,7 +19,7 @@ from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_s
 from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
-from erestore.residual.codecs.registry import codec, codecs
+from erestore.residual.codecs.registry import codec, known_codecs
 from erestore.residual.runs import Group
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Segment, SegmentedObject, Written
@@ -253,7 +253,8 @@ class Residual:
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
-        known = {*entropy.STAGES, *codecs()}
+        features = index.get("features")
+        known = {*entropy.STAGES, *known_codecs(features if isinstance(features, list) else ())}
         check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
         try:
             bands = tuple(_bands(index["bands"], len(held.segments))) if "bands" in index else ()

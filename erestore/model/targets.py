@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from erestore.arrays import as_tensor
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
-from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import WholeTensor
@@ -116,19 +117,20 @@ class Loaded:
         columns = self.own.shape[1]
         result = torch.empty((self.target.shared, columns), dtype=torch.float32)
         for start, stop in row_blocks(*result.shape):
-            result[start:stop] = self.own[start:stop].to(torch.float64) - self.parent.rows(start, stop)
+            result[start:stop] = self.own[start:stop].to(torch.float64) - as_tensor(self.parent.rows(start, stop))
         return result
 
     def is_unchanged(self) -> bool:
         """Tell whether the parent's value, rounded to the variant's dtype, has the original's bits."""
         shared = self.own[: self.target.shared]
-        return same_bits(self.parent.rounded(self.target.shared, self.target.dtype), shared)
+        parent = self.parent.rounded(self.target.shared, array_dtype(self.target.info.dtype))
+        return same_bits(as_tensor(parent), shared)
 
     def is_finite(self) -> bool:
         """Tell whether neither the original nor the base holds NaN or infinity."""
         return all(
             bool(torch.isfinite(part.to(torch.float32) if part.element_size() < 4 else part).all())
-            for matrix in (self.own, self.parent.base)
+            for matrix in (self.own, as_tensor(self.parent.base))
             for part in (matrix[start:stop] for start, stop in row_blocks(*matrix.shape))
         )
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
-import torch
 from blake3 import blake3
 
-from erestore.checkpoint.dtypes import DTYPES, tensor_bytes, torch_dtype, torch_shape
+from erestore.arrays import Array, raw_bytes
+from erestore.checkpoint.dtypes import DTYPES, array_dtype, tensor_bytes, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.indexes import check_index
 from erestore.records import TensorRef
@@ -26,12 +26,6 @@ SEGMENT = 8 << 20
 BASE_ALIGNMENT = 4096
 
 
-def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the bytes of a CPU tensor of any dtype and shape (0-dim and empty too) without copying."""
-    flat = tensor.detach().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
-
-
 def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> str:
     """Return the BLAKE3 of a tensor with its dtype and shape, in hex."""
     hasher = blake3(f"{dtype} {list(shape)}\0".encode())
@@ -42,9 +36,9 @@ def content_digest(dtype: str, shape: tuple[int, ...], content: memoryview) -> s
 VALUE_DIGEST_BYTES = 16
 
 
-def value_digest(tensor: torch.Tensor) -> str:
+def value_digest(value: Array) -> str:
     """Return the digest that manifests and patches record of a value: 16 bytes of the BLAKE3 of its bytes, in hex."""
-    return str(blake3(raw_bytes(tensor)).hexdigest(length=VALUE_DIGEST_BYTES))
+    return str(blake3(raw_bytes(value)).hexdigest(length=VALUE_DIGEST_BYTES))
 
 
 class TensorWriter:
@@ -130,27 +124,26 @@ class TensorReader:
             raise CorruptionError(f"A tensor in the object {data.oid[:12]} does not have its recorded size.")
         return size
 
-    def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return one tensor on the CPU; nothing is allocated for a shape that its segments do not fill.
+    def read(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> Array:
+        """Return one tensor; nothing is allocated for a shape that its segments do not fill.
 
         Raises
         ------
         CorruptionError
             If dtype, shape and segments do not agree.
         """
-        content, position = torch.empty(self._check_size(data, dtype, shape), dtype=torch.uint8), 0
-        held = content.numpy()
+        content, position = np.empty(self._check_size(data, dtype, shape), dtype=np.uint8), 0
         for piece in self.pieces(data):
-            held[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+            content[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             position += len(piece)
-        return content.view(torch_dtype(dtype)).view(torch_shape(dtype, shape))
+        return content.view(array_dtype(dtype)).reshape(torch_shape(dtype, shape))
 
     def row_blocks(
         self, data: TensorRef, dtype: str, shape: tuple[int, int], elements: int
-    ) -> Iterator[tuple[int, torch.Tensor]]:
+    ) -> Iterator[tuple[int, Array]]:
         """Yield a matrix in blocks of whole rows of about `elements`, with the number of the first row.
 
-        All blocks are in one memory, which the next one overwrites.
+        A block is not to be written to, and good until the next is asked for.
 
         Raises
         ------
@@ -160,18 +153,21 @@ class TensorReader:
         size, (rows, columns) = self._check_size(data, dtype, shape), shape
         if not size:
             return
+        width = columns * array_dtype(dtype).itemsize
         height = min(rows, max(1, elements // columns))
-        block = torch.empty((height, columns), dtype=torch_dtype(dtype))
-        held = block.view(torch.uint8).view(-1).numpy()
-        row, filled = 0, 0
+        rest, row = np.empty(0, np.uint8), 0
         for piece in self.pieces(data):
-            rest = np.frombuffer(piece, dtype=np.uint8)
-            while len(rest):
-                taken = rest[: len(held) - filled]
-                held[filled : filled + len(taken)] = taken
-                filled, rest = filled + len(taken), rest[len(taken) :]
-                if filled == len(held):
-                    yield row, block
-                    row, filled = row + height, 0
-        if filled:
-            yield row, block[: rows - row]
+            held = np.frombuffer(piece, dtype=np.uint8)
+            if len(rest):  # the row that goes over the border of two pieces
+                missing = min(-len(rest) % width, len(held))
+                rest, held = np.concatenate([rest, held[:missing]]), held[missing:]
+                if len(rest) % width:
+                    continue
+                yield row, rest.view(array_dtype(dtype)).reshape(-1, columns)
+                row += len(rest) // width
+            whole = held[: len(held) // width * width]
+            rest = held[len(whole) :]
+            matrix = whole.view(array_dtype(dtype)).reshape(-1, columns)
+            for start in range(0, len(matrix), height):
+                yield row + start, matrix[start : start + height]
+            row += len(matrix)

@@ -11,22 +11,27 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from blake3 import blake3
 
-from erestore.checkpoint.dtypes import is_floating, torch_dtype, torch_shape
+from erestore.arrays import Array, as_tensor, raw_bytes, widen, without_warnings
+from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch
 from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
-from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorReader, raw_bytes
+from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorReader
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
 from erestore.residual.rounding import round_to
 from erestore.storage.objects import Objects
 
-BLOCK = 1 << 17
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 1 << 18
 """Elements evaluated at a time: float64 temporaries of a block stay in a core's own cache."""
 
 
@@ -41,24 +46,25 @@ Terms = tuple[tuple[float, tuple[Section, ...]], ...]
 """Coefficient and sections of every term that touches a tensor, in the manifest's order."""
 
 
-def add_terms(terms: Terms, start: int, base: torch.Tensor) -> torch.Tensor:
+def add_terms(terms: Terms, start: int, base: Array) -> Array:
     """Return the float64 value of the rows from `start` on that `base` holds, in any dtype; may be `base` itself."""
-    base = base.to(torch.float64)
+    base = widen(base)
     stop = start + len(base)
-    total: torch.Tensor | None = None
-    for coefficient, sections in terms:
-        # A residual may cover fewer rows than the base, where a vocabulary shrank.
-        end = min(stop, sections[0].shape[0])
-        if end <= start:
-            continue
-        value = evaluate(sections, start, end, base[: end - start])
-        if coefficient != 1:
-            value *= coefficient
-        if total is None and end == stop:
-            total = value.add_(base)
-        else:
-            total = base.clone() if total is None else total
-            total[: end - start] += value
+    total: Array | None = None
+    with without_warnings():
+        for coefficient, sections in terms:
+            # A residual may cover fewer rows than the base, where a vocabulary shrank.
+            end = min(stop, sections[0].shape[0])
+            if end <= start:
+                continue
+            value = evaluate(sections, start, end, base[: end - start])
+            if coefficient != 1:
+                value *= coefficient
+            if total is None and end == stop:
+                total = np.add(value, base, out=value)
+            else:
+                total = base.copy() if total is None else total
+                total[: end - start] += value
     return base if total is None else total
 
 
@@ -68,35 +74,35 @@ class LinearTensor:
 
     Attributes
     ----------
-    base : torch.Tensor
+    base : ndarray
         The base's tensor as a matrix, in its own dtype.
     terms : Terms
     """
 
-    base: torch.Tensor
+    base: Array
     terms: Terms
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Return rows ``start:stop`` as a new float64 tensor."""
+    def rows(self, start: int, stop: int) -> Array:
+        """Return rows ``start:stop`` as a new float64 array."""
         value = add_terms(self.terms, start, self.base[start:stop])
-        return value.clone() if value.data_ptr() == self.base[start:stop].data_ptr() else value
+        return value.copy() if np.may_share_memory(value, self.base) else value
 
-    def rounded(self, rows: int, dtype: torch.dtype) -> torch.Tensor:
+    def rounded(self, rows: int, dtype: np.dtype[Any]) -> Array:
         """Return the first `rows` rows rounded to `dtype`."""
         columns = self.base.shape[1]
         if not self.terms and self.base.dtype == dtype:
             return self.base[:rows]
-        result = torch.empty((rows, columns), dtype=dtype)
+        result = np.empty((rows, columns), dtype=dtype)
         for start, stop in row_blocks(rows, columns):
             result[start:stop] = round_to(self.rows(start, stop), dtype)
         return result
 
 
-def evaluate(sections: tuple[Section, ...], start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+def evaluate(sections: tuple[Section, ...], start: int, stop: int, base: Array) -> Array:
     """Sum sections in stored order; `base` holds the float64 rows that ``gamma`` multiplies."""
     total = sections[0].rows(start, stop, base)
     for section in sections[1:]:
-        total = total + section.rows(start, stop, base)
+        total += section.rows(start, stop, base)
     return total
 
 
@@ -188,7 +194,7 @@ class Variant:
         """Read what all tensors share, once, before several threads ask for it."""
         _ = self.base, self.residuals, self.patch, self._plain
 
-    def base_tensor(self, key: str) -> torch.Tensor:
+    def base_tensor(self, key: str) -> Array:
         """Return one of the base's tensors in its own dtype and shape."""
         tensor = self.base[key]
         return self._tensors.read(tensor.data, tensor.dtype, tensor.shape)
@@ -200,9 +206,9 @@ class Variant:
 
     def linear(self, key: str) -> LinearTensor:
         """Return the linear value of one of the base's floating tensors."""
-        return LinearTensor(self.base_tensor(key).view(matrix_shape(self.base[key].shape)), self.terms(key))
+        return LinearTensor(self.base_tensor(key).reshape(matrix_shape(self.base[key].shape)), self.terms(key))
 
-    def rounded(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def rounded(self, key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return the value of `key` before any patch, in the dtype and shape that a layout asks for.
 
         Raises
@@ -211,18 +217,18 @@ class Variant:
             If it does not match the digest that its commit recorded.
         """
         whole, position = math.prod(torch_shape(dtype, shape)), 0
-        result = torch.empty(0, dtype=torch_dtype(dtype))
+        result = np.empty(0, dtype=array_dtype(dtype))
         for block in self._rounded_blocks(key, dtype, shape):
-            if block.numel() == whole:  # the only one; the loop goes on to the check of its digest
+            if block.size == whole:  # the only one; the loop goes on to the check of its digest
                 result, position = block.reshape(-1), whole
                 continue
             if not position:
-                result = torch.empty(whole, dtype=block.dtype)
-            result[position : position + block.numel()] = block.reshape(-1)
-            position += block.numel()
-        return result.view(torch_shape(dtype, shape))
+                result = np.empty(whole, dtype=block.dtype)
+            result[position : position + block.size] = block.reshape(-1)
+            position += block.size
+        return result.reshape(torch_shape(dtype, shape))
 
-    def _rounded_blocks(self, key: str, dtype: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    def _rounded_blocks(self, key: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Array]:
         """Yield the rounded value in blocks that follow each other; a block is good until the next is asked for."""
         if key in self.manifest.dense:
             yield self._combine(self.manifest.dense[key], dtype, shape)
@@ -238,14 +244,14 @@ class Variant:
             raise CorruptionError(f"The layout gives '{key}' a dtype or shape that the base's tensor cannot have.")
         shared = min(rows, base_rows)
         added: tuple[
-            torch.Tensor, ...
+            Array, ...
         ] = ()  # read first: a shape that they do not fill is refused before anything is made for it
         if rows > shared:
             added = (self._combine(self.manifest.rows.get(key, ()), dtype, (rows - shared, *shape[1:])),)
-        yield from self._linear_blocks(key, torch_dtype(dtype), shared)
+        yield from self._linear_blocks(key, array_dtype(dtype), shared)
         yield from added
 
-    def _linear_blocks(self, key: str, dtype: torch.dtype, rows: int) -> Iterator[torch.Tensor]:
+    def _linear_blocks(self, key: str, dtype: np.dtype[Any], rows: int) -> Iterator[Array]:
         """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""
         held, terms = self.base[key], self.terms(key)
         hasher = blake3()
@@ -265,7 +271,7 @@ class Variant:
                 hint="`erestore fsck --deep` lists every tensor concerned.",
             )
 
-    def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return the value of `key` as it was committed: rounded, and patched if the commit is exact."""
         held = self.patch.tensors.get(key) if self.patch else None
         if held is None or self.patch is None:
@@ -274,7 +280,7 @@ class Variant:
             raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
         return self.patch.apply(key, self.predicted(held.predictor, key, dtype, shape))
 
-    def predicted(self, predictor: tuple[str, ...], key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def predicted(self, predictor: tuple[str, ...], key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return what an exact remainder is relative to."""
         if predictor == ("linear",):
             return self.rounded(key, dtype, shape)
@@ -296,9 +302,9 @@ class Variant:
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor by the variant's own name, in its own dtype and shape, on the CPU."""
         held = self.layout.tensors[name]
-        return self.stored(held.key, held.dtype, held.shape)
+        return as_tensor(self.stored(held.key, held.dtype, held.shape), torch_dtype(held.dtype))
 
-    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+    def blocks(self, name: str) -> Iterator[Array]:
         """Yield what :meth:`tensor` returns in blocks that follow each other, each good until the next is asked for.
 
         Raises
@@ -312,7 +318,7 @@ class Variant:
         else:
             yield from self._rounded_blocks(held.key, held.dtype, held.shape)
 
-    def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> Array:
         """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""
         if len(parts) == 1 and (parts[0].coefficient, parts[0].tensor.dtype, parts[0].tensor.shape) == (
             1,
@@ -323,9 +329,8 @@ class Variant:
         held = {part.tensor.dtype for part in parts} | {dtype}
         if not parts or not all(map(is_floating, held)) or any(part.tensor.shape != shape for part in parts):
             raise CorruptionError("A tensor that is held whole has another dtype or shape than the layout.")
-        total: torch.Tensor | None = None
-        for coefficient, tensor in parts:
-            value = self._tensors.read(tensor.data, tensor.dtype, shape).to(torch.float64) * float(coefficient)
-            total = (torch.zeros_like(value) if total is None else total) + value
-        assert total is not None
-        return round_to(total, torch_dtype(dtype))
+        total = np.zeros(shape)
+        with without_warnings():
+            for coefficient, tensor in parts:
+                total += widen(self._tensors.read(tensor.data, tensor.dtype, shape)) * float(coefficient)
+        return round_to(total, array_dtype(dtype))

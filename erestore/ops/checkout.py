@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from erestore.arrays import raw_bytes
 from erestore.checkpoint.dtypes import tensor_bytes
 from erestore.checkpoint.streams import Place
 from erestore.checkpoint.writing import write_checkpoint
@@ -15,7 +16,6 @@ from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.prefixes import Prefix, left_error
 from erestore.model.sources import name_of
-from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Layout

@@ -19,31 +19,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from erestore.arrays import Array, fraction_bits
 from erestore.errors import CorruptionError
 from erestore.residual import pco
-
-Array = NDArray[Any]
 
 CHUNK = 1 << 18
 """Elements a part."""
 LARGEST_DRIFT = 8
 """Largest number of significand bits that drift may depend on."""
 HEAD = struct.Struct("<BBBB")
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-FRACTIONS = {
-    torch.float64: 52,
-    torch.float32: 23,
-    torch.float16: 10,
-    torch.bfloat16: 7,
-    torch.float8_e4m3fn: 3,
-    torch.float8_e4m3fnuz: 3,
-    torch.float8_e5m2: 2,
-    torch.float8_e5m2fnuz: 2,
-}
-"""Bits of the significand that are stored, by dtype."""
 
 
 class Place(NamedTuple):
@@ -95,11 +80,10 @@ class Width:
         return values.astype(np.int8).astype(self.integer) if self.bits == 8 else values
 
 
-def bits_of(values: torch.Tensor) -> tuple[Array, Width]:
-    """Return a flat tensor's bits as signed integers."""
-    width = Width(8 * values.element_size(), FRACTIONS[values.dtype])
-    held = values.contiguous().view(_INTEGERS[values.element_size()]).numpy()
-    return held.astype(width.integer, copy=False), width
+def bits_of(values: Array) -> tuple[Array, Width]:
+    """Return a flat array's bits as signed integers."""
+    width = Width(8 * values.itemsize, fraction_bits(values.dtype))
+    return np.ascontiguousarray(values).view(f"i{values.itemsize}").astype(width.integer, copy=False), width
 
 
 @dataclass(frozen=True)
@@ -123,7 +107,7 @@ class Guess:
     sign: Array
 
     @classmethod
-    def of(cls, predicted: torch.Tensor, shift: int) -> Guess:
+    def of(cls, predicted: Array, shift: int) -> Guess:
         """Take a prediction apart."""
         held, width = bits_of(predicted)
         magnitude = held & width.largest
@@ -147,7 +131,7 @@ class Guess:
         found: Array = (self.magnitude >> (self.fraction - bits)) & ((1 << bits) - 1)
         return found
 
-    def difference(self, values: torch.Tensor) -> Array:
+    def difference(self, values: Array) -> Array:
         """Return value minus prediction, in order-preserving integers."""
         ordered = self._ordered((bits_of(values)[0] ^ self.sign) >> self.shift)
         return self.width.wrapped(ordered - self.magnitude)
@@ -164,15 +148,15 @@ class Guess:
         return found
 
 
-def decode(part: bytes, predicted: torch.Tensor, place: Place) -> torch.Tensor:
+def decode(part: bytes, predicted: Array, place: Place) -> Array:
     """Return the values of one part.
 
     Parameters
     ----------
     part : bytes
         As long as the values at most.
-    predicted : torch.Tensor
-        Flat, contiguous, not empty, the same elements as predicted when encoding.
+    predicted : ndarray
+        Flat, not empty, the same elements as predicted when encoding.
     place : Place
 
     Raises
@@ -181,11 +165,11 @@ def decode(part: bytes, predicted: torch.Tensor, place: Place) -> torch.Tensor:
         If `part` is not what an encoder made of that many elements.
     """
     count = len(predicted)
-    if len(part) == count * predicted.element_size():
-        return torch.frombuffer(bytearray(part), dtype=predicted.dtype)
+    if len(part) == predicted.nbytes:
+        return np.frombuffer(part, dtype=predicted.dtype)
     reader = _Reader(part)
     shift, drift_bits, has_flags, ranges = HEAD.unpack(reader.take(HEAD.size))
-    fraction = FRACTIONS[predicted.dtype]
+    fraction = fraction_bits(predicted.dtype)
     if shift > fraction or drift_bits > min(LARGEST_DRIFT, fraction - shift) or has_flags > 1 or not ranges:
         raise CorruptionError("The head of an exact remainder's part is out of range.")
     guess = Guess.of(predicted, shift)
@@ -212,8 +196,7 @@ def decode(part: bytes, predicted: torch.Tensor, place: Place) -> torch.Tensor:
     reader.finish()
     if drift is not None:
         difference += drift[guess.significand(drift_bits)]
-    bits = guess.value(difference).astype(f"i{predicted.element_size()}", copy=False)
-    return torch.from_numpy(bits).view(predicted.dtype)
+    return guess.value(difference).astype(f"i{predicted.itemsize}", copy=False).view(predicted.dtype)
 
 
 def classes_of(guess: Guess, flags: Array | None, thresholds: Array, place: Place) -> Array:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
+from erestore.arrays import Array, fraction_bits
 from erestore.residual import pco
-from erestore.residual.classed import CHUNK, FRACTIONS, HEAD, Array, Guess, Place, bits_of, classes_of
+from erestore.residual.classed import CHUNK, HEAD, Guess, Place, bits_of, classes_of
 
 _DRIFT_BITS = (4, 6)
 _SAMPLE = 1 << 15
@@ -55,32 +55,30 @@ class _Division:
     bits: float
 
 
-def encode(values: torch.Tensor, predicted: torch.Tensor, columns: int) -> Iterator[bytes]:
-    """Encode a tensor given its prediction (same dtype and shape) and its columns: yield a part for every :data:`CHUNK`."""
+def encode(values: Array, predicted: Array, columns: int) -> Iterator[bytes]:
+    """Encode an array given its prediction (same dtype and shape) and its columns: yield a part for every :data:`CHUNK`."""
     for value, guess, place in _chunks(values, predicted, columns):
         part = _encode(_divide(value, guess, place), place)
-        raw = value.view(torch.uint8).numpy().tobytes()
+        raw = value.tobytes()
         yield part if len(part) < len(raw) else raw
 
 
-def cost(values: torch.Tensor, predicted: torch.Tensor, columns: int) -> float:
+def cost(values: Array, predicted: Array, columns: int) -> float:
     """Estimate the bits that :func:`encode` takes, to compare predictors: from a few parts, spread evenly."""
     chunks = list(_chunks(values, predicted, columns))
     judged = chunks[:: max(1, len(chunks) // _JUDGED)]
     elements = sum(len(value) for value, _, _ in judged)
-    return sum(_divide(*chunk).bits for chunk in judged) * values.numel() / max(1, elements)
+    return sum(_divide(*chunk).bits for chunk in judged) * values.size / max(1, elements)
 
 
-def _chunks(
-    values: torch.Tensor, predicted: torch.Tensor, columns: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, Place]]:
+def _chunks(values: Array, predicted: Array, columns: int) -> Iterator[tuple[Array, Array, Place]]:
     """Yield the elements of every part, flat, and their place."""
-    pairs = zip(torch.split(values.reshape(-1), CHUNK), torch.split(predicted.reshape(-1), CHUNK), strict=True)
-    for number, (value, guess) in enumerate(pairs if values.numel() else ()):
-        yield value.contiguous(), guess.contiguous(), Place(number * CHUNK, columns)
+    flat, guesses = values.reshape(-1), predicted.reshape(-1)
+    for start in range(0, len(flat), CHUNK):
+        yield flat[start : start + CHUNK], guesses[start : start + CHUNK], Place(start, columns)
 
 
-def _divide(values: torch.Tensor, predicted: torch.Tensor, place: Place) -> _Division:
+def _divide(values: Array, predicted: Array, place: Place) -> _Division:
     """Choose what is taken out of a part, and its classes."""
     guess = Guess.of(predicted, _common_zeros(values))
     difference = guess.difference(values)
@@ -92,10 +90,10 @@ def _divide(values: torch.Tensor, predicted: torch.Tensor, place: Place) -> _Div
     )
 
 
-def _common_zeros(values: torch.Tensor) -> int:
+def _common_zeros(values: Array) -> int:
     """Return how many low bits are zero in all values, of the significand's at most."""
     seen = int(np.bitwise_or.reduce(bits_of(values)[0]))
-    most = FRACTIONS[values.dtype]
+    most = fraction_bits(values.dtype)
     return min(most, (seen & -seen).bit_length() - 1) if seen else most
 
 

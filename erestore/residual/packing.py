@@ -7,8 +7,11 @@ into byte planes. Each column is padded to whole bytes. Only these widths exist;
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
+import numpy as np
+
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 
 WIDTHS = (0, 2, 4, 8, 16, 32)
@@ -21,7 +24,7 @@ def packed_size(length: int, width: int) -> int:
     return (length * width + 7) // 8
 
 
-def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> torch.Tensor:
+def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -> Array:
     """Read the codes of columns.
 
     Parameters
@@ -34,8 +37,8 @@ def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -
 
     Returns
     -------
-    torch.Tensor
-        Int8, int16 or int32 ``(columns, length)`` on the CPU.
+    ndarray
+        Int8, int16 or int32 ``(columns, length)``.
 
     Raises
     ------
@@ -45,10 +48,10 @@ def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -
     if width not in WIDTHS or len(content) != columns * packed_size(length, width):
         raise CorruptionError(f"Packed codes of {len(content)} bytes do not hold {columns} x {length} codes.")
     if width == 0 or columns * length == 0:
-        return torch.zeros((columns, length), dtype=torch.int8)
+        return np.zeros((columns, length), dtype=np.int8)
     at_once = max(1, _CODES_AT_ONCE // length)
     size = packed_size(length, width)
-    codes = torch.empty((columns, length), dtype=integer_type(width))
+    codes = np.empty((columns, length), dtype=integer_type(width))
     view = memoryview(content)
     for start in range(0, columns, at_once):
         stop = min(columns, start + at_once)
@@ -56,29 +59,30 @@ def unpack(content: bytes | memoryview, columns: int, length: int, width: int) -
     return codes
 
 
-def _unpack(content: memoryview, columns: int, length: int, width: int) -> torch.Tensor:
-    stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+def _unpack(content: memoryview, columns: int, length: int, width: int) -> Array:
+    stored = np.frombuffer(content, dtype=np.uint8)
     if width < 8:
-        return _UNPACK[width][stored.to(torch.int32)].view(columns, -1)[:, :length]
+        return _UNPACK[width][stored].reshape(columns, -1)[:, :length]
     if width == 8:
         # Offset binary and two's complement differ in the highest bit only.
-        return (stored ^ 0x80).view(torch.int8).view(columns, length)
-    planes = stored.view(columns, width // 8, length)
-    value = planes[:, 0].to(torch.int64)
+        return (stored ^ np.uint8(0x80)).view(np.int8).reshape(columns, length)
+    planes = stored.reshape(columns, width // 8, length)
+    value = planes[:, 0].astype(np.int64)
     for index in range(1, width // 8):
-        value += planes[:, index].to(torch.int64) << (8 * index)
-    return value - (1 << (width - 1))
+        value += planes[:, index].astype(np.int64) << (8 * index)
+    value -= 1 << (width - 1)
+    return value
 
 
-def integer_type(width: int) -> torch.dtype:
-    """Return the smallest integer dtype that holds codes of a width."""
-    return torch.int8 if width <= 8 else torch.int16 if width == 16 else torch.int32
+def integer_type(width: int) -> np.dtype[Any]:
+    """Return the smallest integer type that holds codes of a width."""
+    return np.dtype(np.int8 if width <= 8 else np.int16 if width == 16 else np.int32)
 
 
-def _table(width: int) -> torch.Tensor:
+def _table(width: int) -> Array:
     """Return int8 ``(256, 8 // width)``: the codes of every byte."""
-    byte = torch.arange(256).unsqueeze(1)
-    return (((byte >> torch.arange(0, 8, width)) & ((1 << width) - 1)) - (1 << (width - 1))).to(torch.int8)
+    byte = np.arange(256)[:, None]
+    return (((byte >> np.arange(0, 8, width)) & ((1 << width) - 1)) - (1 << (width - 1))).astype(np.int8)
 
 
 _UNPACK = {2: _table(2), 4: _table(4)}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
+import numpy as np
+
+from erestore.arrays import Array, raw_bytes
 
 
-def to_planes(values: torch.Tensor) -> bytes:
-    """Return the byte planes of a flat CPU tensor of any dtype, little-endian."""
-    size = values.element_size()
-    return (
-        values.contiguous().view(torch.uint8).view(-1, size).T.contiguous().numpy().tobytes() if values.numel() else b""
-    )
+def to_planes(values: Array) -> bytes:
+    """Return the byte planes of an array of any data type, little-endian."""
+    return np.frombuffer(raw_bytes(values), np.uint8).reshape(-1, values.itemsize).T.tobytes()
 
 
-def from_planes(content: bytes, dtype: torch.dtype) -> torch.Tensor:
-    """Undo :func:`to_planes`; the length of `content` must be a multiple of the element's size."""
-    if not content:
-        return torch.zeros(0, dtype=dtype)
-    planes = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(dtype.itemsize, -1)
-    return planes.T.contiguous().view(-1).view(dtype)
+def from_planes(content: bytes, dtype: np.dtype[Any]) -> Array:
+    """Undo :func:`to_planes`: flat; the length of `content` must be a multiple of the element's size."""
+    planes = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
+    return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)

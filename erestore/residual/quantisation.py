@@ -11,6 +11,11 @@ import math
 
 import torch
 
+from erestore.arrays import Array, as_array
+from erestore.residual import dyadic
+from erestore.residual.codecs.remainder import row_ranges
+from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
+
 SLOPE = 2 * math.log(2) / 12
 """Squared error that a bit saves an entropy-coded uniform quantiser, in units of the squared step."""
 PRICE = SLOPE / 2
@@ -20,6 +25,8 @@ _CLASSES_AN_OCTAVE = 2
 _LARGEST = 48
 """Codes above are rounded to nearest: their neighbours cost the same."""
 INT16 = 2**15 - 1
+_FLOAT32_CODES = 2.0**16
+"""Codes up to here are rounded well enough in float32."""
 
 
 def round_codes(values: torch.Tensor) -> torch.Tensor:
@@ -50,6 +57,20 @@ def quantise_runs(values: torch.Tensor) -> torch.Tensor:
         members = levels == level
         codes[members] = _lower(values[members], codes[members])
     return _narrow(codes)
+
+
+def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
+    """Return the step that is stored: about `step`, but no code may leave its range."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    return dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
+
+
+def quantise_matrix(values: torch.Tensor, step: dyadic.Dyadic) -> list[Array]:
+    """Return integer codes of the parts of a matrix ``(m, n)``."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
+    parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
+    return [as_array(quantise_runs(part.to(dtype))) for part in parts]
 
 
 def _levels(codes: torch.Tensor) -> torch.Tensor:

@@ -1,73 +1,91 @@
-"""One rounding, correctly: float64 to the tensor's dtype, to nearest, ties to even, the same on every device.
+"""One rounding, correctly: float64 to the tensor's data type, to nearest, ties to even, the same on every machine.
 
-``tensor.to(torch.bfloat16)`` rounds float64 twice (through float32), which differs in rare elements. Rounding to float32 *to
-odd* first makes the second rounding innocuous for every dtype with at most 22 bits of precision (Boldo and Melquiond, 2008).
+Conversions to narrow types round float64 twice (through float32), which differs in rare elements. Rounding to float32 *to
+odd* first makes the second rounding innocuous for every type with at most 22 bits of precision (Boldo and Melquiond, 2008).
 
-What a conversion makes of NaN, and of overflow where the dtype has no infinity, differs between processors and versions of
-torch; so NaN becomes the one NaN of :data:`_NAN`, and dtypes without infinity saturate.
+What a conversion makes of NaN, and of overflow where the type has no infinity, differs between processors and libraries; so
+NaN becomes the one NaN of :data:`_NAN`, and types without infinity saturate.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
+import numpy as np
+
+from erestore.arrays import BFLOAT16, Array, largest_value
 
 _NAN = {
-    torch.float64: 0x7FF8000000000000,
-    torch.float32: 0x7FC00000,
-    torch.float16: 0x7E00,
-    torch.bfloat16: 0x7FC0,
-    torch.float8_e5m2: 0x7E,
-    torch.float8_e4m3fn: 0x7F,
-    torch.float8_e5m2fnuz: -0x80,
-    torch.float8_e4m3fnuz: -0x80,
+    "float64": 0x7FF8000000000000,
+    "float32": 0x7FC00000,
+    "float16": 0x7E00,
+    "bfloat16": 0x7FC0,
+    "float8_e5m2": 0x7E,
+    "float8_e4m3fn": 0x7F,
+    "float8_e5m2fnuz": 0x80,
+    "float8_e4m3fnuz": 0x80,
 }
-"""Bits of the quiet NaN of every dtype that is rounded to, as a signed integer."""
-_FINITE = {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
-"""Dtypes without infinity."""
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_BELOW_FLOAT32 = (1 << 29) - 1
+"""Bits of the quiet NaN of every type that is rounded to."""
+_FINITE = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+"""Types without infinity."""
+_BELOW_FLOAT32 = np.int64((1 << 29) - 1)
 """The bits of a float64 significand that float32 has no room for."""
 _SMALLEST_NORMAL = 0x0080
 _SUBNORMALS = 2.0**133
 """One over the spacing of bfloat16's subnormal numbers."""
 
 
-def round_to(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     """Round float64 `values` to `dtype`.
 
     Parameters
     ----------
-    values : torch.Tensor
+    values : ndarray
         Float64, any shape.
-    dtype : torch.dtype
-        A floating dtype.
+    dtype : dtype
+        A floating data type.
 
     Returns
     -------
-    torch.Tensor
+    ndarray
         May share memory with `values`.
     """
-    if dtype in _FINITE:
-        values = values.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
-    rounded = values.to(dtype) if dtype.itemsize >= 4 else _to_odd(values).to(dtype)
-    if dtype == torch.bfloat16:
-        _correct_subnormals(values, rounded)
     # A sum costs one pass and is finite nearly always; only otherwise is it worth looking at every element.
-    if not bool(torch.isfinite(values.sum())) and bool((unordered := torch.isnan(values)).any()):
-        bits = rounded.view(_INTEGERS[dtype.itemsize])
-        rounded = torch.where(unordered, torch.tensor(_NAN[dtype], dtype=bits.dtype), bits).view(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite = bool(np.isfinite(values.sum()))
+        if dtype.name in _FINITE:
+            values = np.clip(values, -largest_value(dtype), largest_value(dtype))
+        if dtype == BFLOAT16:
+            rounded = _to_bfloat16(values)
+        else:
+            rounded = (values if dtype.itemsize >= 4 else _to_odd(values)).astype(dtype, copy=False)
+    if not is_finite and (unordered := np.isnan(values)).any():
+        rounded = np.array(rounded)
+        rounded.view(f"u{dtype.itemsize}")[unordered] = _NAN[dtype.name]
     return rounded
 
 
-def _to_odd(values: torch.Tensor) -> torch.Tensor:
+def _to_odd(values: Array) -> Array:
     """Return float32: cut off what does not fit, and make the last bit odd where that was not zero."""
-    bits = values.view(torch.int64)
-    odd = (bits & _BELOW_FLOAT32).add_(_BELOW_FLOAT32).bitwise_or_(bits).bitwise_and_(~_BELOW_FLOAT32)
-    return odd.view(torch.float64).to(torch.float32)
+    bits = np.ascontiguousarray(values).view(np.int64)
+    odd = bits & _BELOW_FLOAT32
+    odd += _BELOW_FLOAT32
+    odd |= bits
+    odd &= ~_BELOW_FLOAT32
+    found: Array = odd.view(np.float64).astype(np.float32)
+    return found
 
 
-def _correct_subnormals(values: torch.Tensor, rounded: torch.Tensor) -> None:
-    """Round again, in place, what float32 rounds itself: it has the exponents of bfloat16, so both are subnormal together."""
-    tiny = (rounded.view(torch.int16) & 0x7FFF) <= _SMALLEST_NORMAL
-    if bool(tiny.any()):
-        rounded[tiny] = (torch.round(values[tiny] * _SUBNORMALS) / _SUBNORMALS).to(torch.bfloat16)
+def _to_bfloat16(values: Array) -> Array:
+    """Return bfloat16, the upper half of a float32; NaN is left to the caller."""
+    bits = _to_odd(values).view(np.uint32)
+    carry = (bits >> np.uint32(16)) & np.uint32(1)
+    carry += np.uint32(0x7FFF)
+    bits += carry
+    rounded = (bits >> np.uint32(16)).astype(np.uint16)
+    # Float32 has the exponents of bfloat16, so both are subnormal together, and float32 has rounded those itself.
+    tiny = (rounded & np.uint16(0x7FFF)) <= _SMALLEST_NORMAL
+    if tiny.any():
+        exact = np.rint(values[tiny] * _SUBNORMALS) / _SUBNORMALS
+        rounded[tiny] = (exact.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return rounded.view(BFLOAT16)

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import zstandard
 from safetensors.torch import save_file
@@ -30,9 +31,9 @@ import families
 import former_remainder
 
 from erestore.api import Store
+from erestore.arrays import Array, as_array, as_tensor, raw_bytes
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.model.quality import Quality
-from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
 
 Tensors = dict[str, torch.Tensor]
@@ -56,24 +57,24 @@ def zstd(content: bytes) -> int:
     )
 
 
-def planes(values: torch.Tensor) -> bytes:
-    return values.contiguous().view(torch.uint8).view(-1, values.element_size()).T.contiguous().numpy().tobytes()
+def planes(values: Array) -> bytes:
+    return values.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
 
 
-def bits(values: torch.Tensor) -> torch.Tensor:
-    return values.contiguous().reshape(-1).view(former_remainder.INTEGERS[values.element_size()])
+def bits(values: Array) -> Array:
+    return former_remainder.integers(values.reshape(-1))
 
 
-def xor(value: torch.Tensor, base: torch.Tensor) -> bytes:
-    return (bits(value) ^ bits(base)).numpy().tobytes()
+def xor(value: Array, base: Array) -> bytes:
+    return (bits(value) ^ bits(base)).tobytes()
 
 
-def grouped_xor(value: torch.Tensor, base: torch.Tensor) -> bytes:
+def grouped_xor(value: Array, base: Array) -> bytes:
     """Bytes of like place together, as BitX has them."""
     return planes(bits(value) ^ bits(base))
 
 
-def former(value: torch.Tensor, base: torch.Tensor) -> bytes:
+def former(value: Array, base: Array) -> bytes:
     """What erestore stored at first."""
     return planes(former_remainder.zigzag(value.reshape(-1), base.reshape(-1)))
 
@@ -85,9 +86,10 @@ def by_scheme(base: Tensors, tuned: Tensors) -> dict[str, int]:
     """Return the bytes of all tensors, by scheme; each tensor is compressed by itself, zstandard level 3."""
     found = dict.fromkeys(SCHEMES, 0)
     for name, value in tuned.items():
+        own = as_array(value)
         for scheme, transform in SCHEMES.items():
             is_alike = name in base and value.numel() and value.is_floating_point()
-            found[scheme] += zstd(transform(value, base[name]) if is_alike else bytes(raw_bytes(value)))
+            found[scheme] += zstd(transform(own, as_array(base[name])) if is_alike else bytes(raw_bytes(own)))
     return found
 
 
@@ -113,7 +115,7 @@ def ours(work: Path, base: Path, tuned: Path, qualities: dict[str, Quality]) -> 
     for name, place in variant.layout.tensors.items():
         held = variant.base.get(place.key)
         if held is not None and (held.dtype, held.shape) == (place.dtype, place.shape) and "/" not in name:
-            parent[name] = variant.base_tensor(place.key)
+            parent[name] = as_tensor(variant.base_tensor(place.key))
     return found, parent, own
 
 
@@ -164,7 +166,7 @@ def main() -> None:
                     narrowed(path, work / f"{side}.safetensors") for side, path in zip(("b", "t"), pair, strict=True)
                 ]
             sizes, parent, own = ours(work, *pair, qualities)
-            total = sum(len(raw_bytes(value)) for value in own.values())
+            total = sum(value.nbytes for value in own.values())
             cells = [f"{scheme} {size / total:.4f}" for scheme, size in by_scheme(parent, own).items()]
             if options.peers:
                 for package, (size, exact) in peers(options.peers, work, parent, own).items():

@@ -105,6 +105,66 @@ def test_force_replaces_the_whole_target(tmp_path, kind):
     assert listing(tmp_path) == ["kept", "kept/old", "out", "out/config.json", "out/model.safetensors"]
 
 
+@pytest.fixture
+def happened(monkeypatch):
+    """What was synced, by inode, and renamed or linked, by names, in that order."""
+    found = []
+    fsync, link, rename = os.fsync, os.link, Path.rename
+
+    def record_fsync(descriptor):
+        found.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def record_link(source, to):
+        found.append(("move", source.name, to.name))
+        link(source, to)
+
+    def record_rename(self, to):
+        found.append(("move", self.name, to.name))
+        return rename(self, to)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "link", record_link)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    return found
+
+
+NESTED = layout(side_files={"config.json": "oid", "deep/vocab.txt": "oid"})
+BARE = layout(is_directory=False, side_files={})
+
+
+@pytest.mark.parametrize("format_wanted", ["safetensors", "torch"])
+@pytest.mark.parametrize("written", [NESTED, BARE])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_replaces_nothing_is_not_synced(tmp_path, happened, format_wanted, written, force):
+    write(tmp_path / "out", written, format=format_wanted, force=force)
+    assert happened == [("move", "new", "out")]
+
+
+@pytest.mark.parametrize("format_wanted", ["safetensors", "torch"])
+@pytest.mark.parametrize(
+    ("written", "before"),
+    [(NESTED, "directory"), *((each, before) for each in (NESTED, BARE) for before in ("file", "link"))],
+)
+def test_what_replaces_something_is_synced_before(tmp_path, happened, format_wanted, written, before):
+    target, kept = tmp_path / "out", tmp_path / "kept"
+    kept.mkdir()
+    (kept / "old").write_text("old")
+    if before == "directory":
+        shutil.copytree(kept, target)
+    elif before == "file":
+        target.write_text("old")
+    else:
+        target.symlink_to(kept / "old")
+    write(target, written, format=format_wanted, force=True)
+    *synced, aside, placed, last = happened
+    assert [aside, placed] == [("move", "out", "old"), ("move", "new", "out")]
+    assert last == ("sync", tmp_path.stat().st_ino)  # before what was there is removed
+    inodes = [path.stat().st_ino for path in (target, *target.rglob("*"))]
+    assert sorted(synced) == sorted(("sync", inode) for inode in inodes)
+    assert len(inodes) == (5 if written.is_directory else 1)
+
+
 @pytest.mark.parametrize("inside", [".git", ".erestore", "erestore.json"])
 def test_force_never_replaces_a_repository(tmp_path, inside):
     (tmp_path / "out" / inside).mkdir(parents=True)

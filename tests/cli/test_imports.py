@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from commands import environment, python
+from safetensors.torch import load_file
 
 HEAVY = ("torch", "numpy", "networkx", "fsspec", "huggingface_hub", "safetensors", "transformers", "rich")
 
@@ -55,6 +57,25 @@ def test_importing_the_package_loads_nothing() -> None:
     program = f"import sys, erestore; erestore.Store; print([n for n in {HEAVY!r} if n in sys.modules])"
     ran = python("-c", program)
     assert ran.stdout == "[]\n", ran.stderr
+
+
+CHECKOUT = """
+import sys
+from erestore.api import Store
+print(Store.open(".erestore").checkout(sys.argv[1], sys.argv[2]).exact)
+print([name for name in ("torch", "safetensors", "transformers") if name in sys.modules])
+"""
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("revision", ["ft", "more"])
+def test_a_checkout_of_safetensors_does_without_torch(revision: str) -> None:
+    """Decoding is numpy's, be it lossy or exact: to import torch takes longer than many a checkout."""
+    ran = python("-c", CHECKOUT, revision, "out")
+    assert ran.stdout.splitlines() == [str(revision == "more"), "[]"], ran.stderr
+    written, original = (load_file(Path(folder, "model.safetensors")) for folder in ("out", revision))
+    assert set(written) == set(original)
+    assert all(torch.equal(written[name], original[name]) for name in original) == (revision == "more")
 
 
 def test_the_module_runs(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ No random generator and no float product enters the inputs, so the digests must 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from blake3 import blake3
 from former_codes import encode_lowrank, encode_vector
 
+from erestore.arrays import Array, named_dtype
 from erestore.model.variant import LinearTensor
 from erestore.residual import runs
 from erestore.residual.codecs import dense, gamma, lowrank, lowrank2, remainder
@@ -40,16 +40,21 @@ def integers(count: int, seed: int, bound: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
+def matrix(seed: int, bound: int) -> np.ndarray:
+    """Integers ``(M, N)``."""
+    return integers(M * N, seed, bound).reshape(M, N)
+
+
 def codes(columns: list[int] | None = None) -> lowrank.Codes:
     """Integer factors in two groups, with columns of several widths; `columns` permutes them."""
-    left = torch.from_numpy(integers(M * RANK, 1, 900)).view(M, RANK)
-    right = torch.from_numpy(integers(N * RANK, 2, 900)).view(N, RANK)
-    scale = torch.tensor([1 if k < 5 else 10 if k < 20 else 300 for k in range(RANK)])
+    left = integers(M * RANK, 1, 900).reshape(M, RANK)
+    right = integers(N * RANK, 2, 900).reshape(N, RANK)
+    scale = np.array([1 if k < 5 else 10 if k < 20 else 300 for k in range(RANK)])
     left, right = left // scale, right // scale
-    mantissas = torch.from_numpy(integers(RANK, 3, 100)).abs() + 1
-    shifts = torch.from_numpy(integers(RANK, 4, 6)).abs()
+    mantissas = abs(integers(RANK, 3, 100)) + 1
+    shifts = abs(integers(RANK, 4, 6))
     order = list(range(RANK)) if columns is None else columns
-    left, right = (side[:, order].to(torch.int16) for side in (left, right))
+    left, right = (side[:, order].astype(np.int16) for side in (left, right))
     return lowrank.Codes(left, right, mantissas[order], shifts[order], ((20, -31), (RANK - 20, -38)))
 
 
@@ -66,19 +71,19 @@ def stored(part: EncodedPart) -> bytes:
 
 def value(columns: list[int] | None = None) -> LinearTensor:
     """Two terms: gamma + lowrank with coefficient 1, and vector + dense with coefficient 1/3."""
-    base = torch.from_numpy(integers(M * N, 5, 2**20)).view(M, N).to(torch.float32) / 2**22
+    base = matrix(5, 2**20).astype(np.float32) / 2**22
     first = (decoded(gamma.encode(Dyadic(-6543211, -29))), decoded(encode_lowrank(codes(columns))))
-    small = torch.from_numpy(integers(M * N, 6, 50)).view(M, N).to(torch.float64) * 3 * 2.0**-20
-    raw = torch.from_numpy(integers(M * N, 7, 1000)).view(M, N).to(torch.float32) / 2**21
+    small = matrix(6, 50) * 3 * 2.0**-20
+    raw = matrix(7, 1000).astype(np.float32) / 2**21
     second = (decoded(encode_vector(small, 3 * 2.0**-20)), decoded(dense.encode(raw)))
     return LinearTensor(base, ((1.0, first), (1 / 3, second)))
 
 
 def value_in_runs(columns: list[int] | None = None) -> LinearTensor:
     """Two terms of the codecs that are written now: lowrank2 + remainder with coefficient 1, and remainder with 1/3."""
-    base = torch.from_numpy(integers(M * N, 5, 2**20)).view(M, N).to(torch.float32) / 2**22
-    wide = torch.from_numpy(integers(M * N, 6, 40_000)).view(M, N).to(torch.int32)
-    narrow = torch.from_numpy(integers(M * N, 7, 50)).view(M, N).to(torch.int16) // 20
+    base = matrix(5, 2**20).astype(np.float32) / 2**22
+    wide = matrix(6, 40_000).astype(np.int32)
+    narrow = matrix(7, 50).astype(np.int16) // 20
     first = (
         decoded(lowrank2.encode(codes(columns))),
         decoded(remainder.encode([narrow], Dyadic(13_421_773, -42), (M, N))),
@@ -90,13 +95,13 @@ def value_in_runs(columns: list[int] | None = None) -> LinearTensor:
 VALUES = {"packed": value, "runs": value_in_runs}
 
 
-def digest(tensor: torch.Tensor) -> str:
-    return blake3(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest(length=8)
+def digest(values: Array) -> str:
+    return blake3(values.tobytes()).hexdigest(length=8)
 
 
 def digests() -> dict[str, str]:
     cases = (name.split() for name in GOLDEN)
-    return {f"{form} {dtype}": digest(VALUES[form]().rounded(M, getattr(torch, dtype))) for form, dtype in cases}
+    return {f"{form} {dtype}": digest(VALUES[form]().rounded(M, named_dtype(dtype))) for form, dtype in cases}
 
 
 if __name__ == "__main__":

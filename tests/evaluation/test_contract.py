@@ -14,6 +14,7 @@ import pytest
 import torch
 from former_codes import encode_lowrank
 
+from erestore.arrays import as_tensor, named_dtype
 from erestore.errors import CorruptionError
 from erestore.residual.codecs import lowrank, lowrank2
 from erestore.residual.rounding import round_to
@@ -53,7 +54,7 @@ def permuted() -> list[int]:
 @FORMS
 def test_permuted_columns_within_a_group_change_nothing(form: str) -> None:
     value = contract.VALUES[form]
-    assert torch.equal(value().rows(0, contract.M), value(permuted()).rows(0, contract.M))
+    assert np.array_equal(value().rows(0, contract.M), value(permuted()).rows(0, contract.M))
 
 
 @FORMS
@@ -61,29 +62,29 @@ def test_permuted_columns_within_a_group_change_nothing(form: str) -> None:
 def test_tiles_are_the_whole(form: str, step: int) -> None:
     tensor = contract.VALUES[form]()
     tiles = [tensor.rows(start, min(contract.M, start + step)) for start in range(0, contract.M, step)]
-    assert torch.equal(torch.cat(tiles), tensor.rows(0, contract.M))
+    assert np.array_equal(np.concatenate(tiles), tensor.rows(0, contract.M))
 
 
 @FORMS
-def test_numpy_float64_products_are_the_same(form: str) -> None:
+def test_torch_s_float64_products_are_the_same(form: str) -> None:
     codes = contract.codes()
     section = contract.decoded(ENCODERS[form](codes))
     total, start = None, 0
     for components, exponent in codes.groups:
         columns = slice(start, start + components)
-        multipliers = (codes.mantissas[columns] << codes.shifts[columns]).numpy().astype(np.float64)
-        left = codes.left[:, columns].numpy().astype(np.float64)
-        product = left @ (codes.right[:, columns].numpy().astype(np.float64) * multipliers).T * 2.0**exponent
+        multipliers = (as_tensor(codes.mantissas[columns]) << as_tensor(codes.shifts[columns])).double()
+        left, right = (as_tensor(side[:, columns]).double() for side in (codes.left, codes.right))
+        product = left @ (right * multipliers).T * 2.0**exponent
         total = product if total is None else total + product
         start += components
-    base = torch.zeros((contract.M, contract.N), dtype=torch.float64)
-    assert np.array_equal(section.rows(0, contract.M, base).numpy(), total)
+    base = np.zeros((contract.M, contract.N))
+    assert torch.equal(as_tensor(section.rows(0, contract.M, base)), total)
 
 
 @FORMS
 def test_products_are_the_exact_integers(form: str) -> None:
     codes = contract.codes()
-    base = torch.zeros((contract.M, contract.N), dtype=torch.float64)
+    base = np.zeros((contract.M, contract.N))
     found = contract.decoded(ENCODERS[form](codes)).rows(0, contract.M, base)
     for i, j in [(0, 0), (13, 99), (76, 129)]:
         groups, start = [], 0
@@ -100,19 +101,17 @@ def test_products_are_the_exact_integers(form: str) -> None:
 
 @FORMS
 def test_a_group_that_could_be_inexact_is_refused(form: str) -> None:
-    big = torch.full((4, 4), 2**23, dtype=torch.int64)
-    ones = torch.full((4,), 200, dtype=torch.int64)
-    codes = lowrank.Codes(big, big, ones, torch.zeros(4, dtype=torch.int64), ((4, 0),))
+    big, large = np.full((4, 4), 2**23), np.full(4, 200)
+    codes = lowrank.Codes(big, big, large, np.zeros(4, dtype=np.int64), ((4, 0),))
     with pytest.raises(CorruptionError, match="exactly"):
         contract.decoded(ENCODERS[form](codes), (4, 4))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_rounding_happens_once(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("name", "digits"), [("bfloat16", 8), ("float16", 11)])
+def test_rounding_happens_once(name: str, digits: int) -> None:
     """Just above a tie of the narrow dtype, rounding through float32 first would fall onto the tie and then down."""
-    digits = {torch.bfloat16: 8, torch.float16: 11}[dtype]
-    tie = 1 + 2.0**-digits
-    above = torch.tensor([tie + 2.0**-40], dtype=torch.float64)
-    assert float(above.to(torch.float32).to(dtype)) == 1
-    assert float(round_to(above, dtype)) == 1 + 2.0 ** -(digits - 1)
-    assert float(round_to(torch.tensor([tie], dtype=torch.float64), dtype)) == 1
+    dtype, tie = named_dtype(name), 1 + 2.0**-digits
+    above = np.array([tie + 2.0**-40])
+    assert above.astype(np.float32).astype(dtype).tolist() == [1]
+    assert round_to(above, dtype).tolist() == [1 + 2.0 ** -(digits - 1)]
+    assert round_to(np.array([tie]), dtype).tolist() == [1]

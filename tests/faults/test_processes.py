@@ -106,7 +106,8 @@ def test_killed_at_many_random_moments(place: Path, models: Path, tmp_path: Path
 def one_command(place: Path, models: Path, moments: Iterator[float]) -> None:
     """Start the real command, and kill it after a while."""
     before = [entry.oid for entry in Store.open(place).refs.log("ft")]
-    arguments = [sys.executable, "-m", "erestore", "--store", str(place), "commit", str(models / "one"), "--name", "ft"]
+    model = models / ("one" if len(before) % 2 else "two")  # what the branch holds already would not be committed again
+    arguments = [sys.executable, "-m", "erestore", "--store", str(place), "commit", str(model), "--name", "ft"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
         try:
             program.wait(next(moments))

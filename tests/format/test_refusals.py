@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
+from erestore.arrays import as_array
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.patches import Patch
 from erestore.model.quality import Quality
@@ -173,7 +174,7 @@ def test_a_tensor_of_another_number_of_parts(store: Store, lengths: tuple[int, i
 def test_another_prediction_than_that_of_the_encoder_is_told(store: Store) -> None:
     patch = Patch.open(store.objects, store.manifest_of("ft").patch)
     with pytest.raises(CorruptionError, match="'w'"):
-        patch.apply("w", store.state_dict("base")["w"])
+        patch.apply("w", as_array(store.state_dict("base")["w"]))
 
 
 def test_other_names_beside_the_errors_are_information(store: Store) -> None:

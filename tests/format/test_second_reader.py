@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
+from erestore.arrays import as_array, raw_bytes
 from erestore.model.patches import Patch
 from erestore.model.quality import Quality
-from erestore.model.tensors import raw_bytes
 from erestore.residual import classing
 
 DTYPES = {
@@ -41,10 +41,10 @@ def tuned(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("name", DTYPES)
 def test_exact_remainders_of_every_type(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dtype = DTYPES[name]
-    base = normal(1, 160, 32).to(torch.float8_e5m2).to(dtype)
-    value = tuned(base, dtype)
+    weight = normal(1, 160, 32).to(torch.float8_e5m2).to(dtype)
+    base, value = as_array(weight), as_array(tuned(weight, dtype))
     (part,) = classing.encode(value, base, 32)
-    assert len(part) < value.numel() * value.element_size()
+    assert len(part) < value.nbytes
     assert independent.add_classed(bytes(raw_bytes(base)), [part], name, 32) == raw_bytes(value)
     # The second of two parts begins within a row.
     monkeypatch.setattr(classing, "CHUNK", 2000)
@@ -70,4 +70,4 @@ def test_a_store_with_exact_remainders_and_whole_tensors(tmp_path: Path) -> None
     assert store.objects.open("tensors", head.tensor.data.oid).index["segments"][0][2] == "words4"
     reader = independent.Reader(tmp_path / "store")
     found = reader.tensors(reader.manifest_of(store.resolve("ft")))
-    assert found == {name: bytes(raw_bytes(value)) for name, value in changed.items()}
+    assert found == {name: bytes(raw_bytes(as_array(value))) for name, value in changed.items()}

@@ -13,12 +13,11 @@ import former_remainder
 import independent_reader as independent
 import numpy as np
 import pytest
-import torch
 from blake3 import blake3
 from float_formats import rounded_bits
 from worked_examples import Example, examples
 
-from erestore.checkpoint.dtypes import torch_dtype
+from erestore.checkpoint.dtypes import array_dtype
 from erestore.model.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
 from erestore.residual import classed, difference, entropy, packing
@@ -148,20 +147,20 @@ def coefficients(example: Example, tmp_path: Path) -> None:
 def content_digests(example: Example, tmp_path: Path) -> None:
     shape = tuple(json.loads(example.facts["shape"]))
     assert content_digest(example.facts["dtype"], shape, memoryview(example.stored)) == example.facts["content-digest"]
-    tensor = torch.frombuffer(bytearray(example.stored), dtype=torch_dtype(example.facts["dtype"])).view(shape)
-    assert value_digest(tensor) == blake3(example.stored).hexdigest(length=16) == example.facts["value-digest"]
+    values = np.frombuffer(example.stored, array_dtype(example.facts["dtype"])).reshape(shape)
+    assert value_digest(values) == blake3(example.stored).hexdigest(length=16) == example.facts["value-digest"]
 
 
 def packed(example: Example, tmp_path: Path) -> None:
     width, codes = int(example.facts["width"]), json.loads(example.facts["codes"])
-    assert former_codes.pack(torch.tensor([codes]), width) == example.stored
+    assert former_codes.pack([codes], width) == example.stored
     assert packing.unpack(example.stored, 1, len(codes), width).tolist() == [codes]
     assert independent.unpack(example.stored, len(codes), width) == codes
 
 
 def planes(example: Example, tmp_path: Path) -> None:
     elements = b"".join(bytes.fromhex(text) for text in json.loads(example.facts["elements"]))
-    assert from_planes(example.stored, torch.float32).numpy().tobytes() == elements
+    assert from_planes(example.stored, np.dtype(np.float32)).tobytes() == elements
     assert independent.from_planes(example.stored, 4) == elements
 
 
@@ -175,7 +174,7 @@ def section(example: Example, tmp_path: Path) -> None:
         for name in ("base", "value")
     )
     found = codec(example.facts["codec"]).decode(parameters, example.parts, shape)
-    assert found.rows(0, shape[0], torch.from_numpy(base)).numpy().tolist() == value.tolist()
+    assert found.rows(0, shape[0], base).tolist() == value.tolist()
     second = independent.SECTIONS[example.facts["codec"]](parameters, list(example.parts), shape, base)
     assert second.tolist() == value.tolist()
 
@@ -184,8 +183,8 @@ def rounding(example: Example, tmp_path: Path) -> None:
     for line in example.lines:
         text, dtype, expected = line.split()
         value = float.fromhex(text)
-        found = round_to(torch.tensor([value], dtype=torch.float64), torch_dtype(dtype)).view(torch.uint8)
-        assert bytes(found.tolist())[::-1].hex() == expected
+        found = round_to(np.array([value]), array_dtype(dtype))
+        assert found.tobytes()[::-1].hex() == expected
         assert rounded_bits(value, dtype) == int(expected, 16)
 
 
@@ -194,10 +193,9 @@ def remainder(example: Example, tmp_path: Path) -> None:
         b"".join(struct.pack("<H", int(text, 16)) for text in json.loads(example.facts[name]))
         for name in ("value", "predicted")
     )
-    dtype = torch_dtype(example.facts["dtype"])
-    tensors = [torch.frombuffer(bytearray(content), dtype=dtype) for content in (value, predicted)]
-    assert b"".join(former_remainder.encode(*tensors)) == example.stored
-    assert bytes(difference.decode(example.stored, tensors[1]).view(torch.uint8).tolist()) == value
+    arrays = [np.frombuffer(content, array_dtype(example.facts["dtype"])) for content in (value, predicted)]
+    assert b"".join(former_remainder.encode(*arrays)) == example.stored
+    assert difference.decode(example.stored, arrays[1]).tobytes() == value
     coded = independent.from_planes(example.stored, 2)
     assert independent.add_difference(predicted, coded, example.facts["dtype"]) == value
 
@@ -208,9 +206,8 @@ def remainder_in_classes(example: Example, tmp_path: Path) -> None:
         for name in ("value", "predicted")
     )
     dtype, columns = example.facts["dtype"], json.loads(example.facts["shape"])[1]
-    guess = torch.frombuffer(bytearray(predicted), dtype=torch_dtype(dtype))
-    found = classed.decode(example.stored, guess, classed.Place(0, columns))
-    assert bytes(found.view(torch.uint8).tolist()) == value
+    guess = np.frombuffer(predicted, array_dtype(dtype))
+    assert classed.decode(example.stored, guess, classed.Place(0, columns)).tobytes() == value
     assert independent.add_classed(predicted, [example.stored], dtype, columns) == value
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 import weights
 
 from erestore.api import Store
+from erestore.arrays import Array, as_array
 from erestore.model.residuals import Errors, ResidualWriter
 from erestore.model.tensors import value_digest
 from erestore.model.variant import Variant
@@ -26,18 +28,18 @@ from former_codes import encode_lowrank, encode_vector
 RANK = 11
 
 
-def integers(shape: tuple[int, ...], seed: int, bound: int) -> torch.Tensor:
+def integers(shape: tuple[int, ...], seed: int, bound: int) -> Array:
     """Int64 between ``-bound`` and ``bound``."""
-    return (weights.numbers(shape, seed, 31) * (bound + 1)).to(torch.int64)
+    return as_array((weights.numbers(shape, seed, 31) * (bound + 1)).to(torch.int64))
 
 
 def codes(m: int, n: int) -> lowrank.Codes:
     """Eleven components in three groups, with columns of all widths."""
     bounds = [40_000, 30_000, 120, 127, 7, 6, 5, 1, 1, 0, 3]
-    left = torch.stack([integers((m,), 20 + k, bound) for k, bound in enumerate(bounds)], dim=1)
-    right = torch.stack([integers((n,), 40 + k, min(bound, 100) or 1) for k, bound in enumerate(bounds)], dim=1)
-    mantissas = torch.tensor([251, 65_535, 3, 129, 40_001, 2, 77, 1, 255, 13, 1])
-    shifts = torch.tensor([0, 3, 17, 1, 0, 5, 2, 21, 9, 48, 0])
+    left = np.stack([integers((m,), 20 + k, bound) for k, bound in enumerate(bounds)], axis=1)
+    right = np.stack([integers((n,), 40 + k, min(bound, 100) or 1) for k, bound in enumerate(bounds)], axis=1)
+    mantissas = np.array([251, 65_535, 3, 129, 40_001, 2, 77, 1, 255, 13, 1])
+    shifts = np.array([0, 3, 17, 1, 0, 5, 2, 21, 9, 48, 0])
     return lowrank.Codes(left, right, mantissas, shifts, ((4, -45), (6, -40), (1, -9)))
 
 
@@ -47,6 +49,10 @@ def halfway(tensor: torch.Tensor) -> torch.Tensor:
     half = (neighbour.to(torch.float64) - tensor.to(torch.float64)) / 2
     beside = torch.tensor([0.0, 2.0**-40, -(2.0**-40)], dtype=torch.float64).repeat(half.numel() // 3 + 1)
     return half * (1 + beside[: half.numel()].view(half.shape))
+
+
+def dense_values(tensor: torch.Tensor) -> EncodedSection:
+    return dense.encode(as_array(tensor))
 
 
 Sections = dict[str, tuple[EncodedSection, ...]]
@@ -60,18 +66,18 @@ def sections(base: weights.Tensors) -> Sections:
     return {
         "dense.bias": (
             encode_vector(weights.numbers((32,), 63, 20) * 3000, 0.1),
-            dense.encode(weights.numbers((32,), 64).to(torch.bfloat16)),
+            dense_values(weights.numbers((32,), 64).to(torch.bfloat16)),
         ),
-        "dense.weight": (dense.encode(halfway(dense_weight)),),
+        "dense.weight": (dense_values(halfway(dense_weight)),),
         "double.weight": (encode_vector(weights.numbers((6, 5), 65, 30), 1e-7), gamma.encode(Dyadic(-12_345_677, -25))),
-        "eight.weight": (dense.encode(weights.numbers((8, 8), 66).to(torch.float32) * 400),),
+        "eight.weight": (dense_values(weights.numbers((8, 8), 66).to(torch.float32) * 400),),
         "embed.weight": (
             gamma.encode(Dyadic(3, -7)),
             encode_lowrank(codes(*embed.shape)),
-            factors.encode(up.to(torch.float16), down.to(torch.bfloat16), 1 / 3, transpose=True),
+            factors.encode(as_array(up.to(torch.float16)), as_array(down.to(torch.bfloat16)), 1 / 3, transpose=True),
         ),
-        "half.weight": (dense.encode(small.to(torch.float16)), encode_vector(small, 0.9)),
-        "scale": (dense.encode(torch.tensor([0.1], dtype=torch.float64)),),
+        "half.weight": (dense_values(small.to(torch.float16)), encode_vector(small, 0.9)),
+        "scale": (dense_values(torch.tensor([0.1], dtype=torch.float64)),),
     }
 
 

@@ -19,8 +19,8 @@ from blake3 import blake3
 from crafted import craft
 
 from erestore.api import Store
+from erestore.arrays import as_array, raw_bytes
 from erestore.model.quality import Quality
-from erestore.model.tensors import raw_bytes
 from erestore.model.variant import Variant
 from erestore.records import Commit, Layout, LayoutTensor, Manifest, Part, Term, normal_terms
 from erestore.residual.codecs.ere import EreSection
@@ -133,7 +133,7 @@ def describe(store: Store) -> dict[str, object]:
         variant = Variant.open(store.objects, store.commit_record(oid).manifest)
         tensors = {}
         for own, held in variant.layout.tensors.items():
-            digest = blake3(raw_bytes(variant.tensor(own))).hexdigest(length=16)
+            digest = blake3(raw_bytes(as_array(variant.tensor(own)))).hexdigest(length=16)
             sections = [section for _, residual in variant.residuals for section in residual.sections(held.key)]
             # What is not reproducible is held against a second implementation, not against bits.
             is_ere = any(isinstance(section, EreSection) for section in sections)

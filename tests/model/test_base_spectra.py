@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import make_store, write_model
 
+from erestore.arrays import as_tensor
 from erestore.model.base_spectra import BaseSpectra
 from erestore.model.variant import Variant
 from erestore.ops.import_base import import_base
@@ -35,7 +36,7 @@ def files(directory):
 
 
 def dense(variant, key):
-    tensor = variant.base_tensor(key).double().numpy()
+    tensor = as_tensor(variant.base_tensor(key)).double().numpy()
     return np.linalg.svd(tensor.reshape(tensor.shape[0], -1), compute_uv=False)
 
 

@@ -14,6 +14,7 @@ import tiny
 import torch
 
 from erestore.api import Store
+from erestore.arrays import as_tensor
 from erestore.errors import CorruptionError
 from erestore.model.ledger import _squared_sum, error_bound, known_error, lossy_error, read_errors
 from erestore.model.quality import Quality
@@ -91,7 +92,7 @@ class World:
                 change = self.original[name][key].double() - self.original[self.parent[name]][key].double()
                 ideal = ideal + float(Fraction(value)) * change
             linear = variant.linear(key)
-            found = linear.rows(0, linear.base.shape[0]).view(tensor.shape)
+            found = as_tensor(linear.rows(0, linear.base.shape[0])).view(tensor.shape)
             lost += float(((found - ideal) ** 2).sum())
         return lost / math.fsum(float(Fraction(value)) ** 2 * self.norm(name) for name, value in coefficients.items())
 

@@ -10,6 +10,7 @@ import torch
 from families import rxnfp
 from tiny import EXACT, base_weights, make_store, tensors_of, tuned, write_model
 
+from erestore.arrays import as_array
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
 from erestore.model.quality import Quality
@@ -18,7 +19,7 @@ from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
 from erestore.records import Base, Commit, Manifest, Term, normal_terms
-from erestore.residual import dyadic
+from erestore.residual import dyadic, factorising, quantisation
 from erestore.residual.codecs import factors, gamma, lowrank2, remainder
 from erestore.residual.spectrum import decompose
 from erestore.storage.memory import MemoryStorage
@@ -100,18 +101,19 @@ def low_rank(shape, rank, seed):
     m, n = shape[0], math.prod(shape[1:])
     delta = random((m, rank), seed) @ random((n, rank), seed + 1).T
     found = decompose(delta)
-    codes = lowrank2.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, 1e-4)
+    codes = factorising.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, 1e-4)
     return lowrank2.encode(codes)
 
 
 def quantised(values, step=1e-3):
     values = values.reshape(len(values) if values.ndim > 1 else 1, -1)
-    size = remainder.usable_step(values, step)
-    return remainder.encode(remainder.quantise(values, size), size, tuple(values.shape))
+    size = quantisation.usable_step(values, step)
+    return remainder.encode(quantisation.quantise_matrix(values, size), size, tuple(values.shape))
 
 
 def adapter(shape, rank, seed, scaling=0.5):
-    return factors.encode(random((shape[0], rank), seed), random((rank, math.prod(shape[1:])), seed + 1), scaling)
+    up, down = random((shape[0], rank), seed), random((rank, math.prod(shape[1:])), seed + 1)
+    return factors.encode(as_array(up), as_array(down), scaling)
 
 
 def scaled(value):
@@ -123,7 +125,7 @@ def linear_values(store, revision):
     from erestore.model.variant import Variant
 
     variant = Variant(store.objects, store.manifest_of(revision))
-    return {key: variant.linear(key).rows(0, 10**6).numpy() for key in variant.base}
+    return {key: variant.linear(key).rows(0, 10**6) for key in variant.base}
 
 
 def expected_numbers(before, after, base):

@@ -16,6 +16,7 @@ from lineages import reopened
 from safetensors.torch import load_file
 
 from erestore.api import Store
+from erestore.arrays import as_tensor
 from erestore.errors import CorruptionError, UsageError
 from erestore.model.quality import Quality
 from erestore.model.residuals import Residual
@@ -188,7 +189,7 @@ def test_the_components_are_the_first_ones(world: World) -> None:
         (section, *_) = held.sections(name)
         factors = section.factors()
         assert factors is not None
-        left, right = factors
+        left, right = map(as_tensor, factors)
         assert left.shape[1] > 16
         expected = world.original["base"][name].double() + left[:, :5] @ right[:, :5].T
         assert torch.allclose(found[name].double(), expected, rtol=0, atol=1e-6)

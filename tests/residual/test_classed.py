@@ -7,52 +7,49 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erestore.arrays import Array, named_dtype
 from erestore.errors import CorruptionError
 from erestore.residual import classed, classing, pco
 
-INTEGERS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-    torch.float8_e4m3fn: torch.int8,
-    torch.float8_e5m2: torch.int8,
-    torch.float8_e4m3fnuz: torch.int8,
-    torch.float8_e5m2fnuz: torch.int8,
-}
-DTYPES = pytest.mark.parametrize("dtype", list(INTEGERS), ids=str)
+FLOATS = [
+    named_dtype("float64"),
+    named_dtype("float32"),
+    named_dtype("float16"),
+    named_dtype("bfloat16"),
+    named_dtype("float8_e4m3fn"),
+    named_dtype("float8_e5m2"),
+    named_dtype("float8_e4m3fnuz"),
+    named_dtype("float8_e5m2fnuz"),
+]
+DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 
 
-def tensor(bits: object, dtype: torch.dtype) -> torch.Tensor:
-    return torch.tensor(bits, dtype=INTEGERS[dtype]).view(dtype)
+def normal(seed: int, *shape: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def normal(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def columns_of(value: Array) -> int:
+    return value.shape[1] if value.ndim > 1 else value.size
 
 
-def columns_of(value: torch.Tensor) -> int:
-    return value.shape[1] if value.ndim > 1 else value.numel()
-
-
-def parts_of(value: torch.Tensor, predicted: torch.Tensor) -> list[bytes]:
+def parts_of(value: Array, predicted: Array) -> list[bytes]:
     return list(classing.encode(value, predicted, columns_of(value)))
 
 
-def check_round_trip(value: torch.Tensor, predicted: torch.Tensor) -> list[bytes]:
+def check_round_trip(value: Array, predicted: Array) -> list[bytes]:
     parts = parts_of(value, predicted)
     flat, found = predicted.reshape(-1), []
     assert len(parts) == -(-len(flat) // classed.CHUNK if len(flat) else 0)
     for number, part in enumerate(parts):
         start = number * classing.CHUNK
         guess = flat[start : start + classing.CHUNK]
-        assert 0 < len(part) <= guess.numel() * value.element_size()
+        assert 0 < len(part) <= guess.nbytes
         found.append(classed.decode(part, guess, classed.Place(start, columns_of(value))))
-    assert torch.equal(torch.cat(found).view(torch.uint8), value.reshape(-1).view(torch.uint8))
+    assert all(each.dtype == value.dtype for each in found)
+    assert b"".join(each.tobytes() for each in found) == value.tobytes()
     return parts
 
 
@@ -64,9 +61,9 @@ def head(part: bytes) -> tuple[int, int, int, int]:
 @DTYPES
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_any_bits_come_back_from_any_prediction(dtype: torch.dtype, data: st.DataObject) -> None:
+def test_any_bits_come_back_from_any_prediction(dtype: np.dtype, data: st.DataObject) -> None:
     """Each element's bits are drawn, or near the prediction's; low bits may be zero in all values."""
-    limit = torch.iinfo(INTEGERS[dtype])
+    limit = np.iinfo(f"i{dtype.itemsize}")
     rows, columns = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 40))
     seed, zeros = data.draw(st.integers(0, 1 << 30)), data.draw(st.integers(0, limit.bits))
     spread = data.draw(st.sampled_from([0, 1, 3, 200, 1 << 15, 1 << 40]))
@@ -79,36 +76,35 @@ def test_any_bits_come_back_from_any_prediction(dtype: torch.dtype, data: st.Dat
     far = generator.random((rows, columns)) < data.draw(st.sampled_from([0.0, 0.1, 1.0]))
     value = np.where(far, generator.integers(limit.min, limit.max, (rows, columns), endpoint=True), value)
     value = value & ~((1 << zeros) - 1 if zeros < 64 else -1)
-    native = np.dtype(f"i{limit.bits // 8}")
     with pytest.MonkeyPatch.context() as patched:
         for module in (classed, classing):
             patched.setattr(module, "CHUNK", data.draw(st.sampled_from([7, 64, 1 << 18]), label="chunk"))
         patched.setattr(classing, "CHUNK", classed.CHUNK)
-        check_round_trip(*(torch.from_numpy(each.astype(native)).view(dtype) for each in (value, predicted)))
+        check_round_trip(*(each.astype(limit.dtype).view(dtype) for each in (value, predicted)))
 
 
 @DTYPES
-def test_normal_weights(dtype: torch.dtype) -> None:
-    predicted = normal(1, 300, 70).to(dtype)
-    value = (predicted.float() + 0.01 * normal(2, 300, 70)).to(dtype)
+def test_normal_weights(dtype: np.dtype) -> None:
+    predicted = normal(1, 300, 70).astype(dtype)
+    value = (predicted.astype(np.float32) + np.float32(0.01) * normal(2, 300, 70)).astype(dtype)
     parts = check_round_trip(value, predicted)
-    assert sum(map(len, parts)) < 0.75 * value.numel() * value.element_size()
+    assert sum(map(len, parts)) < 0.75 * value.nbytes
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 1), (5, 0), (0,)])
 def test_few_elements(shape: tuple[int, ...]) -> None:
     """Parts that coding would not make smaller hold the values."""
     value = normal(3, *shape)
-    parts = list(classing.encode(value, torch.zeros(shape), 1))
-    assert b"".join(parts) == value.numpy().tobytes()
+    parts = list(classing.encode(value, np.zeros(shape, np.float32), 1))
+    assert b"".join(parts) == value.tobytes()
 
 
 def test_larger_differences_of_smaller_numbers_are_a_class_of_their_own() -> None:
     predicted = normal(4, 200, 200)
-    value = predicted + 1e-4 * normal(5, 200, 200)
+    value = predicted + np.float32(1e-4) * normal(5, 200, 200)
     (part,) = check_round_trip(value, predicted)
     assert head(part)[3] >= 4
-    whole = pco.compress(value.view(torch.int32).numpy().reshape(-1) - predicted.view(torch.int32).numpy().reshape(-1))
+    whole = pco.compress(value.view(np.int32).reshape(-1) - predicted.view(np.int32).reshape(-1))
     assert len(part) < 0.97 * len(whole)
 
 
@@ -117,25 +113,25 @@ def test_larger_differences_of_smaller_numbers_are_a_class_of_their_own() -> Non
 )
 def test_values_that_were_narrower(held: str, dtype: str, zeros: int, size: float) -> None:
     """Zero bits are not stored, and the prediction is rounded to the same grid."""
-    value = normal(6, 100, 100).to(getattr(torch, held)).to(getattr(torch, dtype))
-    near = value * (1 + size * normal(7, 100, 100).to(value.dtype))
+    value = normal(6, 100, 100).astype(named_dtype(held)).astype(named_dtype(dtype))
+    near = value * (1 + size * normal(7, 100, 100).astype(value.dtype))
     (part,) = check_round_trip(value, near)
     assert head(part)[0] == zeros
     assert len(part) < 200
 
 
-def decayed(weight: torch.Tensor, steps: int) -> torch.Tensor:
+def decayed(weight: Array, steps: int) -> Array:
     """AdamW without a gradient: the decay is rounded to whole units of the last place at every step."""
     for _ in range(steps):
-        weight = weight * (1 - 3e-7)
+        weight = weight * np.float32(1 - 3e-7)
     return weight
 
 
 def test_decay_of_rows_without_a_gradient_costs_nothing() -> None:
     predicted = normal(8, 400, 64)
     value = decayed(predicted, 20)
-    touched = torch.arange(0, 400, 7)
-    value[touched] += 1e-3 * normal(9, len(touched), 64)
+    touched = np.arange(0, 400, 7)
+    value[touched] += np.float32(1e-3) * normal(9, len(touched), 64)
     (part,) = check_round_trip(value, predicted)
     _, drift, flags, _ = head(part)
     assert drift
@@ -149,7 +145,7 @@ def test_rows_are_flagged_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classing, "CHUNK", 1000)
     monkeypatch.setattr(classed, "CHUNK", 1000)
     predicted = normal(10, 60, 48)
-    value = predicted.clone()
+    value = predicted.copy()
     value[::3] += 1e-3 * normal(11, 20, 48)
     parts = check_round_trip(value, predicted)
     assert [head(part)[2] for part in parts] == [1, 1, 1]
@@ -157,16 +153,16 @@ def test_rows_are_flagged_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_better_prediction_costs_less() -> None:
     value = normal(12, 50, 100)
-    near, far = (value * (1 + size * normal(13, 50, 100)) for size in (1e-6, 1e-3))
+    near, far = (value * (1 + np.float32(size) * normal(13, 50, 100)) for size in (1e-6, 1e-3))
     costs = [classing.cost(value, each, 100) for each in (value, near, far)]
     assert all(a < b for a, b in pairwise(costs))
 
 
 @DTYPES
 @pytest.mark.parametrize("size", [1e-5, 1e-3, 0.1])
-def test_estimates_are_close(dtype: torch.dtype, size: float) -> None:
-    predicted = normal(14, 300, 300).to(dtype)
-    value = (predicted.double() * (1 + size * normal(15, 300, 300)) + size * normal(16, 300, 300)).to(dtype)
+def test_estimates_are_close(dtype: np.dtype, size: float) -> None:
+    predicted = normal(14, 300, 300).astype(dtype)
+    value = (predicted.astype(float) * (1 + size * normal(15, 300, 300)) + size * normal(16, 300, 300)).astype(dtype)
     taken = 8 * sum(map(len, parts_of(value, predicted)))
     assert classing.cost(value, predicted, 300) == pytest.approx(taken, rel=0.05, abs=4000)
 
@@ -180,8 +176,8 @@ LENGTH = struct.pack("<I", len(CHUNK))
 
 
 def test_a_part_by_hand() -> None:
-    found = classed.decode(part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), torch.ones(40), classed.Place(0, 40))
-    assert (found.view(torch.int32) - 0x3F800000).tolist() == [1, -2, 3, 0] * 10
+    found = classed.decode(part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), np.ones(40, np.float32), classed.Place(0, 40))
+    assert (found.view(np.int32) - 0x3F800000).tolist() == [1, -2, 3, 0] * 10
 
 
 DAMAGED = {
@@ -208,7 +204,7 @@ def test_damage_is_refused(name: str) -> None:
     part = DAMAGED[name]
     assert len(part) != 4 * 40
     with pytest.raises(CorruptionError):
-        classed.decode(part, torch.ones(40), classed.Place(0, 40))
+        classed.decode(part, np.ones(40, np.float32), classed.Place(0, 40))
 
 
 def test_more_exponents_than_a_part_has_classes_for():
@@ -217,13 +213,13 @@ def test_more_exponents_than_a_part_has_classes_for():
     exponent = np.repeat(np.arange(1, 1201), 218)
     bits = (exponent.astype(np.int64) << 52) | generator.integers(0, 1 << 52, len(exponent))
     noise = np.where(exponent % 2, 0, generator.integers(0, 1 << 40, len(exponent)))
-    guess, value = (torch.from_numpy(each).view(torch.float64) for each in (bits, bits ^ noise))
+    guess, value = (each.view(np.float64) for each in (bits, bits ^ noise))
     parts = list(classing.encode(value, guess, len(value)))
     position = 0
     for part in parts:
         size = min(classed.CHUNK, len(value) - position)
         place = classed.Place(position, len(value))
         found = classed.decode(part, guess[position : position + size], place)
-        assert torch.equal(found.view(torch.int64), value[position : position + size].view(torch.int64))
+        assert found.tobytes() == value[position : position + size].tobytes()
         position += size
     assert position == len(value)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from erestore.errors import CorruptionError
 from erestore.residual.codecs import gamma
@@ -14,7 +14,7 @@ def test_the_value_is_the_base_times_the_number():
     encoded = gamma.encode(Dyadic(-5, -7))
     assert (encoded.codec, encoded.parts, encoded.size) == ("gamma", (), 0)
     section = gamma.Gamma.decode(encoded.parameters, [], (3, 2))
-    base = torch.tensor([[1.0, -2.0], [0.1, 3.0]], dtype=torch.float64)
+    base = np.array([[1.0, -2.0], [0.1, 3.0]])
     assert section.rows(1, 3, base).tolist() == [[value * -5 / 128 for value in row] for row in base.tolist()]
     assert section.factors() is None
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from erestore.residual import pco, planning
+from erestore.residual import factorising, pco, planning
 from erestore.residual.codecs import lowrank2, remainder
 from erestore.residual.dyadic import Dyadic
 from erestore.residual.planning import Curve, Profile, gaussian
-from erestore.residual.quantisation import quantise_runs, round_codes
+from erestore.residual.quantisation import quantise_matrix, quantise_runs, round_codes, usable_step
 from erestore.residual.runs import encode
 from erestore.residual.spectrum import decompose
 
@@ -178,17 +179,17 @@ def test_predictions_are_what_encoding_gives(name, step):
         seen.add((bool(plan.rank), plan.remainder))
         parts, rest = [], delta
         if plan.rank:
-            codes = lowrank2.quantise(
+            codes = factorising.quantise(
                 delta, known.basis[:, : plan.rank], known.singular_values[: plan.rank], known.side, step
             )
             parts += lowrank2.encode(codes).parts
-            left, right = codes.sides()
+            left, right = map(torch.from_numpy, codes.sides())
             rest = delta - left @ right.T
         if plan.remainder:
-            size = remainder.usable_step(rest, step)
-            quantised = remainder.quantise(rest, size)
+            size = usable_step(rest, step)
+            quantised = quantise_matrix(rest, size)
             parts += remainder.encode(quantised, size, tuple(rest.shape)).parts
-            rest = rest - torch.cat(quantised) * size.value
+            rest = rest - torch.from_numpy(np.concatenate(quantised)) * size.value
         content, layout = b"".join(part.content for part in parts), [group for part in parts for group in part.layout]
         stored = 8 * len(encode(content, layout))
         assert 0.58 < float(rest.square().sum()) / plan.error < 1.25, kind(plan)

@@ -25,13 +25,15 @@ def offered(monkeypatch):
     """What installed packages offer."""
     points: list[Point] = []
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "erestore.codecs" else [])
-    registry.codecs.cache_clear()
+    for cached in (registry.codec, registry._offered):
+        cached.cache_clear()
     yield points
-    registry.codecs.cache_clear()
+    for cached in (registry.codec, registry._offered):
+        cached.cache_clear()
 
 
 def test_built_in_codecs_and_what_they_promise():
-    assert {name: codec.reproducible for name, codec in registry.codecs().items()} == {
+    promised = {
         "lowrank2": True,
         "remainder": True,
         "gamma": True,
@@ -41,12 +43,15 @@ def test_built_in_codecs_and_what_they_promise():
         "ere": False,
         "lowrank": True,
     }
-    assert all(codec.name == name for name, codec in registry.codecs().items())
+    assert {name: registry.codec(name).reproducible for name in registry._BUILT_IN} == promised
+    assert all(registry.codec(name).name == name for name in promised)
+    assert registry.known_codecs([*promised, "rows", "acme.tiny", None, 3, ["gamma"]]) == set(promised)
 
 
 def test_a_package_can_add_a_codec_under_its_own_name(offered):
     offered.append(Point("acme.tiny", Gamma))
     assert registry.codec("acme.tiny") is Gamma
+    assert registry.known_codecs(["acme.tiny", "acme.other"]) == {"acme.tiny"}
 
 
 def test_names_without_a_dot_belong_to_the_format(offered):
@@ -57,3 +62,4 @@ def test_names_without_a_dot_belong_to_the_format(offered):
     assert registry.codec("gamma") is Gamma
     with pytest.raises(UnsupportedFormatError, match="'rows'"):
         registry.codec("rows")
+    assert registry.known_codecs(["gamma", "rows"]) == {"gamma"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
-import torch
 from former_codes import encode_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,11 +26,11 @@ def decode(encoded, shape):
 def test_every_value_is_a_multiple_of_the_step_within_half_of_it(values, step, chunk):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vector, "CHUNK", chunk)
-        encoded = encode_vector(torch.tensor(values, dtype=torch.float64), step, chunk)
+        encoded = encode_vector(np.array(values), step, chunk)
         section = decode(encoded, (1, len(values)))
     size = dyadic.read(encoded.parameters["step"], vector.STEP_BITS)
     assert size.value == pytest.approx(max(step, max(map(abs, values)) / vector.CODE_LIMIT), rel=2**-23)
-    found = section.rows(0, 1, torch.zeros(1, len(values), dtype=torch.float64))[0].tolist()
+    found = section.rows(0, 1, np.zeros((1, len(values))))[0].tolist()
     for value, code, original in zip(found, section.codes[0].tolist(), values, strict=True):
         assert Fraction(value) == code * size.mantissa * Fraction(2) ** size.exponent
         assert abs(value - original) <= size.value * (0.5 + 1e-6)
@@ -38,15 +38,15 @@ def test_every_value_is_a_multiple_of_the_step_within_half_of_it(values, step, c
 
 
 def test_rows_of_a_matrix():
-    values = torch.arange(-6, 6, dtype=torch.float64).view(4, 3)
+    values = np.arange(-6.0, 6.0).reshape(4, 3)
     section = decode(encode_vector(values, 1.0), (4, 3))
-    assert section.rows(1, 3, torch.zeros(2, 3, dtype=torch.float64)).tolist() == values[1:3].tolist()
+    assert section.rows(1, 3, np.zeros((2, 3))).tolist() == values[1:3].tolist()
 
 
 def test_nothing_and_zeros_take_next_to_nothing():
-    assert encode_vector(torch.zeros(0, 3), 0.5).parts == ()
-    assert decode(encode_vector(torch.zeros(0, 3), 0.5), (0, 3)).codes.shape == (0, 3)
-    assert encode_vector(torch.zeros(5000, dtype=torch.float64), 0.5).size == 1
+    assert encode_vector(np.zeros((0, 3)), 0.5).parts == ()
+    assert decode(encode_vector(np.zeros((0, 3)), 0.5), (0, 3)).codes.shape == (0, 3)
+    assert encode_vector(np.zeros(5000), 0.5).size == 1
 
 
 @pytest.mark.parametrize(

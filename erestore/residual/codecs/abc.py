@@ -7,7 +7,7 @@ residual's tensor is the float64 sum of its sections in stored order.
 A tensor is seen as a matrix: shape ``(d0, d1, ...)`` as ``d0 x (d1 * ...)``, a vector as one row, a scalar as 1 x 1.
 
 Evaluation is fixed for ever: for a codec with ``reproducible = True``, :meth:`Section.rows` returns the same bits on
-every machine, device, thread count and tiling, and two codecs share a name only if they are interchangeable. A codec is
+every machine, thread count and tiling, and two codecs share a name only if they are interchangeable. A codec is
 arithmetic: it never sees a store, a path or a commit.
 """
 
@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import torch
-
+from erestore.arrays import Array
 from erestore.residual.runs import Group
 
 Parameters = Mapping[str, Any]
@@ -60,22 +59,22 @@ class Section(ABC):
     shape: tuple[int, int]
 
     @abstractmethod
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:
         """Evaluate rows ``start:stop``.
 
         Parameters
         ----------
         start, stop : int
-        base : torch.Tensor
+        base : ndarray
             Float64 ``(stop - start, n)``: the same rows of the base's tensor, which only ``gamma`` uses.
 
         Returns
         -------
-        torch.Tensor
-            Float64 ``(stop - start, n)`` on the device of `base`; may be modified by the caller.
+        ndarray
+            Float64 ``(stop - start, n)``, new: the caller may modify it.
         """
 
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def factors(self) -> tuple[Array, Array] | None:
         """Return float64 ``A (m, r)`` and ``B (n, r)`` with value ``A @ B.T``, or None where the section has no factors."""
         return None
 

@@ -11,22 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
+from erestore.arrays import Array, named_dtype, widen
 from erestore.errors import CorruptionError
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.planes import from_planes, to_planes
 
 CHUNK = 1 << 18
 """Elements a part."""
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {code: named_dtype(name) for code, name in _NAMES.items()}
 
 
-def encode(values: torch.Tensor) -> EncodedSection:
+def encode(values: Array) -> EncodedSection:
     """Write `values` (any shape) in their own dtype, one of :data:`DTYPES`."""
     code = next(code for code, dtype in DTYPES.items() if dtype == values.dtype)
-    chunks = torch.split(values.detach().cpu().contiguous().reshape(-1), CHUNK) if values.numel() else ()
-    parts = tuple(EncodedPart(0, to_planes(chunk)) for chunk in chunks)
+    flat = values.reshape(-1)
+    parts = tuple(EncodedPart(0, to_planes(flat[start : start + CHUNK])) for start in range(0, flat.size, CHUNK))
     return EncodedSection(Dense.name, {"dtype": code}, parts)
 
 
@@ -35,11 +37,11 @@ class DenseSection(Section):
     """Values ``(m, n)`` in their own dtype."""
 
     shape: tuple[int, int]
-    values: torch.Tensor
+    values: Array
 
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        return self.values[start:stop].to(base.device, torch.float64, copy=True)
+        return np.array(widen(self.values[start:stop]))
 
 
 class Dense(Codec):
@@ -58,4 +60,4 @@ class Dense(Codec):
         if [len(part) for part in parts] != [length * dtype.itemsize for length in lengths]:
             raise CorruptionError("A dense section has the wrong size.")
         chunks = [from_planes(part, dtype) for part in parts]
-        return DenseSection(shape, (torch.cat(chunks) if chunks else torch.zeros(0, dtype=dtype)).view(shape))
+        return DenseSection(shape, np.concatenate([np.zeros(0, dtype), *chunks]).reshape(shape))

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from erestore.arrays import Array, as_array
 from erestore.errors import CorruptionError
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.spectrum import Decomposition, decompose
@@ -244,14 +245,15 @@ class EreSection(Section):
         left, values, right = decode(self.codes)
         return (left * values)[:, : self.rank], right[:, : self.rank]
 
-    def rows(self, start: int, stop: int, base: Tensor) -> Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
         left, right = self._factors
-        return left[start:stop].to(base.device) @ right.to(base.device).T
+        return as_array(left[start:stop] @ right.T)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    def factors(self) -> tuple[Array, Array]:
         """Return float64 ``U D`` and ``V``; see :meth:`Section.factors`."""
-        return self._factors
+        left, right = self._factors
+        return as_array(left), as_array(right)
 
     def leading(self, rank: int) -> EreSection:
         """Return the section of the first components; see :meth:`Section.leading`."""

@@ -15,8 +15,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
+from erestore.arrays import Array, widen
 from erestore.errors import CorruptionError
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.dense import DTYPES
@@ -26,7 +27,7 @@ STORED = {dtype: code for code, dtype in DTYPES.items() if code != "F64"}
 """Dtypes that factors may have: their products are exact in float64."""
 
 
-def encode(up: torch.Tensor, down: torch.Tensor, scaling: float, *, transpose: bool = False) -> EncodedSection:
+def encode(up: Array, down: Array, scaling: float, *, transpose: bool = False) -> EncodedSection:
     """Write an adapter's two factors in their own dtypes (F32, F16 or BF16)."""
     parameters = {
         "rank": int(up.shape[1]),
@@ -35,7 +36,7 @@ def encode(up: torch.Tensor, down: torch.Tensor, scaling: float, *, transpose: b
         "scaling": repr(float(scaling)),
         "transpose": transpose,
     }
-    parts = [EncodedPart(0, to_planes(side.detach().cpu().contiguous().reshape(-1))) for side in (up, down)]
+    parts = [EncodedPart(0, to_planes(side)) for side in (up, down)]
     return EncodedSection(Factors.name, parameters, tuple(parts))
 
 
@@ -44,24 +45,23 @@ class FactorsSection(Section):
     """Factors as rows and columns of the value: ``value = scaling * left @ right`` with ``left (m, r)``, ``right (r, n)``."""
 
     shape: tuple[int, int]
-    left: torch.Tensor
-    right: torch.Tensor
+    left: Array
+    right: Array
     scaling: float
 
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        left = self.left[start:stop].to(base.device, torch.float64)
-        right = self.right.to(base.device, torch.float64)
-        total = torch.zeros_like(base)
+        left, right = widen(self.left[start:stop]), widen(self.right)
+        total = np.zeros_like(base)
         for component in range(left.shape[1]):
             product = left[:, component : component + 1] * right[component]
             total += product
         total *= self.scaling
         return total
 
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self) -> tuple[Array, Array]:
         """Return float64 factors; see :meth:`Section.factors`."""
-        return self.left.to(torch.float64) * self.scaling, self.right.to(torch.float64).T
+        return widen(self.left) * self.scaling, widen(self.right).T
 
 
 class Factors(Codec):
@@ -88,7 +88,7 @@ class Factors(Codec):
         for part, dtype, size in zip(parts, dtypes, ((m, rank), (rank, n)), strict=True):
             if dtype is None or len(part) != size[0] * size[1] * dtype.itemsize:
                 raise CorruptionError("A factors section has the wrong size.")
-            sides.append(from_planes(part, dtype).view(size))
+            sides.append(from_planes(part, dtype).reshape(size))
         up, down = sides
         left, right = (down.T, up.T) if transpose else (up, down)
         return FactorsSection(shape, left, right, scaling)

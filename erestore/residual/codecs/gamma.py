@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import Codec, EncodedSection, Parameters, Section
@@ -32,9 +31,10 @@ class GammaSection(Section):
     shape: tuple[int, int]
     factor: float
 
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - `base` is those rows
+    def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002 - `base` is those rows
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        return base * self.factor
+        found: Array = base * self.factor
+        return found
 
 
 class Gamma(Codec):

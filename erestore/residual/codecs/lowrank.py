@@ -17,14 +17,15 @@ Read for ever and no longer written: :mod:`erestore.residual.codecs.lowrank2` ha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
-import torch
+import numpy as np
 
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual import packing
 from erestore.residual.codecs.abc import Codec, Parameters, Section
@@ -41,18 +42,18 @@ class Codes:
 
     Attributes
     ----------
-    left, right : torch.Tensor
+    left, right : ndarray
         Integer ``P (m, r)`` and ``Q (n, r)``.
-    mantissas, shifts : torch.Tensor
+    mantissas, shifts : ndarray
         Int64 ``(r,)``: ``a_k`` in [1, 2**16) and ``s_k`` in [0, 48].
     groups : tuple of (int, int)
         Number of components and exponent of each group.
     """
 
-    left: torch.Tensor
-    right: torch.Tensor
-    mantissas: torch.Tensor
-    shifts: torch.Tensor
+    left: Array
+    right: Array
+    mantissas: Array
+    shifts: Array
     groups: tuple[tuple[int, int], ...]
 
     @property
@@ -60,12 +61,15 @@ class Codes:
         """Number of components."""
         return int(self.left.shape[1])
 
-    def sides(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``P`` and ``Q`` times the multipliers, float64."""
-        multipliers = torch.ldexp(self.mantissas.to(torch.float64), self.shifts)
+    def multipliers(self) -> Array:
+        """Return ``2**e * c``, float64 ``(r,)``; a power of two changes no product's exactness."""
         exponents = [exponent for components, exponent in self.groups for _ in range(components)]
-        weights = torch.ldexp(multipliers, torch.tensor(exponents, dtype=torch.int64)).to(self.left.device)
-        return self.left.to(torch.float64), self.right.to(torch.float64) * weights
+        found: Array = np.ldexp(self.mantissas.astype(np.float64), self.shifts + np.array(exponents, dtype=np.int64))
+        return found
+
+    def sides(self) -> tuple[Array, Array]:
+        """Return ``P`` and ``Q`` times the multipliers, float64."""
+        return self.left.astype(np.float64), self.right * self.multipliers()
 
 
 def cut_groups(
@@ -108,11 +112,12 @@ def cut_groups(
     return tuple(groups), shifts
 
 
-def largest_codes(side: torch.Tensor) -> torch.Tensor:
+def largest_codes(side: Array) -> Array:
     """Return int64 ``(r,)``: the largest absolute code of each column."""
-    if not side.numel():
-        return torch.zeros(side.shape[1], dtype=torch.int64)
-    return torch.maximum(side.amax(dim=0).to(torch.int64), -side.amin(dim=0).to(torch.int64)).cpu()
+    if not side.size:
+        return np.zeros(side.shape[1], dtype=np.int64)
+    found: Array = np.maximum(side.max(axis=0).astype(np.int64), -side.min(axis=0).astype(np.int64))
+    return found
 
 
 def bands(rank: int) -> Iterator[tuple[int, int]]:
@@ -148,35 +153,24 @@ class LowRankSection(Section):
                 raise CorruptionError("A low-rank group does not sum exactly.")
             start += components
 
-    def _sides(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield each group's P (integer) and ``2**e * c * Q`` (float64): a power of two changes no product's exactness."""
-        codes, start = self.codes, 0
-        multipliers = torch.ldexp(codes.mantissas.to(torch.float64), codes.shifts)
-        for components, exponent in codes.groups:
-            columns = slice(start, start + components)
-            scaled = codes.right[:, columns].to(torch.float64) * multipliers[columns].to(codes.right.device)
-            yield codes.left[:, columns], scaled * math.ldexp(1.0, exponent)
-            start += components
-
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
-        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        total: torch.Tensor | None = None
-        for left, right in self._prepared:
-            product = left[start:stop].to(base.device, torch.float64) @ right.to(base.device).T
-            total = product if total is None else total.add_(product)
-        return torch.zeros_like(base) if total is None else total
-
     @cached_property
-    def _prepared(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-        return tuple(self._sides())
+    def _prepared(self) -> tuple[tuple[Array, Array], ...]:
+        """Each group's P, integer, and Q^T times the multipliers, float64."""
+        ends = list(accumulate((components for components, _ in self.codes.groups), initial=0))
+        right = self.codes.right.T * self.codes.multipliers()[:, None]
+        return tuple((self.codes.left[:, start:stop], right[start:stop]) for start, stop in pairwise(ends))
 
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def rows(self, start: int, stop: int, base: Array) -> Array:
+        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
+        total: Array | None = None
+        for left, right in self._prepared:
+            product: Array = left[start:stop].astype(np.float64) @ right
+            total = product if total is None else np.add(total, product, out=total)
+        return np.zeros(base.shape) if total is None else total
+
+    def factors(self) -> tuple[Array, Array]:
         """Return float64 factors; see :meth:`Section.factors`."""
-        m, n = self.shape
-        if not self._prepared:
-            return torch.zeros((m, 0), dtype=torch.float64), torch.zeros((n, 0), dtype=torch.float64)
-        left = torch.cat([left.to(torch.float64) for left, _ in self._prepared], dim=1)
-        return left, torch.cat([right for _, right in self._prepared], dim=1)
+        return self.codes.sides()
 
     def leading(self, rank: int) -> LowRankSection:
         """Return the section of the first components; see :meth:`Section.leading`."""
@@ -205,10 +199,9 @@ class LowRank(Codec):
             raise CorruptionError("A low-rank section has more parts than bands.")
         columns = [_read_band(part, stop - start, m, n) for part, (start, stop) in zip(parts, ranges, strict=True)]
         held = ranges[-1][1] if ranges else 0
-        left = torch.cat([c[0] for c in columns]).T if columns else torch.zeros((m, 0), dtype=torch.int8)
-        right = torch.cat([c[1] for c in columns]).T if columns else torch.zeros((n, 0), dtype=torch.int8)
-        mantissas = torch.cat([c[2] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
-        shifts = torch.cat([c[3] for c in columns]) if columns else torch.zeros(0, dtype=torch.int64)
+        empty = (np.zeros((0, m), np.int8), np.zeros((0, n), np.int8), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        sides = [np.concatenate(each) for each in zip(empty, *columns, strict=True)]
+        left, right, mantissas, shifts = sides[0].T, sides[1].T, sides[2], sides[3]
         return LowRankSection(shape, Codes(left, right, mantissas, shifts, leading_groups(groups, held)))
 
     @classmethod
@@ -251,11 +244,11 @@ def read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[int
     return rank, [(g[0], g[1]) for g in groups]
 
 
-def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[torch.Tensor, ...]:
+def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[Array, ...]:
     """Return P^T and Q^T (columns, length), mantissas and shifts of one band."""
     if len(content) < 4 * columns:
         raise CorruptionError("A low-rank band is shorter than its header.")
-    head = torch.frombuffer(bytearray(content[: 4 * columns]), dtype=torch.uint8).view(4, columns).to(torch.int64)
+    head = np.frombuffer(content, np.uint8, 4 * columns).reshape(4, columns).astype(np.int64)
     mantissas, shifts, position = head[0] | (head[1] << 8), head[2], 4 * columns
     if int(shifts.max()) > SHIFT_LIMIT or int(mantissas.min()) < 1:
         raise CorruptionError("A low-rank multiplier is out of range.")
@@ -264,14 +257,14 @@ def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[torch.Tens
     for indices, length in ((head[3] & 0xF, m), (head[3] >> 4, n)):
         if int(indices.max()) >= len(packing.WIDTHS):
             raise CorruptionError("A low-rank column has an unknown width.")
-        side = torch.zeros((columns, length), dtype=packing.integer_type(packing.WIDTHS[int(indices.max())]))
+        side = np.zeros((columns, length), dtype=packing.integer_type(packing.WIDTHS[int(indices.max())]))
         for index, width in enumerate(packing.WIDTHS):
             chosen = indices == index
             number = int(chosen.sum())
             size = number * packing.packed_size(length, width)
             if number:
                 codes = packing.unpack(view[position : position + size], number, length, width)
-                side[chosen] = codes.to(side.dtype)
+                side[chosen] = codes
             position += size
         sides.append(side)
     if position != len(content):

@@ -9,14 +9,12 @@ Parameters: ``rank``, ``groups`` as ``[[components, exponent], ...]``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters
 from erestore.residual.codecs.lowrank import (
@@ -24,20 +22,12 @@ from erestore.residual.codecs.lowrank import (
     Codes,
     LowRankSection,
     count_bands,
-    cut_groups,
-    largest_codes,
     leading_groups,
     read_parameters,
 )
-from erestore.residual.quantisation import round_codes
 from erestore.residual.runs import Group
-from erestore.residual.spectrum import squared_norm
 
-MULTIPLIER_BITS = 6
-"""Of a mantissa when encoding: the other side is fitted to the rounded multiplier, so that only its step varies a little."""
 _FIRST_BAND = 4
-_BLOCK = 1 << 22
-"""Elements of the residual that are projected at a time."""
 _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
@@ -49,98 +39,15 @@ def bands(rank: int) -> Iterator[tuple[int, int]]:
         start, stop = stop, 4 * stop
 
 
-def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float) -> Codes:
-    """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
-
-    The short side is quantised first; the long side is then fitted to it (least squares), so that it makes up for what
-    rounding did to the short side and to the multipliers.
-
-    Parameters
-    ----------
-    delta : torch.Tensor
-        ``(m, n)``, the residual.
-    basis : torch.Tensor
-        Singular vectors of the short side as columns, largest singular value first.
-    singular_values : torch.Tensor
-        ``(r,)``, positive, for the leading `r` columns of `basis`.
-    side : str
-        ``right`` if `basis` spans rows (``V``), ``left`` if it spans columns (``U``).
-    step : float
-
-    Returns
-    -------
-    Codes
-        Components whose codes all vanish on one side are dropped.
-    """
-    rank = len(singular_values)
-    sigma = singular_values.to(device=delta.device, dtype=torch.float64)
-    # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
-    dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
-    short = round_codes((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
-    alive = largest_codes(short) > 0
-    short, sigma = short[:, alive.to(short.device)], sigma.cpu()[alive]
-    mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
-    weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
-    tall = delta if side == "right" else delta.T
-    long = round_codes(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
-    used = largest_codes(long) > 0
-    long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
-    kept = used.nonzero().flatten().tolist()
-    bounds = [int(a) * int(b) for a, b in zip(largest_codes(long), largest_codes(short), strict=True)]
-    groups, shifts = cut_groups([mantissas[k] for k in kept], [exponents[k] for k in kept], bounds)
-    left, right = (long, short) if side == "right" else (short, long)
-    integers = [torch.tensor(values, dtype=torch.int64) for values in ([mantissas[k] for k in kept], shifts)]
-    return Codes(left, right, integers[0], integers[1], groups)
-
-
-def prefix_errors(codes: Codes, rest: torch.Tensor) -> dict[int, float]:
-    """Return, by band, the squared error where that band and those after it are missing.
-
-    Parameters
-    ----------
-    codes : Codes
-    rest : torch.Tensor
-        ``(m, n)``: what all bands together leave of the residual.
-    """
-    left, right = (side.to(rest.dtype) for side in codes.sides())
-    inner = (left * (rest @ right)).sum(dim=0, dtype=torch.float64)
-    gram = ((left.T @ left) * (right.T @ right)).to(torch.float64)
-    whole = squared_norm(rest)
-    return {
-        band: whole + float(2 * inner[start:].sum() + gram[start:, start:].sum())
-        for band, (start, _) in enumerate(bands(codes.rank))
-    }
-
-
-def _multipliers(weights: Sequence[float]) -> tuple[list[int], list[int]]:
-    """Return mantissas and exponents of the nearest multipliers."""
-    pairs = [math.frexp(weight) for weight in weights]
-    rounded = [min(round(math.ldexp(fraction, MULTIPLIER_BITS)), (1 << MULTIPLIER_BITS) - 1) for fraction, _ in pairs]
-    return rounded, [exponent - MULTIPLIER_BITS for _, exponent in pairs]
-
-
-def _fit(tall: torch.Tensor, short: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return ``X`` that minimises ``|tall - X short^T|``, ``(rows, r)``, with products in `dtype`."""
-    if not short.shape[1]:
-        return torch.zeros((tall.shape[0], 0), dtype=dtype, device=tall.device)
-    scale = torch.linalg.vector_norm(short, dim=0)
-    unit = short / scale
-    gram = unit.T @ unit
-    gram.diagonal().add_(1e-10)
-    solved = torch.cholesky_solve(unit.T, torch.linalg.cholesky(gram)).T.div_(scale).to(dtype)
-    height = max(1, _BLOCK // max(1, tall.shape[1]))
-    return torch.cat([rows.to(dtype) @ solved for rows in torch.split(tall, height)])
-
-
 def encode(codes: Codes) -> EncodedSection:
     """Write integer factors as a section."""
     parts = []
     for band, (start, stop) in enumerate(bands(codes.rank)):
-        sides = [side[:, start:stop].T.contiguous().cpu() for side in (codes.left, codes.right)]
-        width = max(2 if side.dtype in (torch.int8, torch.int16) else 4 for side in sides)
-        head = torch.stack([codes.mantissas[start:stop], codes.shifts[start:stop]]).to(torch.uint8).numpy().tobytes()
-        columns = [side.numpy().astype(_WIDTHS[width]).tobytes() for side in sides]
-        layout = (Group(1, 1, 1 + len(head)), *(Group(width, len(side), side.shape[1]) for side in sides))
+        sides = [side[:, start:stop].T for side in (codes.left, codes.right)]
+        width = max(2 if side.itemsize <= 2 else 4 for side in sides)
+        head = np.stack([codes.mantissas[start:stop], codes.shifts[start:stop]]).astype(np.uint8).tobytes()
+        columns = [side.astype(_WIDTHS[width], order="C").tobytes() for side in sides]
+        layout = (Group(1, 1, 1 + len(head)), *(Group(width, side.shape[0], side.shape[1]) for side in sides))
         parts.append(EncodedPart(band, b"".join((bytes([width]), head, *columns)), layout))
     parameters = {"rank": codes.rank, "groups": [list(group) for group in codes.groups]}
     return EncodedSection(LowRank2.name, parameters, tuple(parts))
@@ -160,12 +67,9 @@ class LowRank2(Codec):
         if len(parts) > len(ranges):
             raise CorruptionError("A low-rank section has more parts than bands.")
         bands_held = [_read_band(part, stop - start, shape) for part, (start, stop) in zip(parts, ranges, strict=True)]
-        sides = []
-        for place in range(2):
-            columns = [held[place] for held in bands_held] or [np.zeros((0, shape[place]), dtype=np.int16)]
-            sides.append(torch.from_numpy(np.concatenate(columns)).T)
-        head = [np.concatenate([held[2][row] for held in bands_held] or [np.zeros(0, np.uint8)]) for row in range(2)]
-        mantissas, shifts = (torch.from_numpy(row.astype(np.int64)) for row in head)
+        empty = (*(np.zeros((0, length), np.int16) for length in shape), np.zeros((2, 0), np.uint8))
+        sides = [np.concatenate([held[place] for held in (empty, *bands_held)]).T for place in range(2)]
+        mantissas, shifts = np.concatenate([held[2] for held in (empty, *bands_held)], axis=1).astype(np.int64)
         if rank and parts and (int(shifts.max()) > SHIFT_LIMIT or int(mantissas.min()) < 1):
             raise CorruptionError("A low-rank multiplier is out of range.")
         held = ranges[-1][1] if ranges else 0
@@ -178,7 +82,7 @@ class LowRank2(Codec):
         return min(full, parts), min(used, parts)
 
 
-def _read_band(content: bytes, columns: int, shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _read_band(content: bytes, columns: int, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
     """Return P^T and Q^T (columns, length), and mantissas and shifts (2, columns) of one band."""
     width = content[0] if content else 0
     if width not in _WIDTHS or len(content) != 1 + columns * (2 + width * sum(shape)):

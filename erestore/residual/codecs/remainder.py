@@ -16,20 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
-from erestore.residual.quantisation import quantise_runs
 from erestore.residual.runs import Group
 
 PART = 1 << 20
 """Codes a part."""
 LAST_BAND = 31
-_FLOAT32_CODES = 2.0**16
-"""Codes up to here are rounded well enough in float32."""
 _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
@@ -45,33 +42,19 @@ def _height(columns: int) -> int:
     return max(1, PART // max(1, columns))
 
 
-def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
-    """Return the step that is stored: about `step`, but no code may leave its range."""
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    return dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
-
-
-def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
-    """Return integer codes of the parts of a matrix ``(m, n)``."""
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
-    parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [quantise_runs(part.to(dtype)) for part in parts]
-
-
 def band_of(shape: tuple[int, ...]) -> int:
     """Return the band that a matrix's parts, or a vector's, stand in."""
     return LAST_BAND if shape[0] > 1 else 0
 
 
-def encode(codes: Sequence[torch.Tensor], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
+def encode(codes: Sequence[Array], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
     """Write codes as a section."""
     band = band_of(shape)
     parts = []
     for part in codes:
-        width = 2 if part.dtype == torch.int16 else 4
-        content = bytes([width]) + part.cpu().numpy().astype(_WIDTHS[width]).tobytes()
-        parts.append(EncodedPart(band, content, (Group(1, 1, 1), Group(width, *part.shape))))
+        width = 2 if part.dtype == np.int16 else 4
+        content = bytes([width]) + part.astype(_WIDTHS[width]).tobytes()
+        parts.append(EncodedPart(band, content, (Group(1, 1, 1), Group(width, part.shape[0], part.shape[1]))))
     return EncodedSection(Remainder.name, {"step": list(step)}, tuple(parts))
 
 
@@ -80,18 +63,19 @@ class RemainderSection(Section):
     """Decoded codes of every part, or of none, and the float64 step."""
 
     shape: tuple[int, int]
-    parts: tuple[torch.Tensor, ...]
+    parts: tuple[Array, ...]
     step: float
 
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
         held = [
             part[max(0, start - first) : stop - first]
             for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=False)
             if first < stop and start < last
         ]
-        codes = held[0] if len(held) == 1 else torch.cat(held) if held else torch.zeros(base.shape)
-        return codes.to(base.device, torch.float64) * self.step
+        codes = held[0] if len(held) == 1 else np.concatenate(held) if held else np.zeros(base.shape)
+        found: Array = codes * np.float64(self.step)
+        return found
 
 
 class Remainder(Codec):
@@ -123,11 +107,11 @@ class Remainder(Codec):
         return (0, 0) if band_of(shape) == LAST_BAND else (parts, parts)
 
 
-def _read(part: bytes, shape: tuple[int, int]) -> torch.Tensor:
+def _read(part: bytes, shape: tuple[int, int]) -> Array:
     width = part[0] if part else 0
     if width not in _WIDTHS or len(part) != 1 + width * shape[0] * shape[1]:
         raise CorruptionError("A remainder's part has a wrong length.")
     codes = np.frombuffer(part, _WIDTHS[width], offset=1).reshape(shape)
     if codes.size and max(-int(codes.min()), int(codes.max())) > CODE_LIMIT:
         raise CorruptionError("A remainder's code is out of range.")
-    return torch.from_numpy(codes.copy())
+    return codes.copy()  # aligned

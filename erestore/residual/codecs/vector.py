@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
+from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual import dyadic, packing
 from erestore.residual.codecs.abc import Codec, Parameters, Section
@@ -32,12 +33,13 @@ class VectorSection(Section):
     """Decoded codes ``(m, n)`` and the float64 step."""
 
     shape: tuple[int, int]
-    codes: torch.Tensor
+    codes: Array
     step: float
 
-    def rows(self, start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
+    def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        return self.codes[start:stop].to(base.device, torch.float64) * self.step
+        found: Array = self.codes[start:stop] * np.float64(self.step)
+        return found
 
 
 class Vector(Codec):
@@ -58,11 +60,11 @@ class Vector(Codec):
         if any(not part or part[0] >= len(packing.WIDTHS) for part in parts):
             raise CorruptionError("A vector section has an unknown width.")
         widths = [packing.WIDTHS[part[0]] for part in parts]
-        codes = torch.empty(total, dtype=packing.integer_type(max(widths, default=0)))
+        codes = np.empty(total, dtype=packing.integer_type(max(widths, default=0)))
         start = 0
         for part, length, width in zip(parts, lengths, widths, strict=True):
             codes[start : start + length] = packing.unpack(memoryview(part)[1:], 1, length, width)[0]
             start += length
         if total and max(-int(codes.min()), int(codes.max())) > CODE_LIMIT:
             raise CorruptionError("A vector section's code is out of range.")
-        return VectorSection(shape, codes.view(shape), step.value)
+        return VectorSection(shape, codes.reshape(shape), step.value)
