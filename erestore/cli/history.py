@@ -152,6 +152,9 @@ def _quality(quality: Mapping[str, str]) -> str:
         for key, words in (("max_error", "at most"), ("rank", "rank"), ("bits", "bits"), ("allocation", "allocation"))
         if key in quality
     ]
+    if "gate" in quality:
+        runs = f" in {quality['gate_runs']} runs" if "gate_runs" in quality else ""
+        asked.append(f"what passes `{printable(quality['gate'])}`{runs}")
     if quality.get("exact") == "yes":
         asked.append("exact")
     if "relative_norm" in quality:
