@@ -153,8 +153,7 @@ def _quality(quality: Mapping[str, str]) -> str:
         if key in quality
     ]
     if "gate" in quality:
-        runs = f" in {quality['gate_runs']} runs" if "gate_runs" in quality else ""
-        asked.append(f"what passes `{printable(quality['gate'])}`{runs}")
+        asked.append(f"what passes `{printable(quality['gate'])}` (runs: {quality.get('gate_runs', '?')})")
     if quality.get("exact") == "yes":
         asked.append("exact")
     if "relative_norm" in quality:

@@ -68,7 +68,7 @@ class Trials:
         if not self._try(layout, write, None, 0.0):
             raise GateError(
                 f"The original itself does not pass the gate `{self._gate.name}`.",
-                hint="Nothing was stored. Correct the gate, or commit without one.",
+                hint="Nothing was committed. Try the gate by hand, and ask less of the model.",
             )
 
     def passes(self, variant: Variant, size: int, error: float) -> bool:

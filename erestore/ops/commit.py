@@ -160,13 +160,16 @@ def commit(
             raise ConflictError(f"'{branch}' is a base, and a base has no versions.", hint="Give another --name.")
         original = original_digest(checkpoint)
         is_same = previous is not None and parent is None and _is_same(store.commit_record(previous), quality, original)
+        source = None
+        if base is not None or (parent is None and previous is None):
+            base, source = _find_base(store, base)
         trials = None
         if quality.gate and not is_same:
             trials = stack.enter_context(_trials(checkpoint, quality.gate))
             trials.try_original(checkpoint)
         imported = None
-        if base is not None or (parent is None and previous is None):
-            base, imported = _provide_base(store, base, operation, lease, progress)
+        if base is not None and source is not None:
+            base, imported = _import(store, base, source, operation, lease, progress)
         if previous and is_same:
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
@@ -258,19 +261,21 @@ def _reached(
     return record | {"codec": "factors"}
 
 
-def _provide_base(
-    store: Store, base: str | None, operation: Operation, lease: Lease, progress: Progress
-) -> tuple[str, str | None]:
-    """Return the name of the base in the store, and the same if it was imported just now."""
+def _find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
+    """Return the name of a base in the store, or what was given and where it is imported from."""
     held = store.base_names()
     if base is None:
         if len(held) == 1:
             return held[0], None
         reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
         raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
-    if store.has_ref(base):
-        return base, None
-    source = find_source(base)
+    return base, None if store.has_ref(base) else find_source(base)
+
+
+def _import(
+    store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
+) -> tuple[str, str | None]:
+    """Return the name of the base in the store, and the same if it was imported just now."""
     name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
