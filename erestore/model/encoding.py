@@ -228,7 +228,7 @@ class Encoder:
         bases: BasisSpool,
         norm: float,
     ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
-        """Find the largest step that the gate admits; return the writer of the smallest that it was seen to admit."""
+        """Find the largest step that the gate admits; return the writer that holds what it admitted there."""
         assert self.admits is not None
         search = GateSearch(self._step_for(executor, changed, profiled, bases, FIRST_ERROR * norm))
         best: tuple[ResidualWriter, Errors, dict[str, int]] | None = None
@@ -241,7 +241,7 @@ class Encoder:
             error = ratio(errors.rounded, norm)
             passed = error <= LARGEST_ERROR and self.admits(writer, error)
             goes_on = search.observe(writer.size, error, passed=passed)
-            if passed and (best is None or writer.size <= best[0].size):
+            if passed:  # at a larger step than whatever passed before
                 superseded.close()
                 best, superseded = (writer, errors, kinds), attempt
             else:

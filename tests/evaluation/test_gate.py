@@ -137,17 +137,17 @@ def test_runs_are_reported_as_they_were(place: Place) -> None:
 
 
 def test_one_decomposition(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[int] = []
+    counted: list[torch.dtype] = []
 
     def count(*arguments: Any, **options: Any) -> Any:
-        counted.append(1)
+        counted.append(options["precision"])
         return profile(*arguments, **options)
 
     profile = encoding.profile
     monkeypatch.setattr(encoding, "profile", count)
     _, done = trials(place, lambda path: lost(path) < 0.02)
     assert done.gate_runs > 3
-    assert len(counted) == len(SHAPES)
+    assert counted == [torch.float64] * len(SHAPES)  # however little may be lost in the end
 
 
 def test_a_gate_that_lets_everything_through_keeps_half(place: Place) -> None:
@@ -161,6 +161,15 @@ def test_of_a_gate_that_jumps_the_smallest_that_passed_is_taken(place: Place) ->
     seen, done = trials(place, lambda _: next(answers))
     chosen = min((trial.bytes, trial.relative_error) for trial in seen if trial.passed and trial.bytes)
     assert done.relative_error == chosen[1]
+
+
+def test_the_same_candidate_is_tried_once(place: Place) -> None:
+    """Twice the base is one number a tensor, at any step."""
+    tuned = {name: 2 * tensor for name, tensor in weights(1).items()}
+    save_file(tuned, "ft.safetensors")
+    seen, done = trials(place, lambda _: True)
+    assert done.gate_runs == len({trial.bytes for trial in seen}) == len(seen) < 8
+    assert done.relative_error < 0.5
 
 
 @pytest.fixture
