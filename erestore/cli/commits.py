@@ -121,7 +121,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     "--gate",
     metavar="COMMAND",
     help="Lose as much as COMMAND allows. It is run on candidates, {path} standing for a checkpoint as checkout writes it, "
-    "and says with exit code 0 that it is good enough, with 1 to 125 that it is not. See below.",
+    "and says with exit code 0 that it is good enough, with 1 to 125 that it is not. See above.",
 )
 @click.option("--exact", is_flag=True, help="Keep every bit, beside a linear part that can be merged.")
 @click.option("--exact-only", is_flag=True, help="Keep every bit and nothing else; cannot be merged.")
