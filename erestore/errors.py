@@ -28,6 +28,12 @@ class ErestoreError(Exception):
         self.hint = hint
 
 
+class GateError(ErestoreError):
+    """A gate let nothing through (exit 1)."""
+
+    exit_code = 1
+
+
 class UsageError(ErestoreError):
     """The request itself makes no sense (exit 2)."""
 

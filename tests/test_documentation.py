@@ -29,6 +29,15 @@ NOT_RUN = ("pip install", "bash examples/main_job.sh", "bash tests/run", "git cl
 
 BUCKET = "s3://bucket/models"
 
+EVALUATION = """
+import sys
+from safetensors.torch import load_file
+
+wanted, found = (load_file(f"{folder}/model.safetensors") for folder in ("ft", sys.argv[1]))
+sys.exit(int(any((found[name] - tensor).abs().max() > 0.01 * float(sys.argv[2]) for name, tensor in wanted.items())))
+"""
+"""What stands for the reader's own ``eval.py``; the one of the page is run by ``test_real_models.py``."""
+
 
 class Step(NamedTuple):
     """A command or a program, and what the page says that it prints."""
@@ -119,6 +128,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tuned = {key: value + 0.01 * torch.randn(value.shape, generator=generator) for key, value in base.items()}
         tuned["classifier.weight"] = torch.randn(3, 32, generator=generator)
         write(directory / "work" / name, tuned)
+    (directory / "work" / "eval.py").write_text(EVALUATION)
     return directory
 
 
@@ -138,6 +148,7 @@ def session(
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(world / "cache" / "hub"))
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     directory = tmp_path / "work"
     subprocess.run(["cp", "-r", world / "work", directory], check=True)
     monkeypatch.chdir(directory)

@@ -6,6 +6,9 @@ What comes back is read by its own library, not by erestore, and errors are comp
 import json
 import math
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,3 +226,27 @@ def test_a_fleet_is_made_and_goes_on(tmp_path, capsys, monkeypatch):
     assert variants.startswith("2 variants: ")
     store = Store.open(tmp_path / "store")
     assert len([usage for usage in store.du().variants if usage.kind == "variant"]) == 2
+
+
+def test_the_gate_of_the_how_to_page(tmp_path, monkeypatch):
+    """A classifier that keeps its accuracy, judged by the script that the page shows."""
+    from labelled_texts import load_task
+
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "choose-the-quality.md").read_text("utf-8")
+    (script,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    models = families.minilm_tuned()
+    texts = load_task("movie", families.cache()).test[:128]
+    monkeypatch.chdir(tmp_path)
+    Path("eval.py").write_text(script)
+    Path("held-out.jsonl").write_text(
+        "".join(json.dumps({"text": text.text, "label": text.label}) + "\n" for text in texts)
+    )
+    command = f"{shlex.quote(sys.executable)} eval.py {{path}} 0.7"
+    done = run("commit", models["movie"], "--base", models["base"], "--name", "movie", "--gate", command)
+    assert done.exit_code == 0, done.output
+    store = Store.open(".erestore")
+    record = store.commit_record(store.resolve("movie"))
+    assert record.stored_bytes < 0.05 * record.original_bytes
+    assert 1 < int(record.quality["gate_runs"]) <= 12
+    store.checkout("movie", "out")
+    assert subprocess.run(command.format(path="out"), shell=True, check=False).returncode == 0

@@ -90,6 +90,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     "Store a checkpoint as a variant of a base.",
     example="erestore commit ft/ --base roberta-large\n"
     'erestore commit ft/ --name task-mnli --exact -m "MNLI, seed 3"\n'
+    "erestore commit ft/ --gate 'python eval.py {path}'\n"
     "erestore commit ft-more/ --parent task-mnli",
 )
 @click.argument("path")
@@ -116,6 +117,12 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     help="What the commit may add to the store, everything included: bytes, with k, M or G if you like, or a percentage "
     "of the checkpoint. The error is then as small as that allows.",
 )
+@click.option(
+    "--gate",
+    metavar="COMMAND",
+    help="Lose as much as COMMAND allows. It is run on candidates, {path} standing for a checkpoint as checkout writes it, "
+    "and says with exit code 0 that it is good enough, with 1 to 125 that it is not. See above.",
+)
 @click.option("--exact", is_flag=True, help="Keep every bit, beside a linear part that can be merged.")
 @click.option("--exact-only", is_flag=True, help="Keep every bit and nothing else; cannot be merged.")
 @click.option("--codec", type=click.Choice(["lowrank", "ere"]), help="How to encode. Default: lowrank.")
@@ -141,6 +148,7 @@ def commit(
     author: str | None,
     max_error: float | None,
     budget: str | None,
+    gate: str | None,
     exact: bool,
     exact_only: bool,
     codec: str | None,
@@ -154,10 +162,18 @@ def commit(
 
     PATH is a Hugging Face directory, a file of weights, or a PEFT adapter directory. A second commit under the same
     name is its next version. Where there is no store yet, one is made in .erestore in the current directory.
+
+    With --gate, COMMAND is run by the shell at most twelve times: first on the original, which has to pass, then on
+    candidates that lose from a millionth to half of what changed, all from one decomposition, until the smallest that
+    passes and the largest that does not differ by 3 % in size. Its output goes to standard error. Where a larger loss
+    passes and a smaller one does not, the smallest candidate that was seen to pass is kept. An exit code above 125, as of
+    a command that is not found or was killed, ends the commit with nothing stored. With --exact it is the lossy part that
+    has to pass.
     """
     asked = _asked(
         max_error=max_error,
         budget=_budget(budget) if budget is not None else None,
+        gate=gate,
         exact=exact or None,
         exact_only=exact_only or None,
         codec=codec,
@@ -169,21 +185,26 @@ def commit(
     pairs = dict(_pair(metric) for metric in metrics)
     from erestore.model.quality import Quality
 
-    Quality(**asked)  # refuses what makes no sense before anything is opened
-    if session.place() is None:
-        _check_sources(path, base)
-    with open_or_make(session) as store, progress_bar(session) as progress:
-        store.author = author or store.author
-        done = store.commit(
-            path,
-            base=base,
-            parent=parent,
-            name=name,
-            message=message,
-            quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
-            metrics=pairs,
-            progress=progress,
-        )
+    with progress_bar(session) as progress:
+        if gate is not None:
+            from erestore.cli.gate import command_gate
+
+            asked["gate"] = command_gate(gate, session, progress.paused)
+        Quality(**asked)  # refuses what makes no sense before anything is opened
+        if session.place() is None:
+            _check_sources(path, base)
+        with open_or_make(session) as store:
+            store.author = author or store.author
+            done = store.commit(
+                path,
+                base=base,
+                parent=parent,
+                name=name,
+                message=message,
+                quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
+                metrics=pairs,
+                progress=progress,
+            )
     if as_json:
         click.echo(json_text(done))
     else:
@@ -220,8 +241,9 @@ def _asked(**options: float | str | None) -> dict[str, Any]:
     given = {key: value for key, value in options.items() if value is not None}
     if given.get("codec") != "ere" and (only := sorted(given.keys() & {"rank", "bits", "alpha", "allocation"})):
         raise UsageError(f"--{only[0]} is for the ere codec.", hint="Add --codec ere, or leave it out.")
-    if {"max_error", "budget"} <= given.keys():
-        raise UsageError("--max-error and --budget both decide the quality.", hint="Give one of them.")
+    bounds = [f"--{key.replace('_', '-')}" for key in ("max_error", "budget", "gate") if key in given]
+    if len(bounds) > 1:
+        raise UsageError(f"{' and '.join(bounds[:2])} both decide the quality.", hint="Give one of them.")
     if "max_error" in given and given.get("codec") == "ere":
         raise UsageError("The size of the ere codec is fixed by --rank and --bits; it takes no --max-error.")
     return given
@@ -252,6 +274,8 @@ def _summarise(session: Session, done: CommitResult) -> None:
     kinds = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in done.tensors.items())
     session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
     session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")
+    if done.gate_runs:
+        session.result(f"  the gate was run {plural(done.gate_runs, 'time')}")
     if kinds:
         session.result(f"  tensors: {kinds}")
 

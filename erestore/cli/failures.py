@@ -14,6 +14,7 @@ from erestore.errors import (
     ConflictError,
     CorruptionError,
     ErestoreError,
+    GateError,
     NotFoundError,
     RemoteError,
     UnsafeRemoteError,
@@ -31,6 +32,7 @@ DEBUG = "ERESTORE_DEBUG"
 
 
 NEXT_STEPS = {
+    GateError: "Correct the gate, or commit without one.",
     NotFoundError: "`erestore branch` lists what there is.",
     CorruptionError: "`erestore fsck` lists all damage and what it affects.",
     ConflictError: "Look at `erestore log` and `erestore reflog`, then decide.",

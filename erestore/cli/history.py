@@ -152,6 +152,8 @@ def _quality(quality: Mapping[str, str]) -> str:
         for key, words in (("max_error", "at most"), ("rank", "rank"), ("bits", "bits"), ("allocation", "allocation"))
         if key in quality
     ]
+    if "gate" in quality:
+        asked.append(f"what passes `{printable(quality['gate'])}` (runs: {quality.get('gate_runs', '?')})")
     if quality.get("exact") == "yes":
         asked.append("exact")
     if "relative_norm" in quality:

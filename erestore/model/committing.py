@@ -23,14 +23,17 @@ from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
+from erestore.model.residuals import ResidualWriter
 from erestore.model.targets import Target, divide
 from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, value_digest
+from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import encode_record
 from erestore.storage.objects import Objects
+from erestore.storage.segments import Written
 
 Parts = dict[str, tuple[Part, ...]]
 
@@ -83,6 +86,8 @@ class VariantWriter:
         Oid of the parent's manifest.
     quality : Quality
     progress : Progress
+    trials : Trials, optional
+        For a gate; then `objects` are over a storage that candidates may be written to and deleted from.
     """
 
     objects: Objects
@@ -92,6 +97,7 @@ class VariantWriter:
     parent_oid: str
     quality: Quality
     progress: Progress
+    trials: Trials | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -124,17 +130,33 @@ class VariantWriter:
                 )
             return partial(self._room, budget, frame)
 
-        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
+        admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
+        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress, admits)
         residual = encoder.run(targets, outcome, prepare)
-        terms = self.parent.manifest.terms
-        if residual:
-            terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
-        manifest = Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows)
-        manifest, patch_bytes = self._finish(manifest, frame.targets, outcome)
+        manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())
         added = (residual.added_bytes if residual else 0) + frame.added + patch_bytes + written.added_bytes
         own = (residual.oid,) if residual else ()
         return StoredVariant(written.oid, manifest, own, added, outcome)
+
+    def _manifest(self, frame: _Frame, residual: Written | None) -> Manifest:
+        terms = self.parent.manifest.terms
+        if residual:
+            terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
+        return Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows)
+
+    def _admits(
+        self, trials: Trials, frame: _Frame, answers: dict[str, bool], writer: ResidualWriter, error: float
+    ) -> bool:
+        """Ask the gate about the variant that a residual would make, once for each; the residual does not stay."""
+        residual = writer.finish()
+        try:
+            if residual.oid not in answers:
+                variant = Variant(self.objects, self._manifest(frame, residual))
+                answers[residual.oid] = trials.passes(variant, frame.added + writer.size, error)
+            return answers[residual.oid]
+        finally:
+            self.objects.delete(residual.oid)
 
     def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
         """Return what a residual with sections for `keys` may take, after all else that the files add."""

@@ -18,8 +18,9 @@ import torch
 from erestore.arrays import as_array, as_tensor, widen, without_warnings
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
-from erestore.errors import UsageError
+from erestore.errors import GateError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
 from erestore.model.quality import SMALLEST_MAX_ERROR, Outcome, Quality, ratio
 from erestore.model.residuals import Errors, ResidualWriter
@@ -61,6 +62,9 @@ class Item:
 Room = Callable[[Collection[str]], int]
 """Bytes that a residual may take, given the tensors that it has sections for."""
 
+Admits = Callable[[ResidualWriter, float], bool]
+"""Whether a residual is good enough, given its relative error too."""
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -93,6 +97,8 @@ class Encoder:
     parent : Variant
     quality : Quality
     progress : Progress
+    admits : Admits, optional
+        Asked where the quality is a gate, after `prepare` of :meth:`run`.
     """
 
     objects: Objects
@@ -100,6 +106,7 @@ class Encoder:
     parent: Variant
     quality: Quality
     progress: Progress
+    admits: Admits | None = None
 
     def run(
         self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
@@ -142,7 +149,8 @@ class Encoder:
                 writer, errors, kinds = self._encode_ere(executor, stack, changed, profiled, bases)
             else:
                 norm = sum(profiled[target.key].norm for target in changed)
-                writer, errors, kinds = self._search(executor, stack, changed, profiled, bases, norm, room)
+                search = self._search_gate if self.quality.gate else partial(self._search, room=room)
+                writer, errors, kinds = search(executor, stack, changed, profiled, bases, norm)
             outcome.squared_error += errors.rounded
             outcome.linear_error += errors.linear
             for kind, number in kinds.items():
@@ -168,7 +176,8 @@ class Encoder:
 
     def _precision(self, *, ours: bool) -> torch.dtype:
         """Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost."""
-        return torch.float32 if ours and self.quality.max_error >= _FLOAT32_ERROR else torch.float64
+        may_lose = ours and not self.quality.gate and self.quality.max_error >= _FLOAT32_ERROR
+        return torch.float32 if may_lose else torch.float64
 
     def _search(
         self,
@@ -181,12 +190,11 @@ class Encoder:
         room: Room | None,
     ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
         """Find the step that just meets the bound, measured; return the writer that holds its encoding."""
-        profiles = [found for target in changed if (found := profiled[target.key].profile)]
         if room is None:
             allowed = self.quality.max_error * norm
-            aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
-            search = StepSearch(planning.solve_step(profiles, 0.94 * aim), _ERROR_EXPONENT)
+            search = StepSearch(self._step_for(executor, changed, profiled, bases, allowed), _ERROR_EXPONENT)
         else:
+            profiles = [_profile_of(profiled, target) for target in changed]
             free = max(1, room([target.key for target in changed]))
             # What is left unused is judged by the whole budget, not by the residual's part of it.
             tolerance = min(0.5, _UNUSED * (self.quality.budget or free) / free)
@@ -212,6 +220,53 @@ class Encoder:
                 if best is None:
                     raise self._out_of_reach()
                 return best[1:]
+
+    def _search_gate(
+        self,
+        executor: Executor,
+        stack: ExitStack,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+        norm: float,
+    ) -> tuple[ResidualWriter, Errors, dict[str, int]]:
+        """Find the largest step that the gate admits; return the writer that holds what it admitted there."""
+        assert self.admits is not None
+        search = GateSearch(self._step_for(executor, changed, profiled, bases, FIRST_ERROR * norm))
+        best: tuple[ResidualWriter, Errors, dict[str, int]] | None = None
+        superseded = ExitStack()
+        goes_on = True
+        while goes_on:
+            attempt = stack.enter_context(ExitStack())
+            writer = attempt.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+            errors, kinds = self._pass(executor, writer, changed, profiled, bases, partial(encode_at, step=search.step))
+            error = ratio(errors.rounded, norm)
+            passed = error <= LARGEST_ERROR and self.admits(writer, error)
+            goes_on = search.observe(writer.size, error, passed=passed)
+            if passed:  # at a larger step than whatever passed before
+                superseded.close()
+                best, superseded = (writer, errors, kinds), attempt
+            else:
+                attempt.close()
+        if best is None:
+            raise GateError(
+                "The original passes the gate, but nothing that loses any of it does.",
+                hint="Use --exact without a gate.",
+            )
+        return best
+
+    def _step_for(
+        self,
+        executor: Executor,
+        changed: list[Target],
+        profiled: dict[str, Profiled],
+        bases: BasisSpool,
+        allowed: float,
+    ) -> float:
+        """Predict the step that loses `allowed`, a squared error after rounding."""
+        profiles = [_profile_of(profiled, target) for target in changed]
+        aim = allowed / self._rounding_factor(executor, changed, profiled, bases, 0.94 * allowed)
+        return planning.solve_step(profiles, 0.94 * aim)
 
     def _out_of_reach(self) -> UsageError:
         if self.quality.budget is None:

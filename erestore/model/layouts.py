@@ -39,8 +39,17 @@ def store_layout(objects: Objects, checkpoint: Checkpoint, keys: Mapping[str, st
     if checkpoint.structure is not None:
         written = objects.put_blob(json.dumps(checkpoint.structure, separators=(",", ":")).encode())
         structure, added = written.oid, added + written.added_bytes
+    layout = layout_of(checkpoint, keys, side_files, structure)
+    written = objects.put_record("layout", layout.to_record())
+    return StoredLayout(layout, written.oid, added + written.added_bytes)
+
+
+def layout_of(
+    checkpoint: Checkpoint, keys: Mapping[str, str], side_files: Mapping[str, str], structure: str | None
+) -> Layout:
+    """Return the layout of a checkpoint, given the oids of its side files and of the skeletons of its torch files."""
     first = {name: group[0] for group in checkpoint.ties for name in group}
-    layout = Layout(
+    return Layout(
         format=checkpoint.format,
         is_directory=checkpoint.is_directory,
         files=tuple(LayoutFile(file.name, file.tensors, dict(file.metadata)) for file in checkpoint.files),
@@ -49,8 +58,6 @@ def store_layout(objects: Objects, checkpoint: Checkpoint, keys: Mapping[str, st
             for name, info in checkpoint.tensors.items()
         },
         ties=checkpoint.ties,
-        side_files=side_files,
+        side_files=dict(side_files),
         structure=structure,
     )
-    written = objects.put_record("layout", layout.to_record())
-    return StoredLayout(layout, written.oid, added + written.added_bytes)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from erestore.errors import UsageError
+from erestore.model.gating import Gate
 
 DEFAULT_MAX_ERROR = 0.01
 SMALLEST_MAX_ERROR = 1e-8
@@ -23,6 +24,9 @@ class Quality:
     budget : int or float, optional
         Bytes that may be added to the store, everything included, or as a float what share of the checkpoint's own;
         then the error is as small as that allows, and `max_error` is not looked at.
+    gate : Gate, optional
+        Lose as much as a test of the user's allows; `max_error` is not looked at. With `exact` it is the linear part that
+        has to pass.
     exact, exact_only : bool
         Keep an exact remainder; with ``exact_only``, nothing but it.
     codec : str
@@ -36,6 +40,7 @@ class Quality:
 
     max_error: float = DEFAULT_MAX_ERROR
     budget: int | float | None = None
+    gate: Gate | None = None
     exact: bool = False
     exact_only: bool = False
     codec: str = "lowrank"
@@ -62,6 +67,11 @@ class Quality:
             )
         if self.budget is not None and self.budget <= 0:
             raise UsageError("A budget of nothing has room for nothing.", hint="Give more bytes.")
+        if self.gate is not None and (self.budget is not None or self.exact_only or self.codec != "lowrank"):
+            raise UsageError(
+                "A gate decides how much is lost, and so do --budget, --exact-only and --codec ere.",
+                hint="Give --gate without them.",
+            )
         if not (self.rank >= 1 and 2 <= self.bits <= 8 and 0 <= self.alpha <= 1):
             raise UsageError("Ranks start at 1, bits are 2 to 8, and alpha is between 0 and 1.")
         if self.codec == "ere" and (self.exact or self.exact_only):
@@ -124,6 +134,8 @@ def asked_record(asked: Quality) -> dict[str, str]:
         return record | {"allocation": asked.allocation}
     if asked.exact_only:
         return record
+    if asked.gate:
+        return record | {"gate": asked.gate.name}
     return record | ({"budget": repr(asked.budget)} if asked.budget else {"max_error": repr(asked.max_error)})
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from erestore.arrays import raw_bytes
 from erestore.checkpoint.dtypes import tensor_bytes
-from erestore.checkpoint.streams import Place
-from erestore.checkpoint.writing import write_checkpoint
-from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.prefixes import Prefix, left_error
 from erestore.model.sources import name_of
 from erestore.model.variant import Variant
+from erestore.model.writing import write_variant
 from erestore.progress import Progress, silent
 from erestore.records import Layout
 from erestore.store import Store
@@ -109,35 +103,9 @@ def checkout(
     if lossy:
         require_lossy(commit, revision, hint=f"Check it out whole: `erestore checkout {revision}`.")
     variant = Variant.open(store.objects, commit.manifest, lossy=lossy, prefix=prefix)
-    variant.open_parts()
     layout = variant.layout
     target = _target(layout, revision, directory)
-    structure = json.loads(store.objects.get_blob(layout.structure)) if layout.structure else None
-    done, total = 0, len(layout.tensors)
-
-    def read(name: str) -> Iterator[memoryview]:
-        yield from map(raw_bytes, variant.blocks(name))
-
-    with tensor_threads() as executor:
-
-        def work(write: Callable[[Place], None], places: Iterable[Place]) -> Iterator[None]:
-            nonlocal done
-            with closing(bounded_map(executor, write, places, in_flight=2 * worker_count())) as results:
-                for _ in results:
-                    done += 1
-                    progress("writing", done, total)
-                    yield
-
-        write_checkpoint(
-            target,
-            layout,
-            read,
-            lambda name: store.objects.iter_blob(layout.side_files[name]),
-            format=format,
-            force=force,
-            structure=structure,
-            work=work,
-        )
+    write_variant(variant, target, format=format, force=force, progress=progress)
     reduced = variant.is_cut or (lossy and variant.manifest.patch is not None)
     error = left_error(store.objects, commit, variant.residuals) if reduced else known_error(store.objects, commit)
     return CheckoutResult(

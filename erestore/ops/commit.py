@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,17 +16,22 @@ from erestore.errors import ConflictError, UsageError
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
 from erestore.model.committing import StoredVariant, VariantWriter
+from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
 from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
 from erestore.model.quality import Outcome, Quality, asked_record, quality_record
 from erestore.model.sources import find_source, name_of
+from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import encode_record
 from erestore.storage.leases import Lease
+from erestore.storage.local import LocalStorage
+from erestore.storage.objects import Objects
+from erestore.storage.overlay import Overlay
 from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
 
@@ -62,6 +68,8 @@ class CommitResult:
         Which prefixes of names were exchanged to match the base's, in words; empty if none.
     unchanged : bool
         Whether the branch held the same files at the same quality already, so that nothing was written.
+    gate_runs : int
+        How often the gate was asked, where there is one.
     """
 
     commit: str
@@ -79,6 +87,7 @@ class CommitResult:
     distance: float = 0.0
     matching: str = ""
     unchanged: bool = False
+    gate_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,25 +143,41 @@ def commit(
         If the checkpoint cannot be read or does not fit the base.
     RefConflictError
         If another writer moved the branch meanwhile.
+    GateError
+        If the original does not pass the gate of `quality`, or nothing that loses any of it does.
     """
     quality, operation, branch = quality or Quality(), store.begin(), name or name_of(path)
     entry = store.refs.read(check_name(branch))
     if entry is not None and entry.oid is not None and entry.kind == "tag":
         raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")
-    with open_checkpoint(Path(path)) as checkpoint, Lease(store.storage, "writer", operation.writer) as lease:
+    with (
+        open_checkpoint(Path(path)) as checkpoint,
+        Lease(store.storage, "writer", operation.writer) as lease,
+        ExitStack() as stack,
+    ):
         previous = entry.oid if entry else None
         if previous and store.commit_record(previous).edge == "imported":
             raise ConflictError(f"'{branch}' is a base, and a base has no versions.", hint="Give another --name.")
         original = original_digest(checkpoint)
-        imported = None
+        is_same = previous is not None and parent is None and _is_same(store.commit_record(previous), quality, original)
+        source = None
         if base is not None or (parent is None and previous is None):
-            base, imported = _provide_base(store, base, operation, lease, progress)
-        if previous and parent is None and _is_same(store.commit_record(previous), quality, original):
+            base, source = _find_base(store, base)
+        trials = None
+        if quality.gate and not is_same:
+            trials = stack.enter_context(_trials(checkpoint, quality.gate))
+            trials.try_original(checkpoint)
+        imported = None
+        if base is not None and source is not None:
+            base, imported = _import(store, base, source, operation, lease, progress)
+        if previous and is_same:
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
         asked = _less(quality, checkpoint, operation, lineage, message, metrics or {})
-        stored, base_name, matching = _write(store, checkpoint, lineage, asked, progress)
+        stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
+        if trials is not None:
+            reached["gate_runs"] = str(trials.runs)
         record = Commit(
             manifest=stored.manifest_oid,
             parents=(lineage.parent,),
@@ -183,7 +208,14 @@ def commit(
             imported=imported,
             distance=float(record.quality["relative_norm"]),
             matching=matching,
+            gate_runs=trials.runs if trials else 0,
         )
+
+
+def _trials(checkpoint: Checkpoint, gate: Gate) -> Trials:
+    if isinstance(checkpoint, PeftCheckpoint):
+        raise UsageError("An adapter is kept as it is, whatever the gate says.", hint="Leave out --gate.")
+    return Trials(gate)
 
 
 def _is_same(previous: Commit, quality: Quality, original: str) -> bool:
@@ -229,19 +261,21 @@ def _reached(
     return record | {"codec": "factors"}
 
 
-def _provide_base(
-    store: Store, base: str | None, operation: Operation, lease: Lease, progress: Progress
-) -> tuple[str, str | None]:
-    """Return the name of the base in the store, and the same if it was imported just now."""
+def _find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
+    """Return the name of a base in the store, or what was given and where it is imported from."""
     held = store.base_names()
     if base is None:
         if len(held) == 1:
             return held[0], None
         reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
         raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
-    if store.has_ref(base):
-        return base, None
-    source = find_source(base)
+    return base, None if store.has_ref(base) else find_source(base)
+
+
+def _import(
+    store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
+) -> tuple[str, str | None]:
+    """Return the name of the base in the store, and the same if it was imported just now."""
     name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
@@ -321,7 +355,12 @@ def _less(
 
 
 def _write(
-    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, progress: Progress
+    store: Store,
+    checkpoint: Checkpoint,
+    lineage: Lineage,
+    quality: Quality,
+    trials: Trials | None,
+    progress: Progress,
 ) -> tuple[StoredVariant, str, str]:
     """Return what was written, the name of the base, and which prefixes were exchanged."""
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
@@ -337,7 +376,13 @@ def _write(
         return AdapterWriter(store.objects, checkpoint, variants[-1], progress).write(), base_name, ""
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
+    # Candidates, and all that surrounds them, reach the store only when one has passed.
+    waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects")) if trials else None
+    objects = Objects(waiting) if waiting else store.objects
     writer = VariantWriter(
-        store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress
+        objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress, trials
     )
-    return writer.write(), base_name, matched.prefixes
+    written = writer.write()
+    if waiting:
+        waiting.publish()
+    return written, base_name, matched.prefixes

@@ -21,6 +21,7 @@ from erestore.errors import ErestoreError
 
 CODES = {
     "ErestoreError": 2,
+    "GateError": 1,
     "UsageError": 2,
     "NotFoundError": 3,
     "CorruptionError": 4,

@@ -66,6 +66,14 @@ def test_pager_on_a_terminal_only(here: Here, tmp_path: Path) -> None:
     assert "paged " not in piped.stdout
 
 
+def test_a_gate_has_the_terminal_to_itself(here: Here) -> None:
+    """The bar, which is drawn ten times a second, does not get into what the command writes."""
+    gate = "printf 'one '; sleep 0.4; echo two; : {path}"
+    code, seen = on_terminal("commit", "ft", "--name", "new", "--gate", gate, directory=here.directory, both=False)
+    assert (code, "encoding" in seen) == (0, True)
+    assert seen.count("one two\r\n") == seen.count("gate, run ") > 3
+
+
 def test_progress_on_a_terminal_only(here: Here) -> None:
     code, seen = on_terminal("fsck", directory=here.directory, both=False)
     assert (code, "walking" in seen) == (0, True)

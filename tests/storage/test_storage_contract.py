@@ -7,6 +7,7 @@ import pytest
 from erestore.storage.cache import CachedStorage
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
+from erestore.storage.overlay import Overlay
 from erestore.storage.remote import FsspecStorage
 from erestore.testing.storage import StorageContract
 
@@ -73,3 +74,17 @@ class TestCached(TestMemory):
     @pytest.fixture
     def reopen(self, request, tmp_path):
         return lambda: CachedStorage(MemoryStorage(request.node.nodeid), tmp_path / "cache")
+
+
+class TestOverlay(StorageContract):
+    @pytest.fixture
+    def parts(self, request, tmp_path):
+        return MemoryStorage(request.node.nodeid), LocalStorage(tmp_path / "upper")
+
+    @pytest.fixture
+    def storage(self, parts):
+        return Overlay(*parts)
+
+    @pytest.fixture
+    def reopen(self, parts):
+        return lambda: Overlay(*parts)

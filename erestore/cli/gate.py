@@ -1,0 +1,99 @@
+"""``commit --gate``: a command of the user's as a gate."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from erestore.cli.session import Session
+from erestore.cli.text import size_text
+from erestore.errors import UsageError
+from erestore.model.gating import Gate, Trial
+
+PLACE = "{path}"
+_STDERR = 2
+_CANNOT_RUN = 126
+"""From here on exit codes say that the shell could not run the command, or that a signal ended it."""
+_PATIENCE = 5.0
+"""Seconds for a command to end after it was asked to."""
+
+
+def command_gate(text: str, session: Session, paused: Callable[[], AbstractContextManager[None]]) -> Gate:
+    """Make a shell command a gate: exit code 0 passes, 1 to 125 do not, all else ends the commit.
+
+    Parameters
+    ----------
+    text : str
+        With ``{path}`` for the place of the model.
+    session : Session
+        Told of every run.
+    paused : Callable
+        Gives a context in which the terminal is the command's.
+
+    Raises
+    ------
+    UsageError
+        If the command does not say where the model goes.
+    """
+    if PLACE not in text:
+        raise UsageError(
+            f"The gate `{text}` does not say where the model's path goes.",
+            hint=f"Write it as --gate 'python eval.py {PLACE}'.",
+        )
+
+    def passes(path: Path) -> bool:
+        command = text.replace(PLACE, shlex.quote(str(path)))
+        with paused():
+            code = _run(command)
+        if 0 <= code < _CANNOT_RUN:
+            return code == 0
+        reason = (
+            f"was ended by signal {-code if code < 0 else code - 128}" if code < 0 or code > 128 else "cannot be run"
+        )
+        raise UsageError(
+            f"The gate `{text}` {reason} (exit code {code}), which is no answer.",
+            hint="Try it on the original; it should exit with 0 for a model that is good enough, and with 1 to 125 else.",
+        )
+
+    return Gate(text, passes, lambda trial: session.say(_line(trial)))
+
+
+def _run(command: str) -> int:
+    """Run a command in a process group of its own, which does not outlive this call; its output goes to our errors."""
+    with subprocess.Popen(  # noqa: S602 - the command is the user's own, as they would type it
+        command,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=_STDERR,
+        process_group=0,
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started: politely, then for certain."""
+    try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(_PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _line(trial: Trial) -> str:
+    what = (
+        "the original"
+        if trial.bytes is None
+        else f"{size_text(trial.bytes)}, relative error {trial.relative_error:.3g}"
+    )
+    return f"gate, run {trial.number}: {what}: {'passed' if trial.passed else 'failed'}"

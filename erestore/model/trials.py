@@ -1,0 +1,111 @@
+"""Running a gate: on the original, and on what a candidate decodes to, each as a checkpoint that is removed afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from erestore.arrays import as_array, raw_bytes
+from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.writing import write_checkpoint
+from erestore.errors import GateError
+from erestore.model.gating import Gate, Trial
+from erestore.model.layouts import layout_of
+from erestore.model.variant import Variant
+from erestore.model.writing import write_variant
+from erestore.records import Layout
+
+_CHUNK = 1 << 20
+
+
+class Trials:
+    """The runs of a gate for one commit, each on a checkpoint in a temporary directory. A context manager.
+
+    Parameters
+    ----------
+    gate : Gate
+
+    Attributes
+    ----------
+    directory : Path
+        Removed on leaving.
+    runs : int
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.runs = 0
+        self._gate = gate
+        self._threads = torch.get_num_threads()
+        self._temporary = tempfile.TemporaryDirectory(prefix="erestore-gate-", ignore_cleanup_errors=True)
+        self.directory = Path(self._temporary.name)
+
+    def try_original(self, checkpoint: Checkpoint) -> None:
+        """Run the gate on the original, written as an exact variant would be.
+
+        Raises
+        ------
+        GateError
+            If it does not pass.
+        """
+        keys = {name: name for name in checkpoint.tensors}
+        layout = layout_of(checkpoint, keys, dict.fromkeys(checkpoint.side_files, ""), None)
+
+        def write(target: Path) -> None:
+            write_checkpoint(
+                target,
+                layout,
+                lambda name: [raw_bytes(as_array(checkpoint.read(name)))],
+                lambda name: _chunks(checkpoint.side_files[name]),
+                structure=checkpoint.structure,
+            )
+
+        if not self._try(layout, write, None, 0.0):
+            raise GateError(
+                f"The original itself does not pass the gate `{self._gate.name}`.",
+                hint="Nothing was committed. Try the gate by hand, and ask less of the model.",
+            )
+
+    def passes(self, variant: Variant, size: int, error: float) -> bool:
+        """Run the gate on what a variant is checked out as; `size` and `error` are for the report."""
+        return self._try(variant.layout, partial(write_variant, variant), size, error)
+
+    def _try(self, layout: Layout, write: Callable[[Path], None], size: int | None, error: float) -> bool:
+        place = self.directory / "model"
+        target = place if layout.is_directory else place / Path(layout.files[0].name).name
+        if not layout.is_directory:
+            place.mkdir()
+        try:
+            write(target)
+            self.runs += 1
+            passed = self._asked(target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        self._gate.tried(Trial(self.runs, size, error, passed))
+        return passed
+
+    def _asked(self, target: Path) -> bool:
+        """Ask the gate, which may compute with as many threads as it would elsewhere."""
+        ours = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            return bool(self._gate.passes(target))
+        finally:
+            torch.set_num_threads(ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
