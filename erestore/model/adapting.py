@@ -19,8 +19,9 @@ from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.peft import LoraFactors, PeftCheckpoint
 from erestore.errors import CheckpointError
 from erestore.model.committing import StoredVariant
+from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Outcome
-from erestore.model.residuals import Errors, ResidualWriter, matrix_shape
+from erestore.model.residuals import Errors, matrix_shape
 from erestore.model.tensors import TensorWriter, content_digest, value_digest
 from erestore.model.variant import Variant, row_blocks
 from erestore.records import Layout, LayoutTensor, Manifest, Part, TensorRef, Term, WholeTensor, normal_terms

@@ -21,9 +21,10 @@ from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import GateError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
+from erestore.model.packing import ResidualWriter
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
 from erestore.model.quality import SMALLEST_MAX_ERROR, Outcome, Quality, ratio
-from erestore.model.residuals import Errors, ResidualWriter
+from erestore.model.residuals import Errors
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant, evaluate, row_blocks
 from erestore.progress import Progress

@@ -13,8 +13,9 @@ from tiny import EXACT, base_weights, make_store, tensors_of, tuned, write_model
 from erestore.arrays import as_array
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
+from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Quality
-from erestore.model.residuals import Errors, ResidualWriter
+from erestore.model.residuals import Errors
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
