@@ -29,7 +29,7 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
-VECTOR_WEIGHT = 16.0
+VECTOR_WEIGHT = 8.0
 """How much a squared error of a bias or a gain counts against one of a matrix: it meets every input alike, and is not scaled
 down by it (docs/decisions/0015)."""
 _SPOOL_MEMORY = 64 << 20
