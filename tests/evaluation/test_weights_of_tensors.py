@@ -14,7 +14,7 @@ from erestore.model.quality import Quality
 
 @pytest.mark.parametrize("error", [0.3, 0.05])
 def test_biases_are_kept_finer_than_matrices(tmp_path: Path, error: float) -> None:
-    """Their squared error counts 16 times, so it is about a sixteenth of a matrix's, element by element."""
+    """Their squared error counts eight times, so it is about an eighth of a matrix's, element by element."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"dense.weight": (400, 400), "dense.bias": (4000,), "norm.weight": (4000,)}
     base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -27,4 +27,4 @@ def test_biases_are_kept_finer_than_matrices(tmp_path: Path, error: float) -> No
     assert 0.9 * error < done.relative_error <= error
     lost = {name: float((value - tuned[name]).square().mean()) for name, value in store.state_dict("ft").items()}
     for name in ("dense.bias", "norm.weight"):
-        assert 10 < lost["dense.weight"] / lost[name] < 24
+        assert 5 < lost["dense.weight"] / lost[name] < 12
