@@ -29,9 +29,11 @@ def test_golden_digests_hold_on_this_machine() -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+        {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
         {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+        {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
+        {"OPENBLAS_CORETYPE": "Haswell"},
     ],
 )
 def test_golden_digests_hold_in_another_environment(environment: dict[str, str]) -> None:
