@@ -43,7 +43,7 @@ def _information(dtype: np.dtype[Any]) -> Any:
 
 def without_warnings() -> np.errstate:
     """Return a context in which numpy does not warn of overflow and NaN: they are values like others, as in torch."""
-    return np.errstate(over="ignore", invalid="ignore")
+    return np.errstate(all="ignore")
 
 
 def as_array(tensor: torch.Tensor) -> Array:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -49,14 +50,11 @@ def tensor_threads() -> Iterator[ThreadPoolExecutor]:
     Several BLAS threads on busy processors can be many times slower than one (design fact 11). The number of BLAS threads of
     the caller is restored afterwards.
     """
-    import numpy as np  # noqa: F401 - only a library that is loaded can be limited
-    from threadpoolctl import threadpool_limits
-
     # Torch brings a library of its own, which only torch can limit, thread by thread. Nobody else imports it.
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
     begin = functools.partial(torch.set_num_threads, 1) if torch else None
-    with threadpool_limits(1, user_api="blas"):
+    with _ONE_BLAS_THREAD:
         try:
             if begin:
                 begin()
@@ -65,3 +63,30 @@ def tensor_threads() -> Iterator[ThreadPoolExecutor]:
         finally:
             if torch:
                 torch.set_num_threads(before)
+
+
+class _OneBlasThread:
+    """A limit of the whole process: who comes in first sets it, and who goes out last takes it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        import numpy as np  # noqa: F401 - only a library that is loaded can be limited
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limit = threadpool_limits(1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()

@@ -4,8 +4,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from erestore.execute import bounded_map
+from erestore.execute import bounded_map, tensor_threads
 
 
 def test_nothing_runs_on_after_a_failure() -> None:
@@ -41,3 +42,17 @@ def test_nothing_runs_on_where_the_caller_stops() -> None:
         results.close()
         caller_went_on.set()
     assert seen == [False]
+
+
+def test_limits_that_overlap_are_taken_back_by_the_last() -> None:
+    def blas_threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        one, two = tensor_threads(), tensor_threads()
+        one.__enter__()
+        two.__enter__()
+        one.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        two.__exit__(None, None, None)
+        assert set(blas_threads()) == {2}

@@ -114,7 +114,7 @@ def array_dtype(code: str) -> np.dtype[Any]:
 
 def torch_shape(code: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape that an array or a torch tensor has for a header's `shape` (they differ for packed ``F4`` only)."""
-    return (*shape[:-1], shape[-1] // 2) if code == "F4" else tuple(shape)
+    return (*shape[:-1], shape[-1] // 2) if code == "F4" and shape else tuple(shape)
 
 
 def describe(tensor: torch.Tensor, name: str) -> tuple[str, tuple[int, ...]]:

@@ -17,7 +17,7 @@ from erestore.model.gating import Gate, Trial
 
 PLACE = "{path}"
 _STDERR = 2
-_CANNOT_RUN = 126
+_CANNOT_RUN, _NOT_FOUND = 126, 127
 """From here on exit codes say that the shell could not run the command, or that a signal ended it."""
 _PATIENCE = 5.0
 """Seconds for a command to end after it was asked to."""
@@ -52,9 +52,11 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
             code = _run(command)
         if 0 <= code < _CANNOT_RUN:
             return code == 0
-        reason = (
-            f"was ended by signal {-code if code < 0 else code - 128}" if code < 0 or code > 128 else "cannot be run"
-        )
+        number = -code if code < 0 else code - 128
+        if number in signal.valid_signals():
+            reason = f"was ended by signal {number}"
+        else:
+            reason = "cannot be run" if code <= _NOT_FOUND else "ended strangely"
         raise UsageError(
             f"The gate `{text}` {reason} (exit code {code}), which is no answer.",
             hint="Try it on the original; it should exit with 0 for a model that is good enough, and with 1 to 125 else.",
@@ -75,19 +77,18 @@ def _run(command: str) -> int:
         try:
             return process.wait()
         except BaseException:
-            _end(process)
+            _ask_to_end(process)
             raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started: politely, then for certain."""
-    try:
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(_PATIENCE)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process and what it started to end, and wait a little."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(_PATIENCE)
 
 
 def _line(trial: Trial) -> str:

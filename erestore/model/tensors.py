@@ -155,18 +155,20 @@ class TensorReader:
             return
         width = columns * array_dtype(dtype).itemsize
         height = min(rows, max(1, elements // columns))
-        rest, row = np.empty(0, np.uint8), 0
+        border: list[Array] = []  # of the row that goes over the border of pieces
+        missing = row = 0
         for piece in self.pieces(data):
             held = np.frombuffer(piece, dtype=np.uint8)
-            if len(rest):  # the row that goes over the border of two pieces
-                missing = min(-len(rest) % width, len(held))
-                rest, held = np.concatenate([rest, held[:missing]]), held[missing:]
-                if len(rest) % width:
+            if missing:
+                border.append(held[:missing])
+                missing, held = missing - len(border[-1]), held[len(border[-1]) :]
+                if missing:
                     continue
-                yield row, rest.view(array_dtype(dtype)).reshape(-1, columns)
-                row += len(rest) // width
+                yield row, np.concatenate(border).view(array_dtype(dtype)).reshape(1, columns)
+                row += 1
             whole = held[: len(held) // width * width]
-            rest = held[len(whole) :]
+            border = [held[len(whole) :]]
+            missing = -len(border[0]) % width
             matrix = whole.view(array_dtype(dtype)).reshape(-1, columns)
             for start in range(0, len(matrix), height):
                 yield row + start, matrix[start : start + height]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
@@ -42,6 +43,8 @@ class Trials:
         self.runs = 0
         self._gate = gate
         self._threads = torch.get_num_threads()
+        held = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        self._blas_threads = max(held, default=1)
         self._temporary = tempfile.TemporaryDirectory(prefix="erestore-gate-", ignore_cleanup_errors=True)
         self.directory = Path(self._temporary.name)
 
@@ -94,7 +97,8 @@ class Trials:
         ours = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            return bool(self._gate.passes(target))
+            with threadpool_limits(self._blas_threads, user_api="blas"):
+                return bool(self._gate.passes(target))
         finally:
             torch.set_num_threads(ours)
 

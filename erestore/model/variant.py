@@ -191,8 +191,8 @@ class Variant:
         return self._prefix is not None and any(residual.is_cut for _, residual in self.residuals)
 
     def open_parts(self) -> None:
-        """Read what all tensors share, once, before several threads ask for it."""
-        _ = self.base, self.residuals, self.patch, self._plain
+        """Read what all tensors share, and import what their codecs need, once, before several threads ask for it."""
+        _ = self.base, self.residuals, self.is_reproducible, self.patch, self._plain
 
     def base_tensor(self, key: str) -> Array:
         """Return one of the base's tensors in its own dtype and shape."""
@@ -329,8 +329,10 @@ class Variant:
         held = {part.tensor.dtype for part in parts} | {dtype}
         if not parts or not all(map(is_floating, held)) or any(part.tensor.shape != shape for part in parts):
             raise CorruptionError("A tensor that is held whole has another dtype or shape than the layout.")
-        total = np.zeros(shape)
+        total: Array | None = None  # nothing is made for a shape that the parts do not fill
         with without_warnings():
             for coefficient, tensor in parts:
-                total += widen(self._tensors.read(tensor.data, tensor.dtype, shape)) * float(coefficient)
-        return round_to(total, array_dtype(dtype))
+                value = widen(self._tensors.read(tensor.data, tensor.dtype, shape)) * float(coefficient)
+                total = value if total is None else total + value
+        assert total is not None
+        return round_to(np.asarray(total), array_dtype(dtype))

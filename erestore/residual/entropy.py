@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from erestore import compression
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.residual import runs, words
+from erestore.residual import pco, runs, words
 
 STAGES = RAW, ZSTD, RUNS = "raw", "zstd", "runs"
 """The stages of residuals, by their stored names; :mod:`erestore.residual.words` has those of whole tensors."""
@@ -33,7 +33,8 @@ def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.Group] =
     layout : sequence of Group
         Where runs of integers are in `content`, if anywhere.
     """
-    if any(group.width > 1 for group in layout) and len(layout) <= runs.GROUPS:
+    integers = sum(group.runs * group.length for group in layout if group.width > 1)
+    if 0 < integers <= pco.LARGEST and len(layout) <= runs.GROUPS:
         coded = runs.encode(content, layout)
         if len(coded) < len(content):
             return RUNS, coded

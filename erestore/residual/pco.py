@@ -22,6 +22,8 @@ LEVEL = 8
 """pcodec's level: how finely the bins are cut."""
 DTYPES = {"i2": "i16", "i4": "i32", "i8": "i64", "u2": "u16", "u4": "u32", "u8": "u64"}
 """Names of integer types, numpy's and pcodec's."""
+LARGEST = 1 << 24
+"""Most numbers of a chunk."""
 _VERSION, _HEADER = 4, 2
 """Of pcodec's format: the first byte of a header, and the length of one; the second byte counts additions to the version."""
 

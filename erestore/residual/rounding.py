@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from erestore.arrays import BFLOAT16, Array, largest_value
+from erestore.arrays import BFLOAT16, Array, largest_value, without_warnings
 
 _NAN = {
     "float64": 0x7FF8000000000000,
@@ -50,8 +50,10 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     ndarray
         May share memory with `values`.
     """
+    if not values.ndim:
+        return round_to(values.reshape(1), dtype).reshape(())
     # A sum costs one pass and is finite nearly always; only otherwise is it worth looking at every element.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with without_warnings():
         is_finite = bool(np.isfinite(values.sum()))
         if dtype.name in _FINITE:
             values = np.clip(values, -largest_value(dtype), largest_value(dtype))

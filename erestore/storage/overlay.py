@@ -1,4 +1,4 @@
-"""A storage whose writes wait beside it until they are published, all or none."""
+"""A storage whose writes wait beside it until they are published, in the order in which they came."""
 
 from __future__ import annotations
 

@@ -228,6 +228,7 @@ def test_where_no_loss_passes_nothing_is_stored(place: Place) -> None:
     [
         ("there-is-no-such-command {path}", "cannot be run (exit code 127)"),
         ("./measure.py {path}", "cannot be run (exit code 126)"),
+        ("exit 255; : {path}", "ended strangely (exit code 255)"),
         ("kill -9 $$; : {path}", "was ended by signal 9"),
         ("sh -c 'kill -15 $$' {path}; exit $?", "was ended by signal 15"),
     ],
@@ -377,6 +378,23 @@ def test_a_directory_is_as_checkout_writes_it(place: Place) -> None:
     place.store.commit("tuned", base="model", quality=quality)
     place.store.checkout("tuned", "out")
     assert listed == {tuple(sorted(str(file.relative_to("out")) for file in Path("out").rglob("*")))}
+
+
+def test_what_the_command_started_ends_with_it(place: Place) -> None:
+    arguments = ["--store", "store", "commit", "ft.safetensors", "--base", "base", "--name", "ft", "--gate"]
+    assert run([*arguments, "sleep 1000 & echo $! >> started; : {path}"]) == 0
+    for number in (place.directory / "started").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            until_gone(int(number))
+
+
+def until_gone(process: int) -> None:
+    for _ in range(200):
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat")
+        if state.exists() and state.read_text().rsplit(") ", 1)[1].startswith("Z"):
+            raise ProcessLookupError  # ended, and not waited for by whoever inherited it
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

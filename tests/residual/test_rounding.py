@@ -95,3 +95,16 @@ def test_views_with_gaps():
     found = round_to(values, BFLOAT16)
     assert found.shape == values.shape
     assert bits_of(found) == [rounded_bits(value, "BF16") for value in values.reshape(-1).tolist()]
+
+
+@NAMES
+@pytest.mark.parametrize("value", [0.0, 1.0, math.nan, 1e-45])
+def test_a_scalar_stays_one(name, value):
+    found = round_to(np.asarray(value), array_dtype(name))
+    assert found.shape == ()
+    assert bits_of(found.reshape(1)) == bits_of(round_to(np.array([value]), array_dtype(name)))
+
+
+def test_a_program_that_raises_on_underflow_is_not_disturbed():
+    with np.errstate(all="raise"):
+        assert bits_of(round_to(np.array([1e-310]), BFLOAT16)) == [0]

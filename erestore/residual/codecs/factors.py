@@ -23,6 +23,7 @@ from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Par
 from erestore.residual.codecs.dense import DTYPES
 from erestore.residual.planes import from_planes, to_planes
 
+_RANKS = 1 << 31
 STORED = {dtype: code for code, dtype in DTYPES.items() if code != "F64"}
 """Dtypes that factors may have: their products are exact in float64."""
 
@@ -79,9 +80,9 @@ class Factors(Codec):
         dtypes = [DTYPES.get(str(parameters[side])) for side in ("up", "down")]
         try:
             scaling = float(parameters["scaling"])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise CorruptionError("A factors section's scaling is not a number.") from error
-        if type(rank) is not int or rank < 0 or None in dtypes or not math.isfinite(scaling):
+        if type(rank) is not int or not 0 <= rank < _RANKS or None in dtypes or not math.isfinite(scaling):
             raise CorruptionError("A factors section's parameters are out of range.")
         m, n = shape[::-1] if transpose else shape
         sides = []
