@@ -324,14 +324,15 @@ def _profile_of(profiled: dict[str, Profiled], target: Target) -> planning.Profi
 
 
 def encode_at(item: Item, loaded: Loaded, delta: torch.Tensor, step: float) -> Encoding:
-    """Encode one tensor's residual at a step, in the way that is cheapest there."""
+    """Encode one tensor's residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
     found = item.profiled.profile
     assert found is not None
+    own_step = found.own_step(step)
     before: tuple[EncodedSection, ...] = ()
-    if found.gamma is not None and found.takes_gamma(step):
+    if found.gamma is not None and found.takes_gamma(own_step):
         take_gamma(delta, loaded, found.gamma)
         before = (gamma.encode(found.gamma),)
-    encoded = _encode_as(planning.plan(found, step), item, delta, step)
+    encoded = _encode_as(planning.plan(found, step), item, delta, own_step)
     return replace(encoded, sections=before + encoded.sections)
 
 

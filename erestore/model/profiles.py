@@ -27,6 +27,9 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
+VECTOR_WEIGHT = 16.0
+"""How much a squared error of a bias or a gain counts against one of a matrix: it meets every input alike, and is not scaled
+down by it (docs/decisions/0014)."""
 _SPOOL_MEMORY = 64 << 20
 
 
@@ -91,7 +94,8 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
     scales, counts, curve = _rows(delta)
     energy = _energy(delta)
     taken = max(0.0, whole - energy) if factor else 0.0
-    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken)
+    weight = VECTOR_WEIGHT if len(loaded.target.shape) == 1 else 1.0
+    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight)
     return Profiled("changed", norm, base_norm, seen, basis, side)
 
 

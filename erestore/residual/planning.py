@@ -98,6 +98,8 @@ class Profile:
         Multiple of the base's tensor taken out first, where it pays.
     gamma_energy : float
         Squared norm of that multiple.
+    weight : float
+        How much a squared error of this tensor counts against one of a matrix.
     """
 
     shape: tuple[int, int]
@@ -108,9 +110,14 @@ class Profile:
     singular_values: torch.Tensor | None = None
     gamma: Dyadic | None = None
     gamma_energy: float = 0.0
+    weight: float = 1.0
+
+    def own_step(self, step: float) -> float:
+        """Return this tensor's step where that of a tensor of weight 1 is `step`: an error of it counts for more, so it is finer."""
+        return step / math.sqrt(self.weight)
 
     def takes_gamma(self, step: float) -> bool:
-        """Tell whether the multiple of the base is worth a section of its own at a step."""
+        """Tell whether the multiple of the base is worth a section of its own at the tensor's own step."""
         return self.gamma is not None and self.gamma_energy > PRICE * step**2 * SECTION_BITS
 
 
@@ -162,7 +169,7 @@ def _remainder(profile: Profile, step: float, energy: float) -> tuple[float, flo
 
 
 def plans(profile: Profile, step: float) -> list[Plan]:
-    """Return the ways to code one tensor at `step`, cheapest first by error plus price of bits."""
+    """Return the ways to code one tensor at its own step, cheapest first by error plus price of bits."""
     left = 0.0 if profile.takes_gamma(step) else profile.gamma_energy
     nothing = Plan(0, remainder=False, error=profile.energy + left, bits=0.0)
     if profile.energy == 0:
@@ -185,8 +192,8 @@ def plans(profile: Profile, step: float) -> list[Plan]:
 
 
 def plan(profile: Profile, step: float) -> Plan:
-    """Return the cheapest way to code one tensor at `step`."""
-    return plans(profile, step)[0]
+    """Return the cheapest way to code one tensor where `step` is the step of a tensor of weight 1."""
+    return plans(profile, profile.own_step(step))[0]
 
 
 def solve_step(profiles: Sequence[Profile], error: float) -> float:
