@@ -152,6 +152,8 @@ def _quality(quality: Mapping[str, str]) -> str:
         for key, words in (("max_error", "at most"), ("rank", "rank"), ("bits", "bits"), ("allocation", "allocation"))
         if key in quality
     ]
+    if "objective" in quality:
+        asked.append(quality["objective"])
     if quality.get("exact") == "yes":
         asked.append("exact")
     if "relative_norm" in quality:

@@ -19,6 +19,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.bases import original_bytes
+from erestore.model.calibrations import Calibration
 from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
@@ -83,6 +84,8 @@ class VariantWriter:
         Oid of the parent's manifest.
     quality : Quality
     progress : Progress
+    calibration : Calibration or None
+        See :class:`erestore.model.encoding.Encoder`.
     """
 
     objects: Objects
@@ -92,6 +95,7 @@ class VariantWriter:
     parent_oid: str
     quality: Quality
     progress: Progress
+    calibration: Calibration | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -124,7 +128,7 @@ class VariantWriter:
                 )
             return partial(self._room, budget, frame)
 
-        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress)
+        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress, self.calibration)
         residual = encoder.run(targets, outcome, prepare)
         terms = self.parent.manifest.terms
         if residual:

@@ -18,6 +18,7 @@ import torch
 from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.calibrations import Calibration
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
 from erestore.model.quality import SMALLEST_MAX_ERROR, Outcome, Quality, ratio
 from erestore.model.residuals import Errors, ResidualWriter
@@ -54,6 +55,7 @@ class Item:
     profiled: Profiled
     basis: torch.Tensor | None
     encode: Callable[[Item, Loaded, torch.Tensor], Encoding]
+    calibration: Calibration | None = None
 
 
 Room = Callable[[Collection[str]], int]
@@ -91,6 +93,8 @@ class Encoder:
     parent : Variant
     quality : Quality
     progress : Progress
+    calibration : Calibration or None
+        Where rounding is to serve what comes out of the base's layers.
     """
 
     objects: Objects
@@ -98,6 +102,7 @@ class Encoder:
     parent: Variant
     quality: Quality
     progress: Progress
+    calibration: Calibration | None = None
 
     def run(
         self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
@@ -238,7 +243,9 @@ class Encoder:
             found = _profile_of(profiled, target)
             basis = bases.get(target.key) if found.singular_values is not None else None
             loaded = Loaded.read(target, self.checkpoint.read, self.parent)
-            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()))
+            item = Item(
+                target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()), self.calibration
+            )
             sections = encode_at(item, loaded, loaded.delta(), step).sections
             return measure(loaded, sections).rounded, planning.plan(found, step).error
 
@@ -298,7 +305,7 @@ class Encoder:
             for target in changed:
                 found = _profile_of(profiled, target)
                 basis = bases.get(target.key) if found.singular_values is not None else None
-                yield Item(target, profiled[target.key], basis, encode)
+                yield Item(target, profiled[target.key], basis, encode, self.calibration)
 
         kinds: dict[str, int] = {}
         total = [0.0, 0.0, 0.0]
@@ -355,7 +362,8 @@ def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float
             lost |= lowrank2.prefix_errors(codes, rest)
     if plan.remainder:
         size = remainder.usable_step(rest, step)
-        parts = remainder.quantise(rest, size)
+        metrics = item.calibration.metrics(item.target.key, rest.shape[1]) if item.calibration else None
+        parts = remainder.quantise(rest, size, metrics)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))

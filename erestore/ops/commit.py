@@ -14,6 +14,7 @@ from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, UsageError
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
+from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.ledger import require_lossy
 from erestore.model.matching import match_base, nearer_parent
@@ -147,11 +148,14 @@ def commit(
         imported = None
         if base is not None or (parent is None and previous is None):
             base, imported = _provide_base(store, base, operation, lease, progress)
+        start = parent or previous or base
+        assert start is not None
+        quality, calibration = _calibrated(store, checkpoint, quality, store.manifest_of(start).base)
         if previous and parent is None and _is_same(store.commit_record(previous), quality, original):
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
         asked = _less(quality, checkpoint, operation, lineage, message, metrics or {})
-        stored, base_name, matching = _write(store, checkpoint, lineage, asked, progress)
+        stored, base_name, matching = _write(store, checkpoint, lineage, asked, calibration, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
         record = Commit(
             manifest=stored.manifest_oid,
@@ -186,11 +190,26 @@ def commit(
         )
 
 
+def _calibrated(
+    store: Store, checkpoint: Checkpoint, quality: Quality, base: str
+) -> tuple[Quality, Calibration | None]:
+    """Return the calibration of a base if there is one and it is not refused, and the objective that follows."""
+    if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
+        return quality, None
+    found = Calibration.of_base(store.objects, base)
+    if found is None and quality.objective == "calibrated":
+        raise UsageError(
+            "The base has not been calibrated.", hint="`erestore calibrate BASE --data FILE`, or leave out --objective."
+        )
+    return replace(quality, objective="calibrated" if found else "frobenius"), found
+
+
 def _is_same(previous: Commit, quality: Quality, original: str) -> bool:
     """Tell whether a commit already holds these files at this quality."""
     asked = asked_record(quality)
+    compared = {*asked, "objective"}
     return previous.quality.get("original") == original and all(
-        previous.quality.get(key) == value for key, value in asked.items()
+        previous.quality.get(key) == asked.get(key) for key in compared
     )
 
 
@@ -321,7 +340,12 @@ def _less(
 
 
 def _write(
-    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, progress: Progress
+    store: Store,
+    checkpoint: Checkpoint,
+    lineage: Lineage,
+    quality: Quality,
+    calibration: Calibration | None,
+    progress: Progress,
 ) -> tuple[StoredVariant, str, str]:
     """Return what was written, the name of the base, and which prefixes were exchanged."""
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
@@ -338,6 +362,6 @@ def _write(
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     writer = VariantWriter(
-        store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress
+        store.objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress, calibration
     )
     return writer.write(), base_name, matched.prefixes

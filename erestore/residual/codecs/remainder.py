@@ -24,6 +24,7 @@ from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Par
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
 from erestore.residual.quantisation import quantise_runs
 from erestore.residual.runs import Group
+from erestore.residual.shaping import Metric, shape_codes
 
 PART = 1 << 20
 """Codes a part."""
@@ -51,12 +52,16 @@ def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
     return dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
 
 
-def quantise(values: torch.Tensor, step: dyadic.Dyadic) -> list[torch.Tensor]:
-    """Return integer codes of the parts of a matrix ``(m, n)``."""
+def quantise(
+    values: torch.Tensor, step: dyadic.Dyadic, metrics: tuple[Metric, ...] | None = None
+) -> list[torch.Tensor]:
+    """Return integer codes of the parts of a matrix ``(m, n)``; with metrics, for the least error of what comes out."""
     largest = float(values.abs().max()) if values.numel() else 0.0
     dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [quantise_runs(part.to(dtype)) for part in parts]
+    if metrics is None or dtype == torch.float64:  # so fine a step that how codes are rounded hardly matters
+        return [quantise_runs(part.to(dtype)) for part in parts]
+    return [shape_codes(part.to(dtype), metrics) for part in parts]
 
 
 def band_of(shape: tuple[int, ...]) -> int:
