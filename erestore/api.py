@@ -6,7 +6,7 @@ fields are those of the command's JSON. Heavy libraries load when a verb that ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import networkx as nx
     import torch
 
+    from erestore.model.calibrating import ModelInputs
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
     from erestore.ops.branch import Branch, BranchChange
+    from erestore.ops.calibrate import CalibrateResult
     from erestore.ops.cat import CatResult
     from erestore.ops.checkout import CheckoutResult
     from erestore.ops.commit import CommitResult
@@ -131,6 +133,20 @@ class Store(_store.Store):
         from erestore.ops.import_base import import_base
 
         return import_base(self, path, name=name, message=message, progress=progress)
+
+    def calibrate(
+        self,
+        base: str,
+        inputs: Iterable[str | ModelInputs],
+        *,
+        model: torch.nn.Module | None = None,
+        samples: int | None = None,
+        progress: Progress = silent,
+    ) -> CalibrateResult:
+        """Measure what goes into a base's layers, for later commits; see :func:`erestore.ops.calibrate.calibrate`."""
+        from erestore.ops.calibrate import calibrate
+
+        return calibrate(self, base, inputs, model=model, samples=samples, progress=progress)
 
     def commit(
         self,

@@ -134,6 +134,12 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     type=click.Choice(["ere", "greedy", "uniform"]),
     help="For ere: how ranks are shared among tensors. Default: ere.",
 )
+@click.option(
+    "--objective",
+    type=click.Choice(["frobenius", "calibrated"]),
+    help="What rounding makes small: the error of the weights, or of what comes out of layers. Default: calibrated if the "
+    "base is.",
+)
 @json_option
 @click.pass_obj
 def commit(
@@ -156,6 +162,7 @@ def commit(
     bits: int | None,
     alpha: float | None,
     allocation: str | None,
+    objective: str | None,
     as_json: bool,
 ) -> None:
     """Store the checkpoint at PATH as a variant of a base.
@@ -181,6 +188,7 @@ def commit(
         bits=bits,
         alpha=alpha,
         allocation=allocation,
+        objective=objective,
     )
     pairs = dict(_pair(metric) for metric in metrics)
     from erestore.model.quality import Quality

@@ -154,6 +154,8 @@ def _quality(quality: Mapping[str, str]) -> str:
     ]
     if "gate" in quality:
         asked.append(f"what passes `{printable(quality['gate'])}` (runs: {quality.get('gate_runs', '?')})")
+    if "objective" in quality:
+        asked.append(quality["objective"])
     if quality.get("exact") == "yes":
         asked.append("exact")
     if "relative_norm" in quality:

@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, TERMINATED, report
 from erestore.cli.history import log, show
@@ -26,6 +27,7 @@ from erestore.cli.upkeep import du, fsck, gc, status
 VERBS = (
     init,
     import_,
+    calibrate,
     commit,
     checkout,
     status,

@@ -19,6 +19,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.bases import original_bytes
+from erestore.model.calibrations import Calibration
 from erestore.model.encoding import Encoder, Room
 from erestore.model.layouts import store_layout
 from erestore.model.packing import ResidualWriter
@@ -88,6 +89,8 @@ class VariantWriter:
     progress : Progress
     trials : Trials, optional
         For a gate; then `objects` are over a storage that candidates may be written to and deleted from.
+    calibration : Calibration or None
+        See :class:`erestore.model.encoding.Encoder`.
     """
 
     objects: Objects
@@ -98,6 +101,7 @@ class VariantWriter:
     quality: Quality
     progress: Progress
     trials: Trials | None = None
+    calibration: Calibration | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -131,7 +135,9 @@ class VariantWriter:
             return partial(self._room, budget, frame)
 
         admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
-        encoder = Encoder(self.objects, self.checkpoint, self.parent, self.quality, self.progress, admits)
+        encoder = Encoder(
+            self.objects, self.checkpoint, self.parent, self.quality, self.progress, admits, self.calibration
+        )
         residual = encoder.run(targets, outcome, prepare)
         manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())

@@ -20,6 +20,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import GateError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.calibrations import Calibration
 from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.model.packing import ResidualWriter
 from erestore.model.profiles import BasisSpool, Profiled, profile, take_gamma
@@ -34,6 +35,7 @@ from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
 from erestore.residual.rounding import round_to
 from erestore.residual.searching import StepSearch
+from erestore.residual.shaping import shape_matrix
 from erestore.residual.spectrum import Decomposition, squared_norm
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
@@ -58,6 +60,7 @@ class Item:
     profiled: Profiled
     basis: torch.Tensor | None
     encode: Callable[[Item, Loaded, torch.Tensor], Encoding]
+    calibration: Calibration | None = None
 
 
 Room = Callable[[Collection[str]], int]
@@ -100,6 +103,8 @@ class Encoder:
     progress : Progress
     admits : Admits, optional
         Asked where the quality is a gate, after `prepare` of :meth:`run`.
+    calibration : Calibration or None
+        Where rounding is to serve what comes out of the base's layers.
     """
 
     objects: Objects
@@ -108,6 +113,7 @@ class Encoder:
     quality: Quality
     progress: Progress
     admits: Admits | None = None
+    calibration: Calibration | None = None
 
     def run(
         self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
@@ -296,7 +302,9 @@ class Encoder:
             found = _profile_of(profiled, target)
             basis = bases.get(target.key) if found.singular_values is not None else None
             loaded = Loaded.read(target, self.checkpoint.read, self.parent)
-            item = Item(target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()))
+            item = Item(
+                target, profiled[target.key], basis, lambda _item, _loaded, _delta: Encoding(()), self.calibration
+            )
             sections = encode_at(item, loaded, loaded.delta(), step).sections
             return measure(loaded, sections).rounded, planning.plan(found, step).error
 
@@ -356,7 +364,7 @@ class Encoder:
             for target in changed:
                 found = _profile_of(profiled, target)
                 basis = bases.get(target.key) if found.singular_values is not None else None
-                yield Item(target, profiled[target.key], basis, encode)
+                yield Item(target, profiled[target.key], basis, encode, self.calibration)
 
         kinds: dict[str, int] = {}
         total = [0.0, 0.0, 0.0]
@@ -413,7 +421,8 @@ def _encode_as(plan: planning.Plan, item: Item, delta: torch.Tensor, step: float
             lost |= factorising.prefix_errors(codes, rest)
     if plan.remainder:
         size = quantisation.usable_step(rest, step)
-        parts = quantisation.quantise_matrix(rest, size)
+        metrics = item.calibration.metrics(item.target.key, rest.shape[1]) if item.calibration else None
+        parts = quantisation.quantise_matrix(rest, size) if metrics is None else shape_matrix(rest, size, metrics)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))

@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 
 from erestore.errors import ErestoreError, MissingObjectError, UnsupportedFormatError
 from erestore.execute import bounded_map
+from erestore.model.notes import is_calibration
 from erestore.model.reachable import READERS, REFERRING, references
 from erestore.storage.condemned import Condemned, CondemnedList
 from erestore.storage.framing import RECORD_HEADER, kind_of
@@ -16,7 +17,7 @@ from erestore.storage.objects import Objects, StoredObject
 from erestore.storage.segments import read_present
 
 NEVER_COLLECTED = frozenset({"note", "pack"})
-"""Kinds that this version does not know what refers to."""
+"""Kinds that this version does not know what refers to, but for notes that are calibrations."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def read_unreachable(objects: Objects, listed: Iterable[StoredObject], now: floa
             except ErestoreError:  # damaged: what it refers to is lost with it
                 needs = ()
         condemned = Condemned(stored.oid, kind, stored.size, int(stored.modified * 1e6))
-        return None if kind in NEVER_COLLECTED else Unreachable(condemned, now - stored.modified, needs)
+        if kind in NEVER_COLLECTED and not (kind == "note" and is_calibration(objects, stored.oid)):
+            return None
+        return Unreachable(condemned, now - stored.modified, needs)
 
     with ThreadPoolExecutor(READERS) as executor:
         results = bounded_map(executor, read, listed, in_flight=2 * READERS)

@@ -36,6 +36,9 @@ class Quality:
         For ``ere``: prior rank, bits a code, weight of the prior rank.
     allocation : str
         For ``ere``: ``ere`` (the paper's), ``greedy`` (exact) or ``uniform``.
+    objective : str, optional
+        What rounding makes small: the error of the weights (``frobenius``), or of what comes out of layers (``calibrated``,
+        for bases that are calibrated). By default the latter where it can be had.
     """
 
     max_error: float = DEFAULT_MAX_ERROR
@@ -48,6 +51,7 @@ class Quality:
     bits: int = 4
     alpha: float = 0.5
     allocation: str = "ere"
+    objective: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -55,6 +59,13 @@ class Quality:
             raise UsageError(f"There is no codec '{self.codec}' to encode with.", hint="Use lowrank or ere.")
         if self.allocation not in ("ere", "greedy", "uniform"):
             raise UsageError(f"There is no allocation '{self.allocation}'.", hint="Use ere, greedy or uniform.")
+        if self.objective not in (None, "frobenius", "calibrated"):
+            raise UsageError(f"There is no objective '{self.objective}'.", hint="Use frobenius or calibrated.")
+        if self.objective == "calibrated" and not self.takes_calibration:
+            raise UsageError(
+                "Neither --codec ere nor --exact-only rounds anything that a calibration could serve.",
+                hint="Leave out --objective.",
+            )
         if not (math.isfinite(self.max_error) and SMALLEST_MAX_ERROR <= self.max_error < 1):
             raise UsageError(
                 f"A maximal error of {self.max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.",
@@ -79,6 +90,11 @@ class Quality:
                 "The ere codec decodes differently from machine to machine, so an exact remainder over it is refused.",
                 hint="Use --exact with the default codec.",
             )
+
+    @property
+    def takes_calibration(self) -> bool:
+        """Whether a calibration changes anything."""
+        return self.codec == "lowrank" and not self.exact_only
 
     def budget_bytes(self, original: int) -> int | None:
         """Return the budget in bytes for a checkpoint of so many bytes; None without one."""
@@ -134,6 +150,8 @@ def asked_record(asked: Quality) -> dict[str, str]:
         return record | {"allocation": asked.allocation}
     if asked.exact_only:
         return record
+    if asked.objective == "calibrated":
+        record["objective"] = asked.objective
     if asked.gate:
         return record | {"gate": asked.gate.name}
     return record | ({"budget": repr(asked.budget)} if asked.budget else {"max_error": repr(asked.max_error)})

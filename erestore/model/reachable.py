@@ -1,18 +1,21 @@
 """What objects refer to, and a walk along it: the one place that knows every reference. No tensor is touched.
 
-``tensors``, ``blob`` and kinds whose form is not fixed yet refer to nothing; all others are read once each.
+``tensors``, ``blob``, ``note`` and kinds whose form is not fixed yet refer to nothing; all others are read once each. A base
+refers to the note that calibrates it, which its record does not say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Final, NamedTuple
 
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
 from erestore.execute import bounded_map
 from erestore.model.indexes import RESIDUAL_OPTIONAL, check_fields
 from erestore.records import Base, Commit, Layout, Manifest
+from erestore.storage.calibrations import newest_note
 from erestore.storage.framing import is_oid
 from erestore.storage.objects import Objects
 
@@ -61,6 +64,8 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
     """
     if kind in RECORDS:
         found = RECORDS[kind].from_record(objects.get_record(kind, oid)).references()
+        if kind == "base" and (note := newest_note(objects.storage, oid)) is not None:
+            found = chain(found, [("note", note)])
     elif kind == "residual":
         found = _of_residual(objects, oid)
     elif kind == "patch":

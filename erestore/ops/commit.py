@@ -15,6 +15,7 @@ from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, UsageError
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
+from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
@@ -159,10 +160,13 @@ def commit(
         if previous and store.commit_record(previous).edge == "imported":
             raise ConflictError(f"'{branch}' is a base, and a base has no versions.", hint="Give another --name.")
         original = original_digest(checkpoint)
-        is_same = previous is not None and parent is None and _is_same(store.commit_record(previous), quality, original)
         source = None
         if base is not None or (parent is None and previous is None):
             base, source = _find_base(store, base)
+        start = parent or previous or base
+        held = store.manifest_of(start).base if start and (source is None or start != base) else None
+        quality, calibration = _calibrated(store, checkpoint, quality, held)
+        is_same = previous is not None and parent is None and _is_same(store.commit_record(previous), quality, original)
         trials = None
         if quality.gate and not is_same:
             trials = stack.enter_context(_trials(checkpoint, quality.gate))
@@ -174,7 +178,7 @@ def commit(
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
         asked = _less(quality, checkpoint, operation, lineage, message, metrics or {})
-        stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, progress)
+        stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, calibration, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
         if trials is not None:
             reached["gate_runs"] = str(trials.runs)
@@ -218,11 +222,26 @@ def _trials(checkpoint: Checkpoint, gate: Gate) -> Trials:
     return Trials(gate)
 
 
+def _calibrated(
+    store: Store, checkpoint: Checkpoint, quality: Quality, base: str | None
+) -> tuple[Quality, Calibration | None]:
+    """Return the calibration of a base if there is one and it is not refused, and the objective that follows."""
+    if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
+        return quality, None
+    found = Calibration.of_base(store.objects, base) if base else None
+    if found is None and quality.objective == "calibrated":
+        raise UsageError(
+            "The base has not been calibrated.", hint="`erestore calibrate BASE --data FILE`, or leave out --objective."
+        )
+    return replace(quality, objective="calibrated" if found else "frobenius"), found
+
+
 def _is_same(previous: Commit, quality: Quality, original: str) -> bool:
     """Tell whether a commit already holds these files at this quality."""
     asked = asked_record(quality)
+    compared = {*asked, "objective"}
     return previous.quality.get("original") == original and all(
-        previous.quality.get(key) == value for key, value in asked.items()
+        previous.quality.get(key) == asked.get(key) for key in compared
     )
 
 
@@ -360,6 +379,7 @@ def _write(
     lineage: Lineage,
     quality: Quality,
     trials: Trials | None,
+    calibration: Calibration | None,
     progress: Progress,
 ) -> tuple[StoredVariant, str, str]:
     """Return what was written, the name of the base, and which prefixes were exchanged."""
@@ -380,7 +400,7 @@ def _write(
     waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects")) if trials else None
     objects = Objects(waiting) if waiting else store.objects
     writer = VariantWriter(
-        objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress, trials
+        objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress, trials, calibration
     )
     written = writer.write()
     if waiting:

@@ -11,6 +11,8 @@ from erestore.errors import CorruptionError, ErestoreError, KeyNotFoundError, Mi
 from erestore.execute import bounded_map
 from erestore.model.reachable import READERS, RECORDS, Reference, walk
 from erestore.progress import Progress, silent
+from erestore.storage.calibrations import PREFIX as CALIBRATIONS
+from erestore.storage.calibrations import parse_entry
 from erestore.storage.canonical import parse_canonical
 from erestore.storage.condemned import PREFIX as CONDEMNED
 from erestore.storage.condemned import parse_list
@@ -280,7 +282,13 @@ def _follows(logged: LoggedEntry, before: LoggedEntry) -> bool:
 
 def _damaged_keys(store: Store) -> Iterator[DamagedEntry]:
     """Look at everything that is neither an object nor a ref."""
-    for prefix, parse in ((MARKER, _parse_object), ("config/", _parse_object), (CONDEMNED, parse_list)):
+    parsers: tuple[tuple[str, Callable[[bytes], object]], ...] = (
+        (MARKER, _parse_object),
+        ("config/", _parse_object),
+        (CONDEMNED, parse_list),
+        (CALIBRATIONS, parse_entry),
+    )
+    for prefix, parse in parsers:
         for entry in store.storage.list(prefix):
             try:
                 parse(store.storage.read(entry.key))

@@ -14,6 +14,7 @@ from erestore.execute import bounded_map
 from erestore.model.garbage import Garbage, plan, read_unreachable
 from erestore.model.reachable import READERS, Reference, walk
 from erestore.progress import Progress, silent
+from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note
 from erestore.storage.condemned import Condemned, read_lists, write_list
 from erestore.storage.leases import PREFIX, Lease
 from erestore.storage.objects import StoredObject
@@ -192,6 +193,7 @@ class _Collection:
         for logged in self.expired:
             lease.confirm()
             self.store.storage.delete(logged.key)
+        self._forget_calibrations(garbage, now, lease)
         self._delete(garbage, lease)
         lease.confirm()
         if garbage.fresh:
@@ -201,6 +203,17 @@ class _Collection:
         self._remove_dead_leases(now)
         unfinished = self.store.storage.remove_unfinished(now - self.periods.grace)
         return self.result(garbage, unfinished=unfinished)
+
+    def _forget_calibrations(self, garbage: Garbage, now: float, lease: Lease) -> None:
+        """Remove what names a note before the note, and entries that no longer count."""
+        doomed = {condemned.oid for generation in garbage.doomed for condemned in generation}
+        for base in calibrated_bases(self.store.storage):
+            lease.confirm()
+            if newest_note(self.store.storage, base) in doomed:
+                for key in keys_oldest_first(self.store.storage, base):
+                    self.store.storage.delete(key)
+            else:
+                calibration_log(self.store.storage, base).prune(now - self.periods.reflog)
 
     def _delete(self, garbage: Garbage, lease: Lease) -> None:
         total = sum(map(len, garbage.doomed))

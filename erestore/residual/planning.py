@@ -113,7 +113,7 @@ class Profile:
     weight: float = 1.0
 
     def own_step(self, step: float) -> float:
-        """Return the step that is this tensor's where a tensor of weight 1 has `step`: finer, as its error counts for more."""
+        """Return this tensor's step where that of a tensor of weight 1 is `step`: the finer, the more its error counts."""
         return step / math.sqrt(self.weight)
 
     def takes_gamma(self, step: float) -> bool:

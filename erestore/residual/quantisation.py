@@ -25,13 +25,13 @@ _CLASSES_AN_OCTAVE = 2
 _LARGEST = 48
 """Codes above are rounded to nearest: their neighbours cost the same."""
 INT16 = 2**15 - 1
-_FLOAT32_CODES = 2.0**16
+FLOAT32_CODES = 2.0**16
 """Codes up to here are rounded well enough in float32."""
 
 
 def round_codes(values: torch.Tensor) -> torch.Tensor:
     """Return the nearest codes of values in units of the step, floating: int16, or int32 where they need it."""
-    return _narrow(torch.round(values))
+    return narrow(torch.round(values))
 
 
 def quantise_runs(values: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,31 @@ def quantise_runs(values: torch.Tensor) -> torch.Tensor:
     for level in torch.unique(levels[torch.isfinite(levels)]):
         members = levels == level
         codes[members] = _lower(values[members], codes[members])
-    return _narrow(codes)
+    return narrow(codes)
+
+
+def dead_zones(values: torch.Tensor) -> torch.Tensor:
+    """Return by how much the boundary below each code moves up, for every run, by the bits after :func:`quantise_runs`.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        As there.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(runs, codes)`` in units of the step: column k - 1 is of the boundary between k - 1 and k. The last column is of the
+        largest code that is ever lowered.
+    """
+    codes = torch.round(values)
+    levels = _levels(codes)
+    found = torch.ones((len(values), _LARGEST - 1), dtype=values.dtype, device=values.device)  # zeros stay zeros
+    for level in torch.unique(levels[torch.isfinite(levels)]):
+        members = levels == level
+        moves = SLOPE / 2 * _code_bits(_lower(values[members], codes[members]).abs()).diff()
+        found[members] = torch.nn.functional.pad(moves, (0, found.shape[1]))[: found.shape[1]].to(values.dtype)
+    return found
 
 
 def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
@@ -68,7 +92,7 @@ def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
 def quantise_matrix(values: torch.Tensor, step: dyadic.Dyadic) -> list[Array]:
     """Return integer codes of the parts of a matrix ``(m, n)``."""
     largest = float(values.abs().max()) if values.numel() else 0.0
-    dtype = torch.float32 if largest < _FLOAT32_CODES * step.value else torch.float64
+    dtype = torch.float32 if largest < FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
     return [as_array(quantise_runs(part.to(dtype))) for part in parts]
 
@@ -78,7 +102,8 @@ def _levels(codes: torch.Tensor) -> torch.Tensor:
     return torch.round(_CLASSES_AN_OCTAVE * torch.log2(codes.to(torch.float32).abs().mean(dim=1)))
 
 
-def _narrow(codes: torch.Tensor) -> torch.Tensor:
+def narrow(codes: torch.Tensor) -> torch.Tensor:
+    """Return floating codes as int16, or as int32 where one needs that."""
     largest = float(codes.abs().max()) if codes.numel() else 0.0
     return codes.to(torch.int16 if largest <= INT16 else torch.int32)
 
@@ -86,12 +111,17 @@ def _narrow(codes: torch.Tensor) -> torch.Tensor:
 def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Return codes of one class with boundaries moved by what bits are worth."""
     sizes = codes.abs()
+    bits = _code_bits(sizes)
+    numbers = torch.arange(1, len(bits), dtype=torch.float64, device=values.device)
+    boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(values.dtype)
+    found = torch.bucketize(values.abs(), boundaries)
+    return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
+
+
+def _code_bits(sizes: torch.Tensor) -> torch.Tensor:
+    """Return the bits of every magnitude up to the largest that counts, as often as one class has it; never falling."""
     top = min(_LARGEST, int(sizes.max()))
     counts = torch.bincount(sizes.clamp(max=top).to(torch.int64).reshape(-1), minlength=top + 1).to(torch.float64) + 0.5
     bits = -torch.log2(counts / counts.sum())
     bits[1:] += 1  # the sign
-    bits = torch.cummax(bits, dim=0).values
-    numbers = torch.arange(1, top + 1, dtype=torch.float64, device=values.device)
-    boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(values.dtype)
-    found = torch.bucketize(values.abs(), boundaries)
-    return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
+    return torch.cummax(bits, dim=0).values

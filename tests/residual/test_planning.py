@@ -208,3 +208,16 @@ def test_a_byte_is_what_pcodec_says():
     codes = round_codes(2 * noise(100, 1000))
     bits, _ = gaussian().at(torch.tensor([2.0], dtype=torch.float64))
     assert 8 * len(pco.compress(codes.numpy().reshape(-1))) == pytest.approx(float(bits) * 100_000, rel=0.03)
+
+
+def test_a_heavier_tensor_is_planned_as_one_whose_step_is_finer():
+    light, heavy = profile(noise(40, 30) * 0.1), profile(noise(40, 30) * 0.1, weight=16.0)
+    assert heavy.own_step(0.4) == 0.1
+    assert planning.plan(heavy, 0.4) == planning.plan(light, 0.1) != planning.plan(light, 0.4)
+
+
+def test_errors_of_heavier_tensors_still_count_as_what_they_are():
+    mixed = [*MIXED, profile(noise(1, 500), factors=False, weight=16.0)]
+    allowed = 0.01 * sum(each.energy for each in mixed)
+    step = planning.solve_step(mixed, allowed)
+    assert allowed / 1.1 < sum(planning.plan(each, step).error for each in mixed) <= allowed

@@ -1,0 +1,172 @@
+"""``calibrate``: what goes into a base's layers, measured once, so that later commits lose less of what comes out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erestore.errors import CheckpointError, UsageError
+from erestore.model.calibrating import ModelInputs, measure_moments
+from erestore.model.calibrations import store_calibration
+from erestore.model.variant import Variant
+from erestore.model.writing import write_variant
+from erestore.progress import Progress, silent
+from erestore.storage.calibrations import point
+from erestore.storage.leases import Lease
+from erestore.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What ``calibrate`` did; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    base : str
+    note : str
+        Oid of the note that holds the moments.
+    stored_bytes : int
+        Bytes that this added to the store.
+    samples : int
+        Examples that were run.
+    tensors : int
+        Tensors whose inputs are known now.
+    """
+
+    base: str
+    note: str
+    stored_bytes: int
+    samples: int
+    tensors: int
+
+
+def calibrate(
+    store: Store,
+    base: str,
+    inputs: Iterable[str | ModelInputs],
+    *,
+    model: torch.nn.Module | None = None,
+    samples: int | None = None,
+    progress: Progress = silent,
+) -> CalibrateResult:
+    """Run a base on examples and keep second moments of what goes into its linear layers, beside it.
+
+    Commits on the base use them from then on; a former calibration of it no longer counts.
+
+    Parameters
+    ----------
+    store : Store
+    base : str
+        A ref of a base.
+    inputs : iterable
+        Texts, which take the base's own tokenizer, or inputs of the model: mappings of keyword arguments, tuples of
+        arguments, or single tensors.
+    model : torch.nn.Module, optional
+        By default the base is loaded by transformers; layers are found by the base's tensor names, with or without a prefix.
+    samples : int, optional
+        At most so many of `inputs` are looked at.
+    progress : Progress
+
+    Returns
+    -------
+    CalibrateResult
+
+    Raises
+    ------
+    UnknownRevisionError
+        If there is no such base.
+    CheckpointError
+        If transformers cannot load the base, or the model is of another architecture.
+    UsageError
+        If `base` is no base, or there is nothing to learn from the inputs.
+    """
+    operation = store.begin()
+    commit = store.commit_record(store.resolve(base))
+    if commit.edge != "imported":
+        raise UsageError(f"'{base}' is a variant, and bases are calibrated.", hint="Name the base that it stands on.")
+    if samples is not None and samples < 1:
+        raise UsageError("At least one example is needed to calibrate with.", hint="Give more --samples.")
+    variant = Variant.open(store.objects, commit.manifest)
+    given = iter(inputs) if samples is None else islice(inputs, samples)
+    first = next(given, None)
+    if first is None:
+        raise UsageError("There are no examples to calibrate with.", hint="Give some texts or inputs of the model.")
+    seen = 0
+
+    def counted() -> Iterator[str | ModelInputs]:
+        nonlocal seen
+        for each in chain([first], given):
+            seen += 1
+            yield each
+
+    with Lease(store.storage, "writer", operation.writer) as lease, tempfile.TemporaryDirectory() as place:
+        batches: Iterable[ModelInputs]
+        if isinstance(first, str) or model is None:
+            directory = _write(variant, Path(place, "base"))
+            batches, model = _loaded(directory, counted(), model, is_text=isinstance(first, str))
+        else:
+            batches = _model_inputs(counted())
+        calls = 0
+
+        def called() -> None:
+            nonlocal calls
+            calls += 1
+            progress("calibrating", calls, calls)
+
+        moments = measure_moments(model, batches, variant.base, called)
+        written = store_calibration(store.objects, variant.manifest.base, moments, seen)
+        lease.confirm()
+        entry = point(
+            store.storage,
+            variant.manifest.base,
+            written.oid,
+            operation=operation.id,
+            writer=operation.writer,
+            time=operation.time,
+        )
+    return CalibrateResult(base, written.oid, written.added_bytes + entry, seen, len(moments))
+
+
+def _write(variant: Variant, target: Path) -> Path:
+    """Write the base as its library reads it."""
+    layout = variant.layout
+    if not layout.is_directory:
+        raise CheckpointError(
+            "This base is a bare file of weights, which does not say what model they are of.",
+            hint="Give a live model and its inputs from Python: Store.calibrate(base, inputs, model=model).",
+        )
+    write_variant(variant, target, format="safetensors")
+    return target
+
+
+def _loaded(
+    directory: Path, inputs: Iterable[str | ModelInputs], model: torch.nn.Module | None, *, is_text: bool
+) -> tuple[Iterable[ModelInputs], torch.nn.Module]:
+    from erestore.integrations.transformers import load_model, load_tokenizer
+
+    live = load_model(directory) if model is None else model
+    if not is_text:
+        return _model_inputs(inputs), live
+    return load_tokenizer(directory)(_texts(inputs)), live
+
+
+def _texts(inputs: Iterable[str | ModelInputs]) -> list[str]:
+    found = list(inputs)
+    texts = [each for each in found if isinstance(each, str)]
+    if len(texts) < len(found):
+        raise UsageError("Texts and inputs of a model are mixed.", hint="Give examples of one kind.")
+    return texts
+
+
+def _model_inputs(inputs: Iterable[str | ModelInputs]) -> Iterator[ModelInputs]:
+    for each in inputs:
+        if isinstance(each, str):
+            raise UsageError("Texts and inputs of a model are mixed.", hint="Give examples of one kind.")
+        yield each
