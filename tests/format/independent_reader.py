@@ -29,6 +29,7 @@ KINDS = {
     "layout": 6,
     "manifest": 7,
     "commit": 8,
+    "note": 9,
 }
 WIDTHS = (0, 2, 4, 8, 16, 32)
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "C64": 64, "BOOL": 8}
@@ -155,6 +156,27 @@ class Reader:
             segments.append(expand(stage, stored[start:end], raw_length))
         assert end == len(stored)
         return index, segments
+
+    def moments(self, note: str, key: str) -> list[list[list[float]]]:
+        """§5.8: the second moments of every block of a matrix's inputs."""
+        index, segments = self.segmented("note", note)
+        columns, first = index["tensors"][key]
+        number, blocks = -(-columns // 1024), []
+        for block in range(number):
+            size = (block + 1) * columns // number - block * columns // number
+            squares = struct.unpack(f"<{size}f", segments[first + block][: 4 * size])
+            below = iter(struct.unpack(f"<{size * (size - 1) // 2}e", segments[first + block][4 * size :]))
+            rows = [[next(below) for _ in range(row)] for row in range(size)]
+            blocks.append(
+                [
+                    [
+                        squares[a] if a == b else rows[max(a, b)][min(a, b)] * math.sqrt(squares[a] * squares[b])
+                        for b in range(size)
+                    ]
+                    for a in range(size)
+                ]
+            )
+        return blocks
 
     def blob(self, oid: str) -> bytes:
         if self.stored(oid)[:4] == b"EREO":

@@ -18,17 +18,20 @@ from float_formats import rounded_bits
 from worked_examples import Example, examples
 
 from erestore.checkpoint.dtypes import array_dtype
+from erestore.model.calibrations import Calibration
 from erestore.model.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
 from erestore.residual import classed, difference, entropy, packing
 from erestore.residual.codecs.registry import codec
 from erestore.residual.planes import from_planes
 from erestore.residual.rounding import round_to
+from erestore.storage.calibrations import newest_note, point
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.condemned import parse_list
 from erestore.storage.framing import KINDS, decode_record, encode_record, record_oid
 from erestore.storage.leases import Lease
 from erestore.storage.memory import MemoryStorage
+from erestore.storage.objects import Objects
 from erestore.storage.refs import RefEntry
 from erestore.storage.segments import SegmentedObject, object_key
 from erestore.store import MARKER, Store
@@ -74,7 +77,13 @@ def segmented_object(example: Example, tmp_path: Path) -> None:
         entropy.decode(segment.stage, each, segment.raw_length)
         for segment, each in zip(held.segments, stored, strict=True)
     ] == contents
-    assert reader(tmp_path, oid, example.stored).segmented(kind, oid) == (held.index, contents)
+    other = reader(tmp_path, oid, example.stored)
+    assert other.segmented(kind, oid) == (held.index, contents)
+    if kind == "note":
+        found = Calibration.open(Objects(storage), oid).moments("weight")
+        assert found is not None
+        assert [block.tolist() for block in found.blocks] == [[[1, -1], [-1, 4]]]
+        assert other.moments(oid, "weight") == [[[1, -1], [-1, 4]]]
 
 
 def stage_of_words(example: Example, tmp_path: Path) -> None:
@@ -127,6 +136,13 @@ def log_entry(example: Example, tmp_path: Path) -> None:
         written = parse_canonical(storage.read(key))
         assert example.facts["key"] == key
         assert written["values"] == value["values"]
+    elif kind[0] == "calibrations":
+        base = example.facts["key"].split("/")[1]
+        named = {"operation": value["id"], "writer": value["writer"], "time": value["time"]}
+        assert point(storage, base, value["note"], **named) == len(content)
+        assert storage.read(example.facts["key"]) == content
+        assert newest_note(storage, base) == value["note"]
+        return
     else:
         with Lease(storage, "writer", value["writer"]):
             (entry,) = storage.list("gc/leases/")
@@ -245,4 +261,4 @@ def test_there_is_an_example_of_everything() -> None:
     assert (0, *widths) == packing.WIDTHS
     kinds = collections.Counter(example.facts["kind"] for example in EXAMPLES if example.kind == "record")
     assert kinds == dict.fromkeys(RECORDS, 1)
-    assert {name: number for name, number in KINDS.items() if name not in ("note", "pack")} == independent.KINDS
+    assert {name: number for name, number in KINDS.items() if name != "pack"} == independent.KINDS
