@@ -60,7 +60,8 @@ def test_every_value_is_a_multiple_of_the_step_near_it(rows, columns, scale, ste
     flat = (each.reshape(-1).tolist() for each in (found, np.concatenate(section.parts), values))
     for each, code, original in zip(*flat, strict=True):
         assert Fraction(each) == code * size.mantissa * Fraction(2) ** size.exponent
-        assert abs(each) <= abs(original) + size.value / 2 * (1 + 1e-5)
+        # Codes up to 2**16 are rounded in float32, which may miss the middle between two by that much.
+        assert abs(each) <= abs(original) + size.value * (0.5 + 2**-8)
 
 
 def test_the_error_is_that_of_rounding_that_minds_the_bits():
