@@ -138,6 +138,21 @@ def make_older(storage: Storage, seconds: float, prefix: str = "") -> None:
             storage._shelf.values[entry.key] = (value, modified - seconds)
 
 
+def delete_ref(store: Store, name: str) -> None:
+    """Delete a branch of any kind, bases included."""
+    entry = store.ref(name)
+    operation = store.begin()
+    store.refs.update(
+        name,
+        None,
+        expected=entry.number,
+        kind=entry.kind,
+        operation=operation.id,
+        writer=operation.writer,
+        message="deleted",
+    )
+
+
 def keys_of(storage: Storage, prefix: str = "") -> set[str]:
     """List the keys under a prefix."""
     return {entry.key for entry in storage.list(prefix)}

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 
 from erestore.errors import CorruptionError
 
+_BLOCK = 1 << 20
 Block = bytes | bytearray | memoryview
 """Contiguous memory of any element type; ``memoryview(tensor.numpy())`` serves."""
+
+
+def file_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file's content in blocks."""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def write_exactly(file: FileIO, content: Block) -> int:

@@ -132,6 +132,8 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
     if shown.edge != "imported":
         yield f"Base:     {shown.base}"
         yield f"Quality:  {_quality(shown.quality)}"
+    if shown.calibrated_with is not None:
+        yield f"Inputs:   calibrated with {plural(shown.calibrated_with, 'example')}"
     files = f"{plural(shown.files, 'weight file')} ({shown.format})"
     yield f"Files:    {files}, {plural(len(shown.side_files), 'side file')}"
     if shown.metrics:

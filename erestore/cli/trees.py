@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "checkout",
     "Write a variant's checkpoint.",
     example="erestore checkout task-mnli\n"
-    "erestore checkout task-mnli~1 /tmp/before --force\n"
+    "erestore checkout task-mnli~1 before --force\n"
     "erestore checkout task-mnli preview/ --max-rank 16",
 )
 @click.argument("revision")

@@ -20,11 +20,12 @@ from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.bases import original_bytes
 from erestore.model.calibrations import Calibration
-from erestore.model.encoding import Encoder, Room
+from erestore.model.encoding import Encoder
 from erestore.model.layouts import store_layout
 from erestore.model.packing import ResidualWriter
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
 from erestore.model.quality import Outcome, Quality
+from erestore.model.searches import Room
 from erestore.model.targets import Target, divide
 from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, value_digest
 from erestore.model.trials import Trials

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from erestore.errors import ErestoreError
-from erestore.model.indexes import check_index
+from erestore.errors import CorruptionError, ErestoreError
+from erestore.model.indexes import check_index, check_size
+from erestore.storage.calibrations import newest_note
 from erestore.storage.objects import Objects
 from erestore.storage.segments import SegmentedObject
 
@@ -24,7 +25,17 @@ def open_calibration(objects: Objects, oid: str) -> SegmentedObject:
     """
     note = objects.open("note", oid)
     check_index("note", oid, note.index, _FIELDS, {CALIBRATION, "raw"})
+    try:
+        check_size(note.index["samples"])
+    except ValueError as error:
+        raise CorruptionError(f"The note {oid} does not say with how many examples it was made.") from error
     return note
+
+
+def calibrated_with(objects: Objects, base: str) -> int | None:
+    """Return how many examples a base was calibrated with; None where it was not."""
+    note = newest_note(objects.storage, base)
+    return None if note is None else int(open_calibration(objects, note).index["samples"])
 
 
 def is_calibration(objects: Objects, oid: str) -> bool:

@@ -6,8 +6,7 @@ from blake3 import blake3
 
 from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
-
-_CHUNK = 1 << 20
+from erestore.checkpoint.streams import file_blocks
 
 
 def original_digest(checkpoint: Checkpoint) -> str:
@@ -20,7 +19,6 @@ def original_digest(checkpoint: Checkpoint) -> str:
     hasher.update(repr(sorted(checkpoint.ties)).encode())
     for name, path in sorted(checkpoint.side_files.items()):
         hasher.update(f"{name} {path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                hasher.update(chunk)
+        for block in file_blocks(path):
+            hasher.update(block)
     return str(hasher.hexdigest())

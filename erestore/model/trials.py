@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.streams import file_blocks
 from erestore.checkpoint.writing import write_checkpoint
 from erestore.errors import GateError
 from erestore.model.gating import Gate, Trial
@@ -21,8 +22,6 @@ from erestore.model.layouts import layout_of
 from erestore.model.variant import Variant
 from erestore.model.writing import write_variant
 from erestore.records import Layout
-
-_CHUNK = 1 << 20
 
 
 class Trials:
@@ -64,7 +63,7 @@ class Trials:
                 target,
                 layout,
                 lambda name: [raw_bytes(as_array(checkpoint.read(name)))],
-                lambda name: _chunks(checkpoint.side_files[name]),
+                lambda name: file_blocks(checkpoint.side_files[name]),
                 structure=checkpoint.structure,
             )
 
@@ -107,9 +106,3 @@ class Trials:
 
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk

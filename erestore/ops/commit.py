@@ -7,39 +7,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from blake3 import blake3
-
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, UsageError
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
+from erestore.model.budgets import record_bytes
 from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
 from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
-from erestore.model.quality import Outcome, Quality, asked_record, quality_record
+from erestore.model.quality import Quality, asked_record, quality_record
 from erestore.model.sources import find_source, name_of
 from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
-from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import encode_record
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
-
-ENTRY_BYTES = 352
-"""What an entry of a ref's log takes, but for its message; with some room for records that compress less than expected."""
-A_TIME = 1_764_032_723_419_857
-"""Stands for the commit's own in estimates, so that the same files at the same budget give the same residual."""
 
 
 @dataclass(frozen=True)
@@ -351,23 +343,14 @@ def _less(
         return quality
     if isinstance(checkpoint, PeftCheckpoint):
         raise UsageError("An adapter is kept as it is, whatever the budget.", hint="Leave out --budget.")
-    size = original_bytes(checkpoint)
-    likely = Commit(
-        manifest=blake3(b"manifest").hexdigest(),
-        parents=(blake3(b"parent").hexdigest(),),
+    left = budget - record_bytes(
+        quality,
+        original_bytes(checkpoint),
         edge=lineage.edge,
         author=operation.author,
-        time=A_TIME,
         message=message,
-        own=(blake3(b"residual").hexdigest(),),
-        metrics=dict(metrics),
-        quality=quality_record(quality, Outcome(1 / 3, 1 / 7, 1 / 11, 1 / 13), exact=False)
-        | {"original": blake3(b"original").hexdigest()},
-        original_bytes=size,
-        stored_bytes=size,
+        metrics=metrics,
     )
-    record = len(encode_record("commit", dump_canonical(likely.to_record())))
-    left = budget - record - ENTRY_BYTES - len(dump_canonical(message.partition("\n")[0]))
     if left <= 0:
         raise UsageError("The commit's own record takes up the budget.", hint="Give a larger --budget.")
     return replace(quality, budget=left)

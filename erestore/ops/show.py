@@ -9,6 +9,7 @@ from typing import Any
 
 from erestore.errors import CorruptionError
 from erestore.model.ledger import known_error, lossy_error
+from erestore.model.notes import calibrated_with
 from erestore.records import Commit, Layout, Manifest, format_coefficient
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
@@ -102,6 +103,8 @@ class ShowResult:
     recipe : Any
     tensors : tuple of ShownTensor
         Largest squared error first.
+    calibrated_with : int or None
+        Of a base that was calibrated: how many examples were run.
     """
 
     commit: str
@@ -131,6 +134,7 @@ class ShowResult:
     metrics: Mapping[str, str]
     recipe: Any
     tensors: tuple[ShownTensor, ...]
+    calibrated_with: int | None
 
 
 def show(store: Store, revision: str) -> ShowResult:
@@ -186,6 +190,7 @@ def show(store: Store, revision: str) -> ShowResult:
         metrics=commit.metrics,
         recipe=commit.recipe,
         tensors=tuple(tensors),
+        calibrated_with=calibrated_with(store.objects, manifest.base) if commit.edge == "imported" else None,
     )
 
 

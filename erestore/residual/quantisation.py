@@ -25,8 +25,6 @@ _CLASSES_AN_OCTAVE = 2
 _LARGEST = 48
 """Codes above are rounded to nearest: their neighbours cost the same."""
 INT16 = 2**15 - 1
-FLOAT32_CODES = 2.0**16
-"""Codes up to here are rounded well enough in float32."""
 
 
 def round_codes(values: torch.Tensor) -> torch.Tensor:
@@ -91,10 +89,8 @@ def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
 
 def quantise_matrix(values: torch.Tensor, step: dyadic.Dyadic) -> list[Array]:
     """Return integer codes of the parts of a matrix ``(m, n)``."""
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    dtype = torch.float32 if largest < FLOAT32_CODES * step.value else torch.float64
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [as_array(quantise_runs(part.to(dtype))) for part in parts]
+    return [as_array(quantise_runs(part)) for part in parts]
 
 
 def _levels(codes: torch.Tensor) -> torch.Tensor:
@@ -113,8 +109,8 @@ def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     sizes = codes.abs()
     bits = _code_bits(sizes)
     numbers = torch.arange(1, len(bits), dtype=torch.float64, device=values.device)
-    boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(values.dtype)
-    found = torch.bucketize(values.abs(), boundaries)
+    boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(torch.float32)
+    found = torch.bucketize(values.abs().to(torch.float32), boundaries)  # fine enough below the largest that is lowered
     return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
 
 

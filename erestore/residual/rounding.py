@@ -30,6 +30,8 @@ _FINITE = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 """Types without infinity."""
 _BELOW_FLOAT32 = np.int64((1 << 29) - 1)
 """The bits of a float64 significand that float32 has no room for."""
+_AT_ONCE = 1 << 18
+"""Elements rounded at a time: what is needed meanwhile is several times as large as the result."""
 _SMALLEST_NORMAL = 0x0080
 _SUBNORMALS = 2.0**133
 """One over the spacing of bfloat16's subnormal numbers."""
@@ -52,6 +54,11 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     """
     if not values.ndim:
         return round_to(values.reshape(1), dtype).reshape(())
+    if values.size > 2 * _AT_ONCE:
+        flat, rounded = values.reshape(-1), np.empty(values.size, dtype)
+        for start in range(0, values.size, _AT_ONCE):
+            rounded[start : start + _AT_ONCE] = round_to(flat[start : start + _AT_ONCE], dtype)
+        return rounded.reshape(values.shape)
     # A sum costs one pass and is finite nearly always; only otherwise is it worth looking at every element.
     with without_warnings():
         is_finite = bool(np.isfinite(values.sum()))

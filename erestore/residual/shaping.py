@@ -18,10 +18,12 @@ from torch import Tensor
 from erestore.arrays import Array, as_array
 from erestore.residual import dyadic
 from erestore.residual.codecs.remainder import row_ranges
-from erestore.residual.quantisation import FLOAT32_CODES, dead_zones, narrow, quantise_matrix
+from erestore.residual.quantisation import dead_zones, narrow, quantise_matrix
 
 SHRINKAGE = 0.2
 """Share of the identity in the moments that are used: what calibration did not see may still be asked for."""
+_FINE = 2.0**16
+"""Largest code at which shaping is still worth its time."""
 _STRIPE = 64
 """Columns whose errors are passed on together."""
 _LOWERED = 2
@@ -74,7 +76,7 @@ class Metric:
 def shape_matrix(values: Tensor, step: dyadic.Dyadic, metrics: tuple[Metric, ...]) -> list[Array]:
     """Return what :func:`erestore.residual.quantisation.quantise_matrix` does, for the least error of what comes out."""
     largest = float(values.abs().max()) if values.numel() else 0.0
-    if largest >= FLOAT32_CODES * step.value:  # so fine a step that how codes are rounded hardly matters
+    if largest >= _FINE * step.value:
         return quantise_matrix(values, step)
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
     return [as_array(shape_codes(part.to(torch.float32), metrics)) for part in parts]

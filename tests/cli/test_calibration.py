@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_commits_are_calibrated_from_then_on(work: Here) -> None:
     done = work.json("calibrate", "words", "--data", "texts.txt")
     assert (done["base"], done["samples"], done["tensors"]) == ("words", 10, 6)
     assert done["stored_bytes"] > 1000
+    assert "calibrated with 10 examples" in work.run("show", "words").out
+    assert work.json("show", "words")["calibrated_with"] == 10
     assert work.run("commit", "tuned", "--base", "words").code == 0
     assert "calibrated" in work.run("show", "tuned").out
     assert work.json("fsck", "--read-data")["unreachable"] == []
@@ -102,3 +105,12 @@ def test_bad_bases_are_said_in_a_sentence(work: Here, tmp_path: Path) -> None:
     assert ran.code == 9
     assert "transformers cannot load" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_without_transformers_it_says_what_to_install(work: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "calibrated" not in work.run("show", "words").out
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ran = work.run("calibrate", "words", "--data", "texts.txt")
+    assert (ran.code, ran.out) == (2, "")
+    assert "pip install transformers" in ran.err
+    assert work.json("show", "words")["calibrated_with"] is None

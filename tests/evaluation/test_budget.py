@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from erestore.api import Store
 from erestore.cli.main import cli, run
 from erestore.errors import UsageError
-from erestore.model.encoding import Encoder
+from erestore.model.passes import Passes
 from erestore.model.quality import Quality
 
 SHAPES = {"dense.weight": (300, 200), "embed.weight": (500, 64), "head.bias": (300,), "norm.weight": (200,)}
@@ -113,13 +113,13 @@ def test_a_budget_for_what_did_not_change_is_kept_too(place: Path) -> None:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
-    original = Encoder._pass
+    original = Passes.encode
 
-    def count(self: Encoder, *arguments: object) -> object:
+    def count(self: Passes, *arguments: object) -> object:
         counted.append(1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Encoder, "_pass", count)
+    monkeypatch.setattr(Passes, "encode", count)
     return counted
 
 

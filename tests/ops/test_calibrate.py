@@ -203,7 +203,7 @@ def test_a_calibration_goes_with_its_base(store: Store, models: Path) -> None:
     assert (store.fsck(read_data=True).clean, store.fsck().unreachable) == (True, ())
     assert store.du().other_bytes == 0
     for name in ("a", "base"):
-        delete(store, name)
+        tiny.delete_ref(store, name)
     store.gc(grace_days=0)
     assert newest_note(store.storage, base) == note  # reflogs still lead to the base
     tiny.make_older(store.storage, 1000 * tiny.DAY)
@@ -213,21 +213,6 @@ def test_a_calibration_goes_with_its_base(store: Store, models: Path) -> None:
     store.gc()
     assert list(store.objects.list()) == []
     assert list(store.storage.list("calibrations/")) == []
-
-
-def delete(store: Store, name: str) -> None:
-    entry = store.refs.read(name)
-    assert entry is not None
-    operation = store.begin()
-    store.refs.update(
-        name,
-        None,
-        expected=entry.number,
-        kind=entry.kind,
-        operation=operation.id,
-        writer=operation.writer,
-        message="deleted",
-    )
 
 
 def test_a_new_calibration_takes_the_place_of_the_former(store: Store) -> None:
@@ -273,7 +258,7 @@ def test_a_damaged_entry_is_found(store: Store) -> None:
         store.gc(grace_days=0)
 
 
-@pytest.mark.parametrize("change", ["squares", "correlations", "columns", "segment", "base", "shape"])
+@pytest.mark.parametrize("change", ["squares", "correlations", "columns", "segment", "base", "shape", "samples"])
 def test_hostile_notes_are_refused(store: Store, change: str) -> None:
     content = np.array([1.0, 2.0], "<f4").tobytes() + np.array([0.5], "<f2").tobytes()
     tensors: object = {QUERY: [2, 0]}
@@ -292,7 +277,12 @@ def test_hostile_notes_are_refused(store: Store, change: str) -> None:
         tensors = {QUERY: "2, 0"}
     with store.objects.writer("note") as writer:
         writer.add(content, raw_length=len(content), stage="raw")
-        index = {"base": base, "features": ["calibration", "raw"], "samples": 1, "tensors": tensors}
+        index = {
+            "base": base,
+            "features": ["calibration", "raw"],
+            "samples": "many" if change == "samples" else 1,
+            "tensors": tensors,
+        }
         oid = writer.finish(index).oid
     calibration_log(store.storage, base_oid(store)).append(0, b'{"note":"%s"}' % oid.encode(), lambda _: True)
     with pytest.raises(CorruptionError):

@@ -43,20 +43,6 @@ def store(request: pytest.FixtureRequest, filled: Storage, tmp_path: Path) -> St
     return tiny.copy_store(filled, storage)
 
 
-def delete_ref(store: Store, name: str) -> None:
-    entry = store.ref(name)
-    operation = store.begin()
-    store.refs.update(
-        name,
-        None,
-        expected=entry.number,
-        kind=entry.kind,
-        operation=operation.id,
-        writer=operation.writer,
-        message="deleted",
-    )
-
-
 def objects(store: Store) -> set[str]:
     return {stored.oid for stored in store.objects.list()}
 
@@ -113,7 +99,7 @@ def test_what_was_written_again_since_it_was_condemned_is_spared(store: Store) -
 
 def test_what_became_reachable_again_is_spared(store: Store) -> None:
     oid = store.resolve("lossy")
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "lossy")
     tiny.make_older(store.storage, 40 * DAY)
     assert gc(store).condemned_objects > 3
     tiny.make_older(store.storage, 40 * DAY)
@@ -130,7 +116,7 @@ def test_what_became_reachable_again_is_spared(store: Store) -> None:
 def test_a_deleted_branch_is_kept_for_thirty_days(store: Store) -> None:
     expected = tiny.tensors_of(store, "lossy")
     oid = store.resolve("lossy")
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "lossy")
     tiny.make_older(store.storage, 29 * DAY)
     assert gc(store, grace_days=0).deleted_objects == 0
     assert tiny.same_tensors(tiny.tensors_of(store, oid), expected)
@@ -208,7 +194,7 @@ def test_manifests_that_exact_remainders_are_relative_to_stay(store: Store) -> N
     store.refs.update(
         "alone", alone.oid, expected=0, kind="branch", operation=operation.id, writer=operation.writer, message=""
     )
-    delete_ref(store, "exact")
+    tiny.delete_ref(store, "exact")
     tiny.make_older(store.storage, 40 * DAY)
     assert gc(store, grace_days=0).deleted_objects > 0
     assert tiny.same_tensors(tiny.tensors_of(store, "alone"), expected)
@@ -241,7 +227,7 @@ def test_what_a_young_object_refers_to_stays(store: Store) -> None:
 
 def test_a_dry_run_lists_and_does_nothing(store: Store) -> None:
     blob = store.objects.put_blob(b"left over")
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "lossy")
     tiny.make_older(store.storage, 31 * DAY)
     before = tiny.keys_of(store.storage)
     planned = gc(store, dry_run=True)
@@ -260,8 +246,8 @@ def test_a_dry_run_lists_and_does_nothing(store: Store) -> None:
 
 
 def test_nothing_is_deleted_before_what_refers_to_it(store: Store) -> None:
-    delete_ref(store, "exact")
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "exact")
+    tiny.delete_ref(store, "lossy")
     planned = gc(store, dry_run=True, grace_days=0, reflog_days=0)
     position = {each.oid: number for number, each in enumerate(planned.objects)}
     followed = 0
@@ -337,7 +323,7 @@ def test_periods_come_from_the_configuration(store: Store) -> None:
     store.configure("gc.grace_days", "2")
     store.configure("gc.reflog_days", "50")
     store.configure("gc.reflog_deleted_days", "5")
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "lossy")
     tiny.make_older(store.storage, 6 * DAY)
     assert gc(store).condemned_objects > 3
     tiny.make_older(store.storage, 3 * DAY)
@@ -350,7 +336,7 @@ def test_periods_come_from_the_configuration(store: Store) -> None:
 
 
 def test_after_a_collection_everything_can_be_committed_again(store: Store, models: Path) -> None:
-    delete_ref(store, "lossy")
+    tiny.delete_ref(store, "lossy")
     tiny.make_older(store.storage, 1)  # clocks of file systems tick: the lease could have the time of the deletion
     assert gc(store, grace_days=0, reflog_days=0).deleted_objects > 3
     again = commit(store, models / "lossy", base="base", name="lossy")

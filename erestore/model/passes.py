@@ -1,0 +1,174 @@
+"""The second pass over a fine-tune's tensors: encode all of them at one step, decode them, measure.
+
+A search makes several such passes from one decomposition; what was profiled is read again from memory or its spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import torch
+
+from erestore.checkpoint.abc import Checkpoint
+from erestore.execute import bounded_map, worker_count
+from erestore.model.calibrations import Calibration
+from erestore.model.packing import ResidualWriter
+from erestore.model.profiles import BasisSpool, Profiled
+from erestore.model.quality import ratio
+from erestore.model.residuals import Errors
+from erestore.model.targets import Loaded, Target
+from erestore.model.tensor_encoding import Encoding, Item, encode_at, measure
+from erestore.model.variant import Variant
+from erestore.progress import Progress
+from erestore.residual import planning
+from erestore.storage.objects import Objects
+
+_AIM = 0.94
+"""Share of an error that is aimed at first: an encoding that meets its bound at once spares a pass."""
+_JUDGED = 12
+"""Tensors that stand for all when the effect of rounding is estimated."""
+_FACTOR_LIMIT = 64.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one pass made.
+
+    Attributes
+    ----------
+    writer : ResidualWriter
+        Holds the encoding until it is dropped.
+    errors : Errors
+        Over all tensors.
+    kinds : Mapping[str, int]
+        Tensors by kind of section.
+    """
+
+    writer: ResidualWriter
+    errors: Errors
+    kinds: Mapping[str, int]
+    _life: ExitStack
+
+    def drop(self) -> None:
+        """Let go of the encoding."""
+        self._life.close()
+
+
+@dataclass
+class Passes:
+    """Passes over the tensors that changed. A context manager, which drops all attempts on leaving.
+
+    Attributes
+    ----------
+    objects : Objects
+    checkpoint : Checkpoint
+    parent : Variant
+    progress : Progress
+    calibration : Calibration or None
+        Where rounding is to serve what comes out of the base's layers.
+    executor : Executor
+    targets : sequence of Target
+        Those that changed, sorted by key.
+    profiled : Mapping[str, Profiled]
+        By key.
+    bases : BasisSpool
+    """
+
+    objects: Objects
+    checkpoint: Checkpoint
+    parent: Variant
+    progress: Progress
+    calibration: Calibration | None
+    executor: Executor
+    targets: Sequence[Target]
+    profiled: Mapping[str, Profiled]
+    bases: BasisSpool
+    _lives: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def norm(self) -> float:
+        """Squared norm of the residual."""
+        return sum(self.profiled[target.key].norm for target in self.targets)
+
+    @property
+    def profiles(self) -> dict[str, planning.Profile]:
+        """What the first pass found, by key."""
+        found = {target.key: self.profiled[target.key].profile for target in self.targets}
+        return {key: profile for key, profile in found.items() if profile is not None}
+
+    def at(self, step: float) -> Attempt:
+        """Encode everything at one step."""
+        return self.encode(lambda item: encode_at(item, step, self.calibration))
+
+    def encode(self, encode: Callable[[Item], Encoding]) -> Attempt:
+        """Encode and measure every target."""
+
+        def work(given: _Given) -> tuple[Encoding, Errors]:
+            item = self._item(given)
+            encoded = encode(item)
+            return encoded, measure(item.loaded, encoded.sections)
+
+        life = self._lives.enter_context(ExitStack())
+        writer = life.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+        kinds: dict[str, int] = {}
+        total = [0.0, 0.0, 0.0]
+        results = bounded_map(self.executor, work, self._given(self.targets), in_flight=worker_count())
+        for number, (target, (encoded, errors)) in enumerate(zip(self.targets, results, strict=True), 1):
+            total = [a + b for a, b in zip(total, errors, strict=True)]
+            writer.add(target.key, target.shape, encoded.sections, errors, encoded.lost)
+            for kind in [section.codec for section in encoded.sections] or ["unchanged"]:
+                kinds[kind] = kinds.get(kind, 0) + 1
+            self.progress("encoding", number, len(self.targets))
+        return Attempt(writer, Errors(*total), kinds, life)
+
+    def step_for(self, allowed: float) -> float:
+        """Predict the step that loses `allowed`, a squared error after rounding, or a little less."""
+        aim = _AIM * allowed
+        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim))
+
+    def _rounding_factor(self, aim: float) -> float:
+        """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""
+        narrow = [target for target in self.targets if target.dtype.itemsize < 4 and len(target.shape) > 1]
+        judged = narrow[:: max(1, len(narrow) // _JUDGED)]
+        if not judged:
+            return 1.0
+        step = planning.solve_step(list(self.profiles.values()), aim)
+
+        def work(given: _Given) -> tuple[float, float]:
+            item = self._item(given)
+            sections = encode_at(item, step, self.calibration).sections
+            return measure(item.loaded, sections).rounded, planning.plan(item.profile, step).error
+
+        pairs = list(bounded_map(self.executor, work, self._given(judged), in_flight=worker_count()))
+        rounded, predicted = (sum(values) for values in zip(*pairs, strict=True))
+        return min(_FACTOR_LIMIT, max(1 / _FACTOR_LIMIT, ratio(rounded, predicted)))
+
+    def _given(self, targets: Iterable[Target]) -> Iterator[_Given]:
+        """Yield targets with their bases, which are read by one thread."""
+        profiles = self.profiles
+        for target in targets:
+            yield _Given(
+                target, self.bases.get(target.key) if profiles[target.key].singular_values is not None else None
+            )
+
+    def _item(self, given: _Given) -> Item:
+        loaded = Loaded.read(given.target, self.checkpoint.read, self.parent)
+        return Item(loaded, self.profiled[given.target.key], given.basis)
+
+    def __enter__(self) -> Self:
+        self._lives.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._lives.close()
+
+
+class _Given(NamedTuple):
+    """What an item is made of."""
+
+    target: Target
+    basis: torch.Tensor | None

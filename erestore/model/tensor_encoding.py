@@ -1,0 +1,129 @@
+"""One tensor's residual: encoded as planned, and decoded again as a reader does to see what that lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from erestore.arrays import as_array, as_tensor, widen, without_warnings
+from erestore.checkpoint.dtypes import array_dtype
+from erestore.model.calibrations import Calibration
+from erestore.model.profiles import Profiled, take_gamma
+from erestore.model.residuals import Errors
+from erestore.model.targets import Loaded
+from erestore.model.variant import evaluate, row_blocks
+from erestore.residual import factorising, planning, quantisation
+from erestore.residual.codecs import gamma, lowrank2, remainder
+from erestore.residual.codecs.abc import EncodedSection
+from erestore.residual.codecs.registry import codec
+from erestore.residual.rounding import round_to
+from erestore.residual.shaping import shape_matrix
+from erestore.residual.spectrum import squared_norm
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tensor of the second pass.
+
+    Attributes
+    ----------
+    loaded : Loaded
+    profiled : Profiled
+        With a profile.
+    basis : torch.Tensor or None
+        Singular vectors of the short side, where the profile has a spectrum.
+    """
+
+    loaded: Loaded
+    profiled: Profiled
+    basis: torch.Tensor | None
+
+    @property
+    def key(self) -> str:
+        """The base's name of the tensor."""
+        return self.loaded.target.key
+
+    @property
+    def profile(self) -> planning.Profile:
+        """What the first pass found."""
+        assert self.profiled.profile is not None
+        return self.profiled.profile
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One tensor's sections.
+
+    Attributes
+    ----------
+    sections : tuple of EncodedSection
+    lost : Mapping[int, float]
+        Squared error where a band's parts and those after it are missing, by band.
+    """
+
+    sections: tuple[EncodedSection, ...]
+    lost: Mapping[int, float] = field(default_factory=dict)
+
+
+def encode_at(item: Item, step: float, calibration: Calibration | None) -> Encoding:
+    """Encode one tensor's residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
+    delta, found = item.loaded.delta(), item.profile
+    own_step = found.own_step(step)
+    before: tuple[EncodedSection, ...] = ()
+    if found.gamma is not None and found.takes_gamma(own_step):
+        take_gamma(delta, item.loaded, found.gamma)
+        before = (gamma.encode(found.gamma),)
+    encoded = _encode_as(planning.plan(found, step), item, delta, own_step, calibration)
+    return replace(encoded, sections=before + encoded.sections)
+
+
+def _encode_as(
+    plan: planning.Plan, item: Item, delta: torch.Tensor, step: float, calibration: Calibration | None
+) -> Encoding:
+    """Encode one tensor's residual as planned; `delta` is used up."""
+    sections: list[EncodedSection] = []
+    lost: dict[int, float] = {}
+    rest = delta
+    if plan.rank:
+        assert item.basis is not None
+        assert item.profile.singular_values is not None
+        sigma = item.profile.singular_values[: plan.rank]
+        codes = factorising.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
+        if codes.rank:
+            sections.append(lowrank2.encode(codes))
+            left, right = (as_tensor(side).to(delta) for side in codes.sides())
+            rest = delta.addmm_(left, right.T, alpha=-1)
+            lost |= factorising.prefix_errors(codes, rest)
+    if plan.remainder:
+        size = quantisation.usable_step(rest, step)
+        metrics = calibration.metrics(item.key, rest.shape[1]) if calibration else None
+        parts = quantisation.quantise_matrix(rest, size) if metrics is None else shape_matrix(rest, size, metrics)
+        if any(bool(part.any()) for part in parts):
+            lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
+            sections.append(remainder.encode(parts, size, (*rest.shape,)))
+    return Encoding(tuple(sections), lost)
+
+
+def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
+    """Decode sections as a reader does and return what they lose, and the residual's own squared norm."""
+    shape = (loaded.target.shared, loaded.own.shape[1])
+    sections = tuple(
+        codec(section.codec).decode(section.parameters, [part.content for part in section.parts], shape)
+        for section in encoded
+    )
+    dtype = array_dtype(loaded.target.info.dtype)
+    linear = rounded = norm = 0.0
+    with without_warnings():
+        for start, stop in row_blocks(*shape):
+            own = widen(as_array(loaded.own[start:stop]))
+            parent = loaded.parent.rows(start, stop)
+            before = widen(round_to(parent, dtype))
+            norm += float(((own - before) ** 2).sum())
+            value = parent
+            if sections:
+                value = parent + evaluate(sections, start, stop, widen(loaded.parent.base[start:stop]))
+            linear += float(((own - value) ** 2).sum())
+            rounded += float(((own - widen(round_to(value, dtype))) ** 2).sum())
+    return Errors(linear, rounded, norm)
