@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import environment, python
+from commands import Here, environment, python
 from safetensors.torch import load_file
 
 HEAVY = ("torch", "numpy", "networkx", "fsspec", "huggingface_hub", "safetensors", "transformers", "rich")
@@ -81,3 +81,22 @@ def test_a_checkout_of_safetensors_does_without_torch(revision: str) -> None:
 def test_the_module_runs(tmp_path: Path) -> None:
     ran = python("-m", "erestore", "--version", cwd=tmp_path, env=environment())
     assert ran.stdout.startswith("erestore ")
+
+
+READY = """
+import sys
+from erestore.api import Store
+from erestore.model.variant import Variant
+store = Store.open(".erestore")
+variant = Variant.open(store.objects, store.commit_record(store.resolve("paper")).manifest)
+before = "torch" in sys.modules
+variant.open_parts()
+print(before, "torch" in sys.modules)
+"""
+
+
+def test_what_a_codec_needs_is_imported_before_threads_begin(here: Here) -> None:
+    """Torch limits its threads one by one, so it has to be there when they begin."""
+    assert here.run("commit", "ft", "--base", "base", "--name", "paper", "--codec", "ere", "--rank", "2").code == 0
+    ran = python("-c", READY)
+    assert ran.stdout == "False True\n", ran.stderr

@@ -128,7 +128,7 @@ def test_changes_that_are_multiples_of_the_base(place: Path, passes: list[int]) 
     store = Store.open(place / "store")
     done = store.commit(place / "double.safetensors", base="base", name="double", quality=Quality(budget=20_000))
     assert done.relative_error < 1e-8
-    assert len(passes) <= 8
+    assert len(passes) == 1  # nothing better is looked for
 
 
 def test_hardly_any_room(place: Path, passes: list[int]) -> None:

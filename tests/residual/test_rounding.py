@@ -108,3 +108,14 @@ def test_a_scalar_stays_one(name, value):
 def test_a_program_that_raises_on_underflow_is_not_disturbed():
     with np.errstate(all="raise"):
         assert bits_of(round_to(np.array([1e-310]), BFLOAT16)) == [0]
+
+
+@NAMES
+def test_large_arrays_are_rounded_as_small_ones(name):
+    """They are rounded in blocks, rows or not."""
+    values = np.random.default_rng(0).standard_normal((3, 3 * 70_001, 1))
+    values[2, -1] = math.nan
+    found = round_to(values, array_dtype(name))
+    rows = np.stack([round_to(row, array_dtype(name)) for row in values])
+    assert found.shape == values.shape
+    assert found.tobytes() == rows.tobytes()
