@@ -48,7 +48,7 @@ class ShownTensor:
         Kinds in the commit's own residuals, in the order in which they are summed; ``whole`` and ``added rows`` for what
         is held as it is. Empty where the commit's parent, or the base, has all of it.
     bytes : int
-        Before the entropy stage.
+        About how many stored bytes the sections take: their share of the segments that they are in.
     relative_error, linear_error : float or None
         ``squared_error / squared_norm``, after rounding to the stored dtype, and before; None where there is no residual.
         An exact remainder makes up for both.
@@ -214,7 +214,7 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
             dtype=tensor.dtype,
             shape=tensor.shape,
             sections=(*(kind for kind, _ in sections), *whole),
-            bytes=sum(length for _, parts in sections for _, length in parts),
+            bytes=round(sum(size for _, size in sections)),
             relative_error=error / norm if norm else None,
             linear_error=linear / norm if norm else None,
             squared_error=error,
@@ -223,28 +223,30 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
 
 
 def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
-    """Count tensors by kind of section, and share the stored size of every segment out among what is in it."""
+    """Count tensors and stored bytes by kind of section."""
     tensors: dict[str, int] = {}
     sizes: dict[str, float] = {}
     for residual in residuals:
-        shares = [segment.stored_length / max(1, segment.raw_length) for segment in residual.segments]
         for _, sections, _ in _index(residual):
             for kind in {kind for kind, _ in sections}:
                 tensors[kind] = tensors.get(kind, 0) + 1
-            for kind, parts in sections:
-                sizes[kind] = sizes.get(kind, 0) + sum(length * shares[segment] for segment, length in parts)
+            for kind, size in sections:
+                sizes[kind] = sizes.get(kind, 0) + size
     return {kind: ShownSection(tensors[kind], round(sizes[kind])) for kind in sorted(tensors)}
 
 
-_Section = tuple[str, list[tuple[int, int]]]
+_Section = tuple[str, float]
+"""Kind, and a share of the stored size of the segments that it is in."""
 
 
 def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float, float]]]:
-    """Yield each tensor's key, its sections (kind, and parts as segment and length), squared errors and norm."""
+    """Yield each tensor's key, its sections, squared errors and norm."""
+    shares = [segment.stored_length / max(1, segment.raw_length) for segment in residual.segments]
+    places = range(len(shares))
     try:
         for name, tensor in residual.index["tensors"].items():
             sections = [
-                (str(kind), [(range(len(residual.segments))[segment], int(length)) for segment, length in parts])
+                (str(kind), sum((int(length) * shares[places.index(segment)] for segment, length in parts), 0.0))
                 for kind, _, parts in tensor["sections"]
             ]
             linear, rounded, norm = (float(tensor["errors"][which]) for which in ("linear", "rounded", "norm"))

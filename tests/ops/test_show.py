@@ -48,6 +48,7 @@ def test_terms_sections_and_errors_are_those_of_the_residual(store: Store) -> No
     stored = sum(section.bytes for section in shown.sections.values())
     segments = sum(segment.stored_length for segment in residual._object.segments)
     assert abs(stored - segments) <= len(shown.sections)
+    assert abs(sum(tensor.bytes for tensor in shown.tensors) - segments) <= len(shown.tensors)
 
 
 def test_errors_add_up_to_the_commits(store: Store) -> None:
