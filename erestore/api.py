@@ -140,13 +140,12 @@ class Store(_store.Store):
         inputs: Iterable[str | ModelInputs],
         *,
         model: torch.nn.Module | None = None,
-        samples: int | None = None,
         progress: Progress = silent,
     ) -> CalibrateResult:
         """Measure what goes into a base's layers, for later commits; see :func:`erestore.ops.calibrate.calibrate`."""
         from erestore.ops.calibrate import calibrate
 
-        return calibrate(self, base, inputs, model=model, samples=samples, progress=progress)
+        return calibrate(self, base, inputs, model=model, progress=progress)
 
     def commit(
         self,

@@ -13,6 +13,8 @@ from erestore.cli.text import json_text, plural, size_text
 from erestore.errors import AccessError, NotFoundError, UsageError
 
 SAMPLES = 512
+_TABLES = (".json", ".csv", ".tsv", ".parquet")
+"""Files whose lines are no texts."""
 
 
 @verb(
@@ -42,7 +44,8 @@ def calibrate(session: Session, *, base: str, data: str, samples: int, as_json: 
 
     Commits on BASE then round what they store so that less of the layers' answers is lost, not of the weights themselves:
     for as many bytes the fine-tunes' answers stay closer to the original's. Any texts will do, those of the tasks do
-    best. A new calibration takes the place of the former. Needs the library transformers.
+    best. A new calibration takes the place of the former. Needs the library transformers. Layers of the type
+    torch.nn.Linear are measured; Conv1D (GPT-2), convolutions and embeddings are rounded as without calibration.
     """
     texts = _spread(_read(Path(data)), samples)
     with session.open() as store, progress_bar(session) as progress:
@@ -58,15 +61,20 @@ def calibrate(session: Session, *, base: str, data: str, samples: int, as_json: 
 
 def _read(path: Path) -> list[str]:
     """Return the texts of a file, empty lines left out."""
+    if path.suffix.lower() in _TABLES:
+        raise UsageError(
+            f"'{path}' is no file of texts.", hint="Give --data a file with one text a line, or a .jsonl file."
+        )
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
         raise NotFoundError(f"There is no file '{path}'.", hint="Give --data a file with one text a line.") from None
     except UnicodeDecodeError:
         raise UsageError(f"'{path}' is not text in UTF-8.", hint="Give --data a file with one text a line.") from None
     except OSError as error:
         raise AccessError(f"'{path}' cannot be read: {error.strerror}.") from error
-    texts = [_text(path, number, line) if path.suffix == ".jsonl" else line for number, line in enumerate(lines, 1)]
+    is_json = path.suffix.lower() == ".jsonl"
+    texts = [_text(path, number, line) if is_json else line for number, line in enumerate(lines, 1)]
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UsageError(f"'{path}' has no texts.", hint="Give --data a file with one text a line.")

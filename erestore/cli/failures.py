@@ -24,7 +24,6 @@ from erestore.storage.access import access_error
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-TERMINATED = 143
 UNEXPECTED = 70
 """As sysexits.h has it: an error in the software itself."""
 

@@ -66,13 +66,13 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
 
 
 def _run(command: str) -> int:
-    """Run a command in a process group of its own, which does not outlive this call; its output goes to our errors."""
+    """Run a command in a session of its own, which does not outlive this call; its output goes to our errors."""
     with subprocess.Popen(  # noqa: S602 - the command is the user's own, as they would type it
         command,
         shell=True,
         stdin=subprocess.DEVNULL,
         stdout=_STDERR,
-        process_group=0,
+        start_new_session=True,  # what asks at the terminal fails, where in the background it would be stopped for good
     ) as process:
         try:
             return process.wait()

@@ -15,7 +15,7 @@ import click
 
 from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
-from erestore.cli.failures import DEBUG, TERMINATED, report
+from erestore.cli.failures import DEBUG, report
 from erestore.cli.history import log, show
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
@@ -126,9 +126,13 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+_ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Signals that ask to end: by `kill`, and when the terminal is closed."""
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
     """Leave as if by an exception, so that leases and temporary files are removed."""
-    raise click.exceptions.Exit(TERMINATED)
+    raise click.exceptions.Exit(128 + number)
 
 
 def main() -> None:
@@ -137,7 +141,8 @@ def main() -> None:
         cli.main(prog_name="erestore")
     if not sys.warnoptions and not os.environ.get(DEBUG):
         warnings.simplefilter("ignore")  # what libraries say to developers is noise to users
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _ENDING:
+        signal.signal(number, _terminate)
     # A command is short and imports much: walking all of that for cycles, again and again, costs more than it frees.
     set_threshold(100_000, 20, 20)
     code = run(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +14,81 @@ LONGEST = 512
 """Tokens of a text that are looked at."""
 BATCH = 8
 
-Tokenize = Callable[[Sequence[str]], Iterator[dict[str, torch.Tensor]]]
-"""Texts to inputs of the model, a batch at a time."""
-
 
 def load_model(directory: Path) -> torch.nn.Module:
     """Load the model without a head that a directory holds, on the CPU; nothing is downloaded, no code of it is run.
+
+    Weights that the library does not find under the names that it expects are made up by it.
 
     Raises
     ------
     UsageError
         If transformers is not installed.
     CheckpointError
-        If it is no model that transformers knows.
+        If it is no model that transformers knows, or one that takes more than texts.
     """
     model: torch.nn.Module = _load("AutoModel", "model", directory)
+    config: Any = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(
+            "This base is an encoder with a decoder, which takes more than texts.",
+            hint="Give inputs of the model from Python: Store.calibrate(base, inputs).",
+        )
     return model
 
 
-def load_tokenizer(directory: Path) -> Tokenize:
-    """Load the tokenizer that a directory holds; see :func:`load_model` for what is raised."""
+def tokenize(directory: Path, texts: Sequence[str], longest: int | None) -> list[dict[str, torch.Tensor]]:
+    """Turn texts into inputs of the model with the tokenizer that a directory holds, in batches.
+
+    Parameters
+    ----------
+    directory : Path
+    texts : sequence of str
+    longest : int or None
+        Tokens that the model takes, if that is known.
+
+    Raises
+    ------
+    UsageError
+        If transformers is not installed.
+    CheckpointError
+        If there is no tokenizer, or one that knows nothing of these texts.
+    """
     tokenizer = _load("AutoTokenizer", "tokenizer", directory)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    length = min(LONGEST, tokenizer.model_max_length)
-
-    def tokenize(texts: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-        ordered = sorted(texts, key=len)  # so that little of a batch is padding
-        knows = False
-        for start in range(0, len(ordered), BATCH):
-            part = ordered[start : start + BATCH]
-            inputs = dict(tokenizer(part, padding=True, truncation=True, max_length=length, return_tensors="pt"))
-            knows = knows or not set(inputs["input_ids"].flatten().tolist()) <= set(tokenizer.all_special_ids)
-            yield inputs
-        if not knows:
-            raise CheckpointError(
-                "The base's tokenizer, if it has one, knows no word of these texts.",
-                hint="Give inputs of the model from Python: Store.calibrate(base, inputs).",
+    length = min(LONGEST, tokenizer.model_max_length, longest or LONGEST)
+    batch = BATCH if tokenizer.pad_token is not None else 1
+    ordered = sorted(texts, key=len)  # so that little of a batch is padding
+    found = [
+        dict(
+            tokenizer(
+                ordered[start : start + batch],
+                padding=batch > 1,
+                truncation=True,
+                max_length=length,
+                return_tensors="pt",
             )
+        )
+        for start in range(0, len(ordered), batch)
+    ]
+    special = set(tokenizer.all_special_ids)
+    if all(set(inputs["input_ids"].flatten().tolist()) <= special for inputs in found):
+        raise CheckpointError(
+            "The base's tokenizer, if it has one, knows no word of these texts.",
+            hint="Give inputs of the model from Python: Store.calibrate(base, inputs).",
+        )
+    return found
 
-    return tokenize
 
+def require_transformers() -> Any:
+    """Return the library.
 
-def _load(kind: str, what: str, directory: Path) -> Any:
+    Raises
+    ------
+    UsageError
+        If it is not installed.
+    """
     try:
         import transformers
     except ImportError:
@@ -64,6 +96,11 @@ def _load(kind: str, what: str, directory: Path) -> Any:
             "Calibrating with texts needs the library transformers, which is not installed.",
             hint="`pip install transformers`, or give a live model and its inputs to Store.calibrate.",
         ) from None
+    return transformers
+
+
+def _load(kind: str, what: str, directory: Path) -> Any:
+    transformers = require_transformers()
     logging: Any = transformers.utils.logging
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -22,13 +22,22 @@ _TIME = 1_764_032_723_419_857
 
 
 def record_bytes(
-    quality: Quality, size: int, *, edge: str, author: str, message: str, metrics: Mapping[str, str]
+    quality: Quality,
+    used: Mapping[str, str],
+    size: int,
+    *,
+    edge: str,
+    author: str,
+    message: str,
+    metrics: Mapping[str, str],
 ) -> int:
     """Return about what a commit's record and the entry of its branch take, and not less.
 
     Parameters
     ----------
     quality : Quality
+    used : Mapping[str, str]
+        What the record of the quality holds besides.
     size : int
         Of the checkpoint in bytes.
     edge, author, message : str
@@ -44,7 +53,7 @@ def record_bytes(
         own=(blake3(b"residual").hexdigest(),),
         metrics=dict(metrics),
         quality=quality_record(quality, Outcome(1 / 3, 1 / 7, 1 / 11, 1 / 13), exact=False)
-        | {"original": blake3(b"original").hexdigest()},
+        | {**used, "original": blake3(b"original").hexdigest()},
         original_bytes=size,
         stored_bytes=size,
     )

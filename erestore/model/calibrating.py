@@ -10,11 +10,13 @@ from typing import Any, Self
 
 import torch
 
+from erestore.arrays import as_tensor
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe
-from erestore.checkpoint.naming import match_names
-from erestore.errors import UsageError
+from erestore.checkpoint.naming import Match, match_names
+from erestore.errors import CheckpointError, UsageError
 from erestore.model.calibrations import Moments, block_ranges
+from erestore.model.variant import Variant
 from erestore.records import WholeTensor
 
 ModelInputs = Mapping[str, Any] | tuple[Any, ...] | torch.Tensor
@@ -29,44 +31,52 @@ class _Sums:
     rows: int = 0
 
     @classmethod
-    def of(cls, columns: int) -> Self:
-        return cls([torch.zeros(stop - start, stop - start) for start, stop in block_ranges(columns)])
+    def of(cls, rows: torch.Tensor) -> Self:
+        """Sum over the rows of one call, ``(rows, inputs)``."""
+        parts = [rows[:, start:stop] for start, stop in block_ranges(rows.shape[1])]
+        return cls([part.T @ part for part in parts], len(rows))
 
-    def add(self, rows: torch.Tensor) -> None:
-        for block, (start, stop) in zip(self.blocks, block_ranges(rows.shape[1]), strict=True):
-            part = rows[:, start:stop]
-            block.addmm_(part.T, part)
-        self.rows += len(rows)
+    def add(self, other: _Sums) -> None:
+        """Add another's sums."""
+        for block, more in zip(self.blocks, other.blocks, strict=True):
+            block.add_(more)
+        self.rows += other.rows
+
+    def equals(self, other: _Sums) -> bool:
+        """Tell whether all sums are the same."""
+        return self.rows == other.rows and all(map(torch.equal, self.blocks, other.blocks))
 
 
 @dataclass
 class _Watch:
-    """Sees the inputs of layers. Those that get one and the same tensor, as query, key and value do, share their sums."""
+    """Sees the inputs of layers."""
 
     sums: dict[str, _Sums] = field(default_factory=dict)
-    leaders: dict[str, str] = field(default_factory=dict)
     mask: torch.Tensor | None = None
-    seen: list[tuple[torch.Tensor, str]] = field(default_factory=list)
-    """Inputs of the running call and who added them; held, so that none takes another's place in memory."""
+    last: tuple[torch.Tensor, _Sums] | None = None
+    """What a layer got last, held so that none takes its place in memory: query, key and value get one and the same tensor."""
 
     def begin(self, inputs: ModelInputs) -> None:
         """Get ready for one call of the model."""
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         self.mask = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
-        self.seen.clear()
+        self.last = None
 
-    def look(self, key: str, _module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+    def look(self, key: str, _module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         """See one layer's inputs; a hook."""
-        given = arguments[0]
-        leader = next((name for tensor, name in self.seen if tensor is given), key)
-        if self.leaders.setdefault(key, leader) != key:
-            return
-        self.seen.append((given, key))
+        given = arguments[0] if arguments else named["input"]
+        if self.last is None or self.last[0] is not given:
+            self.last = given, _Sums.of(self._rows(given))
+        if key in self.sums:
+            self.sums[key].add(self.last[1])
+        else:
+            self.sums[key] = _Sums([block.clone() for block in self.last[1].blocks], self.last[1].rows)
+
+    def _rows(self, given: torch.Tensor) -> torch.Tensor:
         values = given.detach()
         if self.mask is not None and values.ndim == 3 and values.shape[:2] == self.mask.shape:
-            values = values[self.mask.to(torch.bool)]
-        rows = values.reshape(-1, values.shape[-1]).to("cpu", torch.float32)
-        self.sums.setdefault(key, _Sums.of(rows.shape[1])).add(rows)
+            values = values[self.mask.to(values.device, torch.bool)]
+        return values.reshape(-1, values.shape[-1]).to("cpu", torch.float32)
 
 
 def measure_moments(
@@ -90,21 +100,28 @@ def measure_moments(
     Raises
     ------
     CheckpointError
-        If the model has another architecture than the base.
+        If the model has another architecture than the base, or cannot be run on what it is given.
     UsageError
-        If no layer saw anything, or what one saw is not finite.
+        If there is no linear layer, none saw anything, or what one saw is not finite.
     """
-    own = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
-    match = match_names(own, base)
-    match.require_same_architecture()
-    watch, was_training = _Watch(), model.training
-    with ExitStack() as stack, torch.inference_mode():
-        stack.callback(model.train, was_training)
+    match = match_model(model, base)
+    watch = _Watch()
+    with ExitStack() as stack, torch.no_grad():
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
         model.eval()
-        for name, module in model.named_modules():
-            key = match.keys.get(f"{name}.weight".removeprefix("."))
-            if key is not None and isinstance(module, torch.nn.Linear):
-                stack.callback(module.register_forward_pre_hook(partial(watch.look, key)).remove)
+        linear = {
+            key: module
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and (key := match.keys.get(f"{name}.weight".removeprefix(".")))
+        }
+        if not linear:
+            raise UsageError(
+                "The model has no layer that a calibration is for (torch.nn.Linear with weights of the base).",
+                hint="Commits on this base round as they do without one.",
+            )
+        for key, module in linear.items():
+            stack.callback(module.register_forward_pre_hook(partial(watch.look, key), with_kwargs=True).remove)
         for inputs in batches:
             watch.begin(inputs)
             _call(model, inputs)
@@ -114,17 +131,50 @@ def measure_moments(
     for key, sums in watch.sums.items():
         if not all(bool(torch.isfinite(block).all()) for block in sums.blocks):
             raise UsageError(f"What goes into '{key}' is not finite for these examples.", hint="Give other examples.")
-    measured = {
-        key: Moments(tuple(block.to(torch.float64) / max(1, sums.rows) for block in sums.blocks))
-        for key, sums in watch.sums.items()
-    }
-    return {key: measured[leader] for key, leader in watch.leaders.items()}
+    return _shared(watch.sums)
+
+
+def match_model(model: torch.nn.Module, base: Mapping[str, WholeTensor]) -> Match:
+    """Match a live model's names to those of a base; see :func:`measure_moments`."""
+    own = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
+    match = match_names(own, base)
+    match.require_same_architecture()
+    return match
+
+
+def fill_model(model: torch.nn.Module, variant: Variant) -> None:
+    """Give a live model the base's weights, wherever it has them."""
+    keys = match_model(model, variant.base).keys
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name in keys and variant.base[keys[name]].shape == tuple(tensor.shape):
+                tensor.copy_(as_tensor(variant.base_tensor(keys[name])))
+
+
+def _shared(sums: Mapping[str, _Sums]) -> dict[str, Moments]:
+    """Return means of sums; layers whose sums are the same, as those of query, key and value are, share theirs."""
+    found: list[tuple[_Sums, Moments]] = []
+    measured: dict[str, Moments] = {}
+    for key, each in sums.items():
+        same = next((moments for other, moments in found if each.equals(other)), None)
+        if same is None:
+            same = Moments(tuple(block.to(torch.float64) / max(1, each.rows) for block in each.blocks))
+            found.append((each, same))
+        measured[key] = same
+    return measured
 
 
 def _call(model: torch.nn.Module, inputs: ModelInputs) -> None:
-    if isinstance(inputs, Mapping):
-        model(**inputs)
-    elif isinstance(inputs, tuple):
-        model(*inputs)
-    else:
-        model(inputs)
+    try:
+        if isinstance(inputs, Mapping):
+            model(**inputs)
+        elif isinstance(inputs, tuple):
+            model(*inputs)
+        else:
+            model(inputs)
+    except Exception as error:  # whatever a model can raise
+        reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".")
+        raise CheckpointError(
+            f"The model cannot be run on these examples ({type(error).__name__}: {reason}).",
+            hint="Give inputs that it takes from Python: Store.calibrate(base, inputs, model=model).",
+        ) from error

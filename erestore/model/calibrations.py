@@ -6,8 +6,9 @@ layer. A block is one segment: mean squares (float32), then the correlations bel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -22,6 +23,8 @@ from erestore.storage.segments import SegmentedObject, Written
 
 BLOCK = 1024
 """Inputs whose correlations are kept together."""
+_PREPARED = 4
+"""Layers whose moments are kept ready."""
 
 
 def block_ranges(columns: int) -> Iterator[tuple[int, int]]:
@@ -137,22 +140,30 @@ class Calibration:
         """Return the moments of one tensor's inputs, float64; None where they are not known."""
         if key not in self.tensors:
             return None
-        columns, first = self.tensors[key]
+        return self._read(*self.tensors[key])
+
+    def _read(self, columns: int, first: int) -> Moments:
         ranges = list(block_ranges(columns))
         contents = self.note.read_many(range(first, first + len(ranges)))
         return Moments(tuple(_unpacked(content, b - a) for content, (a, b) in zip(contents, ranges, strict=True)))
 
     def metrics(self, key: str, columns: int) -> tuple[Metric, ...] | None:
         """Return what rounding a tensor's matrix takes; None where nothing is known of its inputs, or they are all 0."""
-        if self.tensors.get(key, (0, 0))[0] != columns:
-            return None
-        found = self.moments(key)
-        assert found is not None
-        mean = float(torch.cat([block.diagonal() for block in found.blocks]).mean())
+        held, first = self.tensors.get(key, (0, 0))
+        return self._prepared(columns, first) if held == columns else None
+
+    @cached_property
+    def _prepared(self) -> Callable[[int, int], tuple[Metric, ...] | None]:
+        """Prepares by columns and first segment; layers that share their inputs come one after the other."""
+        return lru_cache(maxsize=_PREPARED)(self._prepare)
+
+    def _prepare(self, columns: int, first: int) -> tuple[Metric, ...] | None:
+        blocks = self._read(columns, first).blocks
+        mean = float(torch.cat([block.diagonal() for block in blocks]).mean())
         if not mean:
             return None
         starts = [start for start, _ in block_ranges(columns)]
-        return tuple(Metric.of(block / mean, start) for block, start in zip(found.blocks, starts, strict=True))
+        return tuple(Metric.of(block / mean, start) for block, start in zip(blocks, starts, strict=True))
 
 
 def _fits(note: SegmentedObject, columns: int, first: int) -> bool:

@@ -50,8 +50,8 @@ Damage = Callable[[Reference, ErestoreError], None]
 """Told of an object on the walk that cannot be read; what it refers to stays unknown."""
 
 
-def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
-    """Return what an object refers to, each once.
+def references(objects: Objects, kind: str, oid: str, *, lenient: bool = False) -> tuple[Reference, ...]:
+    """Return what an object refers to, each once; with `lenient`, as if a base with a damaged log had no calibration.
 
     Raises
     ------
@@ -64,8 +64,8 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
     """
     if kind in RECORDS:
         found = RECORDS[kind].from_record(objects.get_record(kind, oid)).references()
-        if kind == "base" and (note := newest_note(objects.storage, oid)) is not None:
-            found = chain(found, [("note", note)])
+        if kind == "base":
+            found = chain(found, _of_calibration(objects, oid, lenient=lenient))
     elif kind == "residual":
         found = _of_residual(objects, oid)
     elif kind == "patch":
@@ -74,6 +74,17 @@ def references(objects: Objects, kind: str, oid: str) -> tuple[Reference, ...]:
         return ()
     needs = dict.fromkeys(Reference(*each) for each in found if _checked(kind, oid, each[1]))
     return tuple(needs)
+
+
+def _of_calibration(objects: Objects, base: str, *, lenient: bool) -> Iterator[tuple[str, str]]:
+    try:
+        note = newest_note(objects.storage, base)
+    except CorruptionError:
+        if not lenient:
+            raise
+        return
+    if note is not None:
+        yield "note", note
 
 
 def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
@@ -118,7 +129,7 @@ def walk(
         Grows; hand it to a later walk to go on from there.
     damaged : callable, optional
         By default the first object that cannot be read ends the walk with its error. Objects that refer to nothing are
-        not read, and so are not found damaged here.
+        not read, and so are not found damaged here; nor are entries of logs, which is a matter of those.
 
     Yields
     ------
@@ -128,7 +139,7 @@ def walk(
 
     def read(reference: Reference) -> tuple[Reference, ...]:
         try:
-            return references(objects, *reference)
+            return references(objects, *reference, lenient=damaged is not None)
         except ErestoreError as error:
             if damaged is None:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from erestore.residual.codecs import gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
 from erestore.residual.rounding import round_to
-from erestore.residual.shaping import shape_matrix
+from erestore.residual.shaping import shape_codes
 from erestore.residual.spectrum import squared_norm
 
 
@@ -99,7 +100,8 @@ def _encode_as(
     if plan.remainder:
         size = quantisation.usable_step(rest, step)
         metrics = calibration.metrics(item.key, rest.shape[1]) if calibration else None
-        parts = quantisation.quantise_matrix(rest, size) if metrics is None else shape_matrix(rest, size, metrics)
+        rounding = quantisation.quantise_runs if metrics is None else partial(shape_codes, metrics=metrics)
+        parts = quantisation.quantise_matrix(rest, size, rounding)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))

@@ -333,6 +333,6 @@ class Variant:
         with without_warnings():
             for coefficient, tensor in parts:
                 value = widen(self._tensors.read(tensor.data, tensor.dtype, shape)) * float(coefficient)
-                total = value if total is None else total + value
+                total = value + (0.0 if total is None else total)  # from zero: no -0 is left
         assert total is not None
         return round_to(np.asarray(total), array_dtype(dtype))

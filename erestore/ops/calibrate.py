@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erestore.checkpoint.writing import write_checkpoint
 from erestore.errors import CheckpointError, UsageError
-from erestore.model.calibrating import ModelInputs, measure_moments
+from erestore.model.calibrating import ModelInputs, fill_model, measure_moments
 from erestore.model.calibrations import store_calibration
 from erestore.model.variant import Variant
 from erestore.model.writing import write_variant
@@ -53,7 +54,6 @@ def calibrate(
     inputs: Iterable[str | ModelInputs],
     *,
     model: torch.nn.Module | None = None,
-    samples: int | None = None,
     progress: Progress = silent,
 ) -> CalibrateResult:
     """Run a base on examples and keep second moments of what goes into its linear layers, beside it.
@@ -69,9 +69,8 @@ def calibrate(
         Texts, which take the base's own tokenizer, or inputs of the model: mappings of keyword arguments, tuples of
         arguments, or single tensors.
     model : torch.nn.Module, optional
-        By default the base is loaded by transformers; layers are found by the base's tensor names, with or without a prefix.
-    samples : int, optional
-        At most so many of `inputs` are looked at.
+        By default the base is loaded by transformers. Of a model that is given, its own weights are used; layers are found
+        by the base's tensor names, with or without a prefix.
     progress : Progress
 
     Returns
@@ -91,36 +90,29 @@ def calibrate(
     commit = store.commit_record(store.resolve(base))
     if commit.edge != "imported":
         raise UsageError(f"'{base}' is a variant, and bases are calibrated.", hint="Name the base that it stands on.")
-    if samples is not None and samples < 1:
-        raise UsageError("At least one example is needed to calibrate with.", hint="Give more --samples.")
     variant = Variant.open(store.objects, commit.manifest)
-    given = iter(inputs) if samples is None else islice(inputs, samples)
+    given = iter(inputs)
     first = next(given, None)
     if first is None:
         raise UsageError("There are no examples to calibrate with.", hint="Give some texts or inputs of the model.")
-    seen = 0
-
-    def counted() -> Iterator[str | ModelInputs]:
-        nonlocal seen
-        for each in chain([first], given):
-            seen += 1
-            yield each
-
+    examples, seen = chain([first], given), 0
     with Lease(store.storage, "writer", operation.writer) as lease, tempfile.TemporaryDirectory() as place:
+        live = _load(variant, Path(place, "model")) if model is None else model
         batches: Iterable[ModelInputs]
-        if isinstance(first, str) or model is None:
-            directory = _write(variant, Path(place, "base"))
-            batches, model = _loaded(directory, counted(), model, is_text=isinstance(first, str))
+        if isinstance(first, str):
+            texts = _texts(examples)
+            batches, seen = _tokenized(variant, Path(place, "tokenizer"), texts, live), len(texts)
         else:
-            batches = _model_inputs(counted())
-        calls = 0
+            batches = _model_inputs(examples)
+        calls, total = 0, len(batches) if isinstance(batches, Sized) else 0
 
         def called() -> None:
             nonlocal calls
             calls += 1
-            progress("calibrating", calls, calls)
+            progress("calibrating", calls, max(calls, total))
 
-        moments = measure_moments(model, batches, variant.base, called)
+        moments = measure_moments(live, batches, variant.base, called)
+        seen = seen or calls
         written = store_calibration(store.objects, variant.manifest.base, moments, seen)
         lease.confirm()
         entry = point(
@@ -134,27 +126,42 @@ def calibrate(
     return CalibrateResult(base, written.oid, written.added_bytes + entry, seen, len(moments))
 
 
-def _write(variant: Variant, target: Path) -> Path:
-    """Write the base as its library reads it."""
-    layout = variant.layout
-    if not layout.is_directory:
+def _load(variant: Variant, directory: Path) -> torch.nn.Module:
+    """Load the base as its library reads it, and see that it has the base's weights."""
+    from erestore.integrations.transformers import load_model, require_transformers
+
+    require_transformers()
+    if not variant.layout.is_directory:
         raise CheckpointError(
             "This base is a bare file of weights, which does not say what model they are of.",
             hint="Give a live model and its inputs from Python: Store.calibrate(base, inputs, model=model).",
         )
-    write_variant(variant, target, format="safetensors")
-    return target
+    write_variant(variant, directory, format="safetensors")
+    model = load_model(directory)
+    # Under names that the library does not expect, as training frameworks give them, it has made weights up.
+    fill_model(model, variant)
+    return model
 
 
-def _loaded(
-    directory: Path, inputs: Iterable[str | ModelInputs], model: torch.nn.Module | None, *, is_text: bool
-) -> tuple[Iterable[ModelInputs], torch.nn.Module]:
-    from erestore.integrations.transformers import load_model, load_tokenizer
+def _tokenized(
+    variant: Variant, directory: Path, texts: Sequence[str], model: torch.nn.Module
+) -> Sequence[ModelInputs]:
+    """Turn texts into the model's inputs with the base's own tokenizer."""
+    from erestore.integrations.transformers import tokenize
 
-    live = load_model(directory) if model is None else model
-    if not is_text:
-        return _model_inputs(inputs), live
-    return load_tokenizer(directory)(_texts(inputs)), live
+    layout = variant.layout
+    if not layout.is_directory:
+        raise CheckpointError(
+            "This base is a bare file of weights, which has no tokenizer.",
+            hint="Give inputs of the model instead of texts: Store.calibrate(base, inputs, model=model).",
+        )
+    write_checkpoint(
+        directory,
+        replace(layout, files=(), tensors={}, ties=()),
+        lambda _: (),
+        lambda name: variant.objects.iter_blob(layout.side_files[name]),
+    )
+    return tokenize(directory, texts, getattr(getattr(model, "config", None), "max_position_embeddings", None))
 
 
 def _texts(inputs: Iterable[str | ModelInputs]) -> list[str]:

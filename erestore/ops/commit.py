@@ -155,10 +155,15 @@ def commit(
         source = None
         if base is not None or (parent is None and previous is None):
             base, source = _find_base(store, base)
-        start = parent or previous or base
-        held = store.manifest_of(start).base if start and (source is None or start != base) else None
-        quality, calibration = _calibrated(store, checkpoint, quality, held)
-        is_same = previous is not None and parent is None and _is_same(store.commit_record(previous), quality, original)
+        known = parent or previous or (base if source is None else None)
+        calibration = None
+        if known is not None:
+            quality, calibration = _calibrated(store, checkpoint, quality, known)
+        is_same = (
+            previous is not None
+            and parent is None
+            and _is_same(store.commit_record(previous), quality, calibration, original)
+        )
         trials = None
         if quality.gate and not is_same:
             trials = stack.enter_context(_trials(checkpoint, quality.gate))
@@ -166,10 +171,12 @@ def commit(
         imported = None
         if base is not None and source is not None:
             base, imported = _import(store, base, source, operation, lease, progress)
+        if known is None and base is not None:
+            quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
-        asked = _less(quality, checkpoint, operation, lineage, message, metrics or {})
+        asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, calibration, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
         if trials is not None:
@@ -183,7 +190,7 @@ def commit(
             message=message,
             own=stored.own,
             metrics=dict(metrics or {}),
-            quality=reached | {"original": original},
+            quality=reached | _used(calibration) | {"original": original},
             original_bytes=original_bytes(checkpoint),
             stored_bytes=stored.added_bytes,
         )
@@ -215,12 +222,14 @@ def _trials(checkpoint: Checkpoint, gate: Gate) -> Trials:
 
 
 def _calibrated(
-    store: Store, checkpoint: Checkpoint, quality: Quality, base: str | None
+    store: Store, checkpoint: Checkpoint, quality: Quality, revision: str
 ) -> tuple[Quality, Calibration | None]:
-    """Return the calibration of a base if there is one and it is not refused, and the objective that follows."""
+    """Return the calibration of a revision's base if there is one and it is wanted, and the objective that follows."""
+    if isinstance(checkpoint, PeftCheckpoint) and quality.objective == "calibrated":
+        raise UsageError("An adapter is kept as it is, and nothing of it is rounded.", hint="Leave out --objective.")
     if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
         return quality, None
-    found = Calibration.of_base(store.objects, base) if base else None
+    found = Calibration.of_base(store.objects, store.manifest_of(revision).base)
     if found is None and quality.objective == "calibrated":
         raise UsageError(
             "The base has not been calibrated.", hint="`erestore calibrate BASE --data FILE`, or leave out --objective."
@@ -228,13 +237,15 @@ def _calibrated(
     return replace(quality, objective="calibrated" if found else "frobenius"), found
 
 
-def _is_same(previous: Commit, quality: Quality, original: str) -> bool:
+def _is_same(previous: Commit, quality: Quality, calibration: Calibration | None, original: str) -> bool:
     """Tell whether a commit already holds these files at this quality."""
-    asked = asked_record(quality)
-    compared = {*asked, "objective"}
-    return previous.quality.get("original") == original and all(
-        previous.quality.get(key) == asked.get(key) for key in compared
-    )
+    asked = asked_record(quality) | _used(calibration) | {"original": original}
+    return all(previous.quality.get(key) == asked.get(key) for key in {*asked, "objective", "calibration"})
+
+
+def _used(calibration: Calibration | None) -> dict[str, str]:
+    """Return the record of which calibration was used."""
+    return {} if calibration is None else {"calibration": calibration.note.oid}
 
 
 def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, imported: str | None) -> CommitResult:
@@ -331,6 +342,7 @@ def _lineage(store: Store, base: str | None, parent: str | None, previous: str |
 
 def _less(
     quality: Quality,
+    calibration: Calibration | None,
     checkpoint: Checkpoint,
     operation: Operation,
     lineage: Lineage,
@@ -343,14 +355,16 @@ def _less(
         return quality
     if isinstance(checkpoint, PeftCheckpoint):
         raise UsageError("An adapter is kept as it is, whatever the budget.", hint="Leave out --budget.")
-    left = budget - record_bytes(
+    taken = record_bytes(
         quality,
+        _used(calibration),
         original_bytes(checkpoint),
         edge=lineage.edge,
         author=operation.author,
         message=message,
         metrics=metrics,
     )
+    left = budget - taken
     if left <= 0:
         raise UsageError("The commit's own record takes up the budget.", hint="Give a larger --budget.")
     return replace(quality, budget=left)

@@ -8,6 +8,7 @@ residual's own direction, and answers diverged more at equal bytes (docs/decisio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -87,10 +88,12 @@ def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
     return dyadic.nearest(max(step, largest / (CODE_LIMIT - 32)), STEP_BITS)
 
 
-def quantise_matrix(values: torch.Tensor, step: dyadic.Dyadic) -> list[Array]:
-    """Return integer codes of the parts of a matrix ``(m, n)``."""
+def quantise_matrix(
+    values: torch.Tensor, step: dyadic.Dyadic, rounding: Callable[[torch.Tensor], torch.Tensor] = quantise_runs
+) -> list[Array]:
+    """Return integer codes of the parts of a matrix ``(m, n)``; `rounding` takes rows in units of the step."""
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [as_array(quantise_runs(part)) for part in parts]
+    return [as_array(rounding(part)) for part in parts]
 
 
 def _levels(codes: torch.Tensor) -> torch.Tensor:

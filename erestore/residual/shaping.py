@@ -15,15 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from erestore.arrays import Array, as_array
-from erestore.residual import dyadic
-from erestore.residual.codecs.remainder import row_ranges
-from erestore.residual.quantisation import dead_zones, narrow, quantise_matrix
+from erestore.residual.quantisation import dead_zones, narrow, quantise_runs
 
 SHRINKAGE = 0.2
 """Share of the identity in the moments that are used: what calibration did not see may still be asked for."""
 _FINE = 2.0**16
-"""Largest code at which shaping is still worth its time."""
+"""From such codes on the step is so fine that how they are rounded hardly matters."""
 _STRIPE = 64
 """Columns whose errors are passed on together."""
 _LOWERED = 2
@@ -73,21 +70,12 @@ class Metric:
         return cls(start, order, (factor / roots).to(torch.float32), roots**2)
 
 
-def shape_matrix(values: Tensor, step: dyadic.Dyadic, metrics: tuple[Metric, ...]) -> list[Array]:
-    """Return what :func:`erestore.residual.quantisation.quantise_matrix` does, for the least error of what comes out."""
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    if largest >= _FINE * step.value:
-        return quantise_matrix(values, step)
-    parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
-    return [as_array(shape_codes(part.to(torch.float32), metrics)) for part in parts]
-
-
 def shape_codes(values: Tensor, metrics: tuple[Metric, ...]) -> Tensor:
     """Quantise values in units of the step, with a dead zone, for the least error of what comes out.
 
     Parameters
     ----------
-    values : Tensor, shape (rows, columns), float32
+    values : Tensor, shape (rows, columns), floating
     metrics : tuple of Metric
         Of all columns, block by block.
 
@@ -96,6 +84,9 @@ def shape_codes(values: Tensor, metrics: tuple[Metric, ...]) -> Tensor:
     Tensor
         Int16, or int32 where codes need it.
     """
+    if values.numel() and float(values.abs().max()) >= _FINE:
+        return quantise_runs(values)
+    values = values.to(torch.float32)
     zones = dead_zones(values)
     mean = float(torch.cat([metric.weights for metric in metrics]).mean())
     codes = torch.empty_like(values)

@@ -117,7 +117,7 @@ class CachedStorage(Storage):
         """Return where copies of `key` are kept, None if it is not one to keep."""
         if key.startswith("objects/"):
             version = ""
-        elif key.startswith(("refs/", "config/")) and key in self._listed:
+        elif key.startswith(("refs/", "config/", "calibrations/")) and key in self._listed:
             # A store that was removed and made anew has other entries under the same numbers.
             entry = self._listed[key]
             version = f" {entry.size} {entry.modified}"

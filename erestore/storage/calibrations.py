@@ -36,7 +36,15 @@ def newest_note(storage: Storage, base: str) -> str | None:
         If the newest entry is damaged.
     """
     latest = calibration_log(storage, base).latest()
-    return None if latest is None else parse_entry(latest[1])
+    if latest is None:
+        return None
+    try:
+        return parse_entry(latest[1])
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"Entry {latest[0]} of the log '{PREFIX}{base}' is damaged, so it is not known what calibrates the base.",
+            hint="`erestore calibrate BASE --data FILE` measures it anew.",
+        ) from error
 
 
 def point(storage: Storage, base: str, note: str, *, operation: str, writer: str, time: int) -> int:

@@ -83,6 +83,8 @@ class LocalStorage(Storage):
     def _write(self, temporary: Path, target: Path, chunks: Iterable[bytes]) -> None:
         descriptor = self._open_new(temporary, target)
         try:
+            with refusals("write", target):
+                self._keep_directory(target.parent)
             for chunk in chunks:  # what the caller's iterator raises is not a refusal of ours
                 with refusals("write", target):
                     _write_all(descriptor, chunk)
@@ -94,7 +96,8 @@ class LocalStorage(Storage):
     def _open_new(self, temporary: Path, target: Path) -> int:
         for _ in range(100):
             with refusals("write", target):
-                self._make_directory(target.parent)
+                if target.parent not in self._durable:
+                    target.parent.mkdir(parents=True, exist_ok=True)
                 # Somebody may remove a directory that is still empty before the file is in it.
                 with suppress(FileNotFoundError):
                     return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -104,11 +107,10 @@ class LocalStorage(Storage):
             hint="Another program removes directories of this store; stop it.",
         )
 
-    def _make_directory(self, directory: Path) -> None:
-        """Make `directory` and see to it that a power failure cannot take away its name."""
+    def _keep_directory(self, directory: Path) -> None:
+        """See to it that a power failure cannot take away the name of `directory`, which has a file in it by now."""
         if directory in self._durable:
             return
-        directory.mkdir(parents=True, exist_ok=True)
         for part in (directory, *directory.parents):
             if part == self.directory.parent:
                 break

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from commands import Here
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5Model,
+)
 
 WORDS = ["[PAD]", "[UNK]", "the", "cat", "dog", "sat", "ran", "far"]
 CONFIG = BertConfig(
@@ -80,6 +92,8 @@ def test_texts_may_be_fewer_and_in_json(work: Here) -> None:
         ("bad.jsonl", b'{"text": "the cat"}\n{"texts": 3}\n', 2, "Line 2"),
         ("worse.jsonl", b"the cat\n", 2, "Line 1"),
         ("strange.txt", "γάτα\n".encode(), 9, "no word"),
+        ("table.csv", b"text\nthe cat\n", 2, "no file of texts"),
+        ("list.json", b'["the cat"]\n', 2, "no file of texts"),
     ],
 )
 def test_bad_data_is_said_in_a_sentence(work: Here, name: str, content: bytes | None, code: int, words: str) -> None:
@@ -114,3 +128,58 @@ def test_without_transformers_it_says_what_to_install(work: Here, monkeypatch: p
     assert (ran.code, ran.out) == (2, "")
     assert "pip install transformers" in ran.err
     assert work.json("show", "words")["calibrated_with"] is None
+
+
+def test_any_json_lines_are_read(work: Here) -> None:
+    """A text may hold what other lines end with; the name may be in capitals, and the file begin with a mark."""
+    lines = [json.dumps({"text": f"the cat{mark}sat"}, ensure_ascii=False) for mark in ("\u2028", "\x85", "\x0c")]
+    (work.directory / "LINES.JSONL").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode() + b"\r\n")
+    assert work.json("calibrate", "words", "--data", "LINES.JSONL")["samples"] == 3
+
+
+@pytest.mark.parametrize("missing", [{"pad_token": None, "eos_token": None}, {"model_max_length": 10**30}])
+def test_tokenizers_that_lack_something_do(work: Here, missing: dict[str, Any]) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(work.directory / "words")
+    for name, value in missing.items():
+        setattr(tokenizer, name, value)
+    shutil.copytree(work.directory / "words", work.directory / "lacking")
+    tokenizer.save_pretrained(work.directory / "lacking")
+    (work.directory / "long.txt").write_text("the cat sat " * 30 + "\nthe dog\n")
+    assert work.run("import", "lacking", "--name", "lacking").code == 0
+    assert work.json("calibrate", "lacking", "--data", "long.txt")["samples"] == 2
+
+
+def test_an_encoder_with_a_decoder_is_refused_in_a_sentence(work: Here) -> None:
+    config = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5Model(config).save_pretrained(work.directory / "t5")
+    assert work.run("import", "t5", "--name", "t5").code == 0
+    ran = work.run("calibrate", "t5", "--data", "texts.txt")
+    assert (ran.code, ran.out) == (9, "")
+    assert "decoder" in ran.err
+
+
+def test_the_commands_of_the_how_to_page(work: Here) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "choose-the-quality.md").read_text("utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert work.run("import", "words", "--name", "roberta-large").code == 0
+    shutil.rmtree(work.directory / "ft")
+    shutil.copytree(work.directory / "tuned", work.directory / "ft")
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert [command[:2] for command in commands] == [["erestore", verb] for verb in ("calibrate", "commit", "commit")]
+    for command in commands:
+        ran = work.run(*command[1:])
+        assert ran.code == 0, ran.err
+    found = [work.json("show", name)["quality"].get("objective") for name in ("ft-calibrated", "ft-plain")]
+    assert found == ["calibrated", None]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft itself
+def test_an_adapter_has_no_objective(work: Here) -> None:
+    model = get_peft_model(BertForMaskedLM(CONFIG), LoraConfig(target_modules=["query"], r=2))
+    model.save_pretrained(work.directory / "adapter")
+    assert work.run("calibrate", "words", "--data", "texts.txt").code == 0
+    refused = work.run("commit", "adapter", "--base", "words", "--objective", "calibrated")
+    assert refused.code == 2
+    assert "adapter" in refused.err
+    assert work.run("commit", "adapter", "--base", "words").code == 0
+    assert "calibrat" not in work.run("show", "adapter").out

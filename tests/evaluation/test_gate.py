@@ -397,7 +397,7 @@ def until_gone(process: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_and_ends_the_command(place: Place, number: signal.Signals) -> None:
     before = place.keys()
     command = "test -e candidate || { touch candidate; exit 0; }; touch running; sleep 1000; : {path}"
@@ -414,6 +414,23 @@ def test_a_signal_leaves_nothing_and_ends_the_command(place: Place, number: sign
     assert list((place.directory / "scratch").iterdir()) == []
     assert place.keys() == before
     assert place.store.fsck(read_data=True).clean
+
+
+def test_what_asks_at_the_terminal_fails_and_does_not_hang(place: Place) -> None:
+    """In the background of a terminal it would be stopped, and waited for without end."""
+    command = "read answer < /dev/tty && exit 0; touch asked; exit 0; : {path}"
+    program = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    arguments = ["--store", "store", "commit", "ft.safetensors", "--base", "base", "--name", "ft", "--gate", command]
+    ran = subprocess.run(
+        [sys.executable, "-c", program, sys.executable, "-m", "erestore", *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert (place.directory / "asked").exists()
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from erestore.api import Store
@@ -308,5 +309,116 @@ def test_what_cannot_be_calibrated_is_said(store: Store, models: Path, tmp_path:
     linear = torch.nn.Linear(30, 40, bias=False)
     with pytest.raises(UsageError, match="not finite"):
         store.calibrate("bare", [torch.full((1, 30), torch.inf)], model=linear)
-    assert store.calibrate("bare", [torch.ones(1, 30)] * 3, model=linear, samples=2).samples == 2
+    assert store.calibrate("bare", [torch.ones(1, 30)] * 2, model=linear).samples == 2
     assert list(store.storage.list("gc/leases/")) == []
+
+
+def test_a_base_that_is_given_by_its_path_is_calibrated_too(store: Store, models: Path) -> None:
+    store.calibrate("base", inputs(3, 1))
+    for objective in (None, "calibrated"):
+        done = store.commit(
+            models / "tuned",
+            base=str(models / "base"),
+            name=f"by-path-{objective}",
+            quality=Quality(objective=objective),
+        )
+        assert store.commit_record(done.commit).quality["objective"] == "calibrated"
+
+
+def test_what_was_committed_is_committed_again_after_another_calibration(store: Store, models: Path) -> None:
+    notes = []
+    for seed in (1, 2):
+        notes.append(store.calibrate("base", inputs(3, seed)).note)
+        done = store.commit(models / "tuned", base="base", name="a")
+        assert not done.unchanged
+        assert store.commit_record(done.commit).quality["calibration"] == notes[-1]
+        assert store.commit(models / "tuned", base="base", name="a").unchanged
+    assert len(set(notes)) == 2
+
+
+def test_weights_under_names_of_their_own_are_those_of_the_base(store: Store, models: Path, tmp_path: Path) -> None:
+    """Transformers makes weights up where it does not find them."""
+    expected = store.calibrate("base", inputs(3, 1))
+    shutil.copytree(models / "base", tmp_path / "odd")
+    weights = load_file(models / "base" / "model.safetensors")
+    save_file({f"model.{name}": value for name, value in weights.items()}, tmp_path / "odd" / "model.safetensors")
+    odd = store.import_base(tmp_path / "odd", name="odd").commit
+    assert store.calibrate("odd", inputs(3, 1)).tensors == expected.tensors
+    found = Calibration.of_base(store.objects, store.manifest_of(odd).base)
+    assert found is not None
+    assert torch.equal(found.moments(f"model.{QUERY}").blocks[0], calibration(store).moments(QUERY).blocks[0])
+
+
+class Uneven(torch.nn.Module):
+    """Two layers that share their input at first, the second also by its name, and one that is in evaluation already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(30, 30, bias=False), torch.nn.Linear(30, 30, bias=False)
+        self.still = torch.nn.Dropout().eval()
+        self.kept: torch.Tensor | None = None
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.kept = self.a(input=values)
+        return self.b(values) + self.b(100 * self.kept)
+
+
+def test_any_live_model_is_seen_as_it_is_and_left_so(store: Store, tmp_path: Path) -> None:
+    model = Uneven().train()
+    model.still.eval()
+    save_file(
+        {"a.weight": model.a.weight.detach(), "b.weight": model.b.weight.detach()}, tmp_path / "uneven.safetensors"
+    )
+    base = store.import_base(tmp_path / "uneven.safetensors", name="uneven").commit
+    values = torch.randn(50, 30, generator=torch.Generator().manual_seed(3))
+    store.calibrate("uneven", [values[:20], values[20:]], model=model)
+    assert (model.training, model.still.training) == (True, False)
+    found = Calibration.of_base(store.objects, store.manifest_of(base).base)
+    assert found is not None
+    rows = torch.cat([values, 100 * model.a(values).detach()]).double()
+    for key, seen_rows in (("a.weight", values.double()), ("b.weight", rows)):
+        moments = seen_rows.T @ seen_rows / len(seen_rows)
+        assert found.moments(key).blocks[0].diagonal().numpy() == pytest.approx(moments.diagonal().numpy(), rel=1e-4)
+    assert model.kept is not None
+    (model.kept * model.a.weight.sum()).sum().backward()  # what a model keeps of a call can still be trained with
+
+
+def test_what_a_model_cannot_take_is_said(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be run"):
+        store.calibrate("base", [{"input_ids": torch.zeros(1, 99, dtype=torch.int64)}])  # more than there are positions
+    with pytest.raises(CheckpointError, match="cannot be run"):
+        store.calibrate("base", [3])  # type: ignore[list-item]
+    model = torch.nn.Conv1d(4, 4, 3)
+    save_file({name: value.detach() for name, value in model.state_dict().items()}, tmp_path / "conv.safetensors")
+    store.import_base(tmp_path / "conv.safetensors", name="conv")
+    with pytest.raises(UsageError, match=r"no layer .*torch\.nn\.Linear"):
+        store.calibrate("conv", [torch.ones(1, 4, 9)], model=model)
+
+
+def test_damage_to_the_log_is_no_damage_of_the_base(store: Store, models: Path) -> None:
+    store.commit(models / "tuned", base="base", name="a")
+    store.calibrate("base", inputs(3, 1))
+    calibration_log(store.storage, base_oid(store)).append(1, b"{}", lambda _: True)
+    found = store.fsck()
+    assert (found.corrupt, found.missing, len(found.entries)) == ((), (), 1)
+    for use in (lambda: store.gc(grace_days=0), lambda: store.commit(models / "tuned", base="base", name="b")):
+        with pytest.raises(CorruptionError, match="calibrations/") as refused:
+            use()
+        assert "erestore calibrate" in refused.value.hint
+    store.commit(models / "tuned", base="base", name="b", quality=Quality(objective="frobenius"))
+    store.calibrate("base", inputs(3, 1))
+    store.commit(models / "tuned", base="base", name="b")
+    store.gc(grace_days=0)
+
+
+def test_moments_are_prepared_once_for_layers_that_share_them(
+    store: Store, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.calibrate("base", inputs(3, 1))
+    prepared = []
+    of = calibrations.Metric.of
+    monkeypatch.setattr(calibrations.Metric, "of", lambda *given: prepared.append(given[1]) or of(*given))
+    held = calibration(store)
+    for name in ("key", "query", "value"):
+        assert held.metrics(f"encoder.layer.0.attention.self.{name}.weight", 64) is not None
+    assert len(prepared) == 1
