@@ -137,8 +137,8 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
 @click.option(
     "--objective",
     type=click.Choice(["frobenius", "calibrated"]),
-    help="What rounding makes small: the error of the weights, or of what comes out of layers. Default: calibrated if the "
-    "base is.",
+    help="What is made small: the error of the weights, all alike, or of what comes out of layers. Default: calibrated if "
+    "the base is; else that of the weights, those of biases and gains counted more.",
 )
 @json_option
 @click.pass_obj

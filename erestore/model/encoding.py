@@ -18,7 +18,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.calibrations import Calibration
 from erestore.model.passes import Attempt, Passes
-from erestore.model.profiles import BasisSpool, Profiled, profile
+from erestore.model.profiles import VECTOR_WEIGHT, BasisSpool, Profiled, profile
 from erestore.model.quality import Outcome, Quality
 from erestore.model.searches import Admits, Room, as_the_paper, through_gate, within_budget, within_error
 from erestore.model.targets import Loaded, Target
@@ -125,7 +125,11 @@ class Encoder:
             loaded = Loaded.read(target, self.checkpoint.read, self.parent)
             ours = self.quality.codec == "lowrank" and not self.quality.exact_only
             return profile(
-                loaded, factorise=not self.quality.exact_only, gamma=ours, precision=self._precision(ours=ours)
+                loaded,
+                factorise=not self.quality.exact_only,
+                gamma=ours,
+                precision=self._precision(ours=ours),
+                vector_weight=1.0 if self.quality.objective == "frobenius" else VECTOR_WEIGHT,
             )
 
         found: dict[str, Profiled] = {}

@@ -59,7 +59,14 @@ class Profiled:
     side: Literal["left", "right"] = "right"
 
 
-def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dtype = torch.float64) -> Profiled:
+def profile(
+    loaded: Loaded,
+    *,
+    factorise: bool,
+    gamma: bool,
+    precision: torch.dtype = torch.float64,
+    vector_weight: float = VECTOR_WEIGHT,
+) -> Profiled:
     """Look at one tensor's residual.
 
     Parameters
@@ -71,6 +78,8 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
         Whether to take out a multiple of the base first.
     precision : torch.dtype
         Arithmetic of the spectrum; see :func:`erestore.residual.spectrum.decompose`.
+    vector_weight : float
+        How often the squared error of a vector counts.
     """
     if loaded.is_unchanged():
         base_norm = _norms(loaded)[1]
@@ -96,7 +105,7 @@ def profile(loaded: Loaded, *, factorise: bool, gamma: bool, precision: torch.dt
     scales, counts, curve = _rows(delta)
     energy = _energy(delta)
     taken = max(0.0, whole - energy) if factor else 0.0
-    weight = VECTOR_WEIGHT if len(loaded.target.shape) == 1 else 1.0
+    weight = vector_weight if len(loaded.target.shape) == 1 else 1.0
     seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight)
     return Profiled("changed", norm, base_norm, seen, basis, side)
 

@@ -37,8 +37,9 @@ class Quality:
     allocation : str
         For ``ere``: ``ere`` (the paper's), ``greedy`` (exact) or ``uniform``.
     objective : str, optional
-        What rounding makes small: the error of the weights (``frobenius``), or of what comes out of layers (``calibrated``,
-        for bases that are calibrated). By default the latter where it can be had.
+        What is made small for the bytes it takes: the error of the weights, all alike (``frobenius``), or what comes out of
+        layers (``calibrated``, for bases that are calibrated). By default the latter where it can be had, and else the error
+        of the weights with those of biases and gains counted more.
     """
 
     max_error: float = DEFAULT_MAX_ERROR
@@ -61,9 +62,9 @@ class Quality:
             raise UsageError(f"There is no allocation '{self.allocation}'.", hint="Use ere, greedy or uniform.")
         if self.objective not in (None, "frobenius", "calibrated"):
             raise UsageError(f"There is no objective '{self.objective}'.", hint="Use frobenius or calibrated.")
-        if self.objective == "calibrated" and not self.takes_calibration:
+        if self.objective is not None and not self.takes_calibration:
             raise UsageError(
-                "Neither --codec ere nor --exact-only rounds anything that a calibration could serve.",
+                "Neither --codec ere nor --exact-only rounds anything that an objective could serve.",
                 hint="Leave out --objective.",
             )
         if not (math.isfinite(self.max_error) and SMALLEST_MAX_ERROR <= self.max_error < 1):
@@ -150,7 +151,7 @@ def asked_record(asked: Quality) -> dict[str, str]:
         return record | {"allocation": asked.allocation}
     if asked.exact_only:
         return record
-    if asked.objective == "calibrated":
+    if asked.objective is not None:
         record["objective"] = asked.objective
     if asked.gate:
         return record | {"gate": asked.gate.name}

@@ -225,7 +225,7 @@ def _calibrated(
     store: Store, checkpoint: Checkpoint, quality: Quality, revision: str
 ) -> tuple[Quality, Calibration | None]:
     """Return the calibration of a revision's base if there is one and it is wanted, and the objective that follows."""
-    if isinstance(checkpoint, PeftCheckpoint) and quality.objective == "calibrated":
+    if isinstance(checkpoint, PeftCheckpoint) and quality.objective is not None:
         raise UsageError("An adapter is kept as it is, and nothing of it is rounded.", hint="Leave out --objective.")
     if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
         return quality, None
@@ -234,7 +234,7 @@ def _calibrated(
         raise UsageError(
             "The base has not been calibrated.", hint="`erestore calibrate BASE --data FILE`, or leave out --objective."
         )
-    return replace(quality, objective="calibrated" if found else "frobenius"), found
+    return replace(quality, objective="calibrated" if found else None), found
 
 
 def _is_same(previous: Commit, quality: Quality, calibration: Calibration | None, original: str) -> bool:

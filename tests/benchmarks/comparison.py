@@ -12,6 +12,9 @@ from curves import at_equal
 CHARGES = ("payload", "paper", "stored")
 """Ways to charge ``ere``: codes and D alone; as the paper stores it; as this project's own ``commit --codec ere`` does."""
 
+CURVES = {"error": "ours-frobenius", "kl": "ours"}
+"""Which of erestore's commits are looked at by loss: of ``--objective frobenius`` where errors count alike, or the default."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,7 +59,11 @@ def compare(pair: str, found: dict[str, Any], measure: str) -> list[Row]:
     measure : str
         ``error`` or ``kl``.
     """
-    curve = [(mine[measure], mine["total"]) for mine in found["ours"] if measure in mine]
+    curve = [
+        (mine[measure], mine["total"])
+        for mine in found["ours"]
+        if mine["method"] == CURVES[measure] and measure in mine
+    ]
     rows = []
     for point in found["yardsticks"] if curve else ():
         sizes = {"paper": point["total"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from comparison import CURVES
 from fidelity_page import LOSSES, METHODS, Results
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 GREY = "#808080"
 """Of text and axes: as far from white as from black."""
 LOOKS = {
-    "ours": {"color": "#e4572e", "linewidth": 2, "marker": "o", "markersize": 3},
+    **{curve: {"color": "#e4572e", "linewidth": 2, "marker": "o", "markersize": 3} for curve in CURVES.values()},
     "ere": {"color": "#2e86ab", "marker": "s", "markersize": 4},
     "lowrank-fp16": {"color": "#8e6bbf", "marker": "^", "markersize": 4},
     "bitq": {"color": "#3f9b55", "marker": "D", "markersize": 4, "linestyle": ""},
@@ -36,7 +37,7 @@ STYLE = {
 def draw(results: Results, directory: Path) -> None:
     """Write ``fidelity-error.svg`` and ``fidelity-kl.svg`` to `directory`."""
     for loss, word in LOSSES.items():
-        names = [name for name, found in results.items() if loss in found["ours"][0]]
+        names = [name for name, found in results.items() if loss in found["yardsticks"][0]]
         if names:
             with mpl.rc_context(STYLE):
                 figure = sheet({name: results[name] for name in names}, loss, word)
@@ -74,7 +75,7 @@ def sheet(results: Results, loss: str, word: str) -> Figure:
 
 def plot(axes: Axes, found: dict[str, Any], loss: str) -> None:
     """Draw every method's points."""
-    points = [*found["ours"], *found["yardsticks"]]
+    points = [*(point for point in found["ours"] if point["method"] == CURVES[loss]), *found["yardsticks"]]
     for method, look in LOOKS.items():
         mine = sorted(
             (point["total"] / 1024, point[loss]) for point in points if point["method"] == method and point[loss] > 0

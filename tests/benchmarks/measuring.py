@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yardsticks
+from comparison import CURVES
 from curves import at_equal
 from pairs import SOURCES, Pair, common_names
 from torch import Tensor
@@ -48,17 +50,21 @@ def yardstick_points(pair: Pair, work: Path) -> list[Point]:
 
 
 def our_points(pair: Pair, work: Path, theirs: Iterable[Point]) -> list[Point]:
-    """Measure erestore on a pair over the grid, and near every loss of ``ere`` among `theirs`.
+    """Measure erestore on a pair over the grid, and near every loss of ``ere`` among `theirs`, with what each loss asks for.
 
     Its curve bends: read off the grid alone, sizes would be up to a tenth too small.
     """
     bench = Bench(pair, work)
-    points = [bench.ours(max_error) for max_error in GRID]
-    for each in theirs:
-        for loss in ("error", "kl"):
-            if each["method"] == "ere" and loss in each:
-                approach(bench.ours, points, loss, each[loss])
-    return points
+    found = []
+    for loss, method in CURVES.items():
+        targets = [each[loss] for each in theirs if each["method"] == "ere" and loss in each]
+        if targets:
+            measure = partial(bench.ours, method=method)
+            points = [measure(max_error) for max_error in GRID]
+            for target in targets:
+                approach(measure, points, loss, target)
+            found += points
+    return found
 
 
 def approach(measure: Callable[[float], Point], points: list[Point], loss: str, target: float) -> None:
@@ -102,10 +108,11 @@ class Bench:
         point = {"method": found.method, "setting": found.setting, "payload": found.matrix_bytes, "total": total}
         return point | self.losses(found.values)
 
-    def ours(self, max_error: float) -> Point:
+    def ours(self, max_error: float, method: str) -> Point:
         """Return the point of erestore at a maximal error."""
-        total, values = self.commit(Quality(max_error=max_error))
-        return {"method": "ours", "setting": max_error, "total": total} | self.losses(values)
+        objective = "frobenius" if method == "ours-frobenius" else None
+        total, values = self.commit(Quality(max_error=max_error, objective=objective))
+        return {"method": method, "setting": max_error, "total": total} | self.losses(values)
 
     def losses(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the error of weights, and where there is a task how the answers changed."""

@@ -29,7 +29,11 @@ def test_of_several_crossings_the_dearest_counts():
 def test_new_tensors_are_on_both_sides_or_on_neither():
     found = {
         "new_bytes": 100,
-        "ours": [{"error": 0.5, "total": 200}, {"error": 0.05, "total": 1100}],
+        "ours": [
+            {"method": "ours-frobenius", "error": 0.5, "total": 200},
+            {"method": "ours-frobenius", "error": 0.05, "total": 1100},
+            {"method": "ours", "error": 0.1, "total": 10},
+        ],
         "yardsticks": [
             {"method": "ere", "setting": 8, "error": 0.05, "payload": 2000, "total": 3300, "stored": 2200},
             {"method": "bitq", "setting": 0, "error": 0.001, "total": 5000},

@@ -13,7 +13,8 @@ def results(scale: float, *, task: bool) -> dict:
         found = {"method": method, "setting": setting, "total": total, "error": error}
         return found | ({"kl": error / 10, "agreement": 0.9, "accuracy": 0.8} if task else {})
 
-    ours = [point("ours", error, 100_000 / error, error) for error in (0.5, 0.05, 0.005)]
+    methods = ("ours-frobenius", "ours") if task else ("ours-frobenius",)
+    ours = [point(method, error, 100_000 / error, error) for method in methods for error in (0.5, 0.05, 0.005)]
     ere = [
         point("ere", rank, scale * 100_000 / error, error) | {"payload": scale * 90_000 / error, "stored": 5e6}
         for rank, error in ((8, 0.4), (16, 0.1))

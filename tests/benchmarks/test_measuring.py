@@ -34,6 +34,7 @@ def test_points(pair, tmp_path):
     assert [point["setting"] for point in ours[: len(measuring.GRID)]] == list(measuring.GRID)
     assert all(point["error"] <= point["setting"] for point in ours)
     assert len(measuring.GRID) < len(ours) <= len(measuring.GRID) + measuring.ATTEMPTS * len(ere)
+    assert {point["method"] for point in ours} == {"ours-frobenius"}
     assert at_equal([(point["error"], point["total"]) for point in ours], ere[0]["error"])
 
 

@@ -171,11 +171,12 @@ def test_commits_use_a_calibration_where_there_is_one_unless_told_not_to(store: 
     with pytest.raises(UsageError, match="not been calibrated"):
         objective(objective="calibrated")
     assert objective() is None
-    assert objective(objective="frobenius") == "None, again"
+    assert objective(objective="frobenius") == "frobenius"
+    assert objective(objective="frobenius") == "frobenius, again"
     store.calibrate("base", inputs(3, 1))
     assert objective() == "calibrated"
     assert objective(objective="calibrated") == "calibrated, again"
-    assert objective(objective="frobenius") is None
+    assert objective(objective="frobenius") == "frobenius"
     assert objective(exact_only=True) is None
     assert objective(codec="ere", rank=4) is None
     assert store.commit(models / "tuned", base="base", name="b").relative_error <= 0.01
@@ -183,8 +184,9 @@ def test_commits_use_a_calibration_where_there_is_one_unless_told_not_to(store: 
 
 @pytest.mark.parametrize("asked", [{"codec": "ere"}, {"exact_only": True}])
 def test_an_objective_is_refused_where_nothing_is_rounded_by_it(asked) -> None:
-    with pytest.raises(UsageError, match="calibration"):
-        Quality(objective="calibrated", **asked)
+    for objective in ("calibrated", "frobenius"):
+        with pytest.raises(UsageError, match="rounds anything"):
+            Quality(objective=objective, **asked)
     with pytest.raises(UsageError, match="objective"):
         Quality(objective="entropy")
 
