@@ -6,7 +6,7 @@ fields are those of the command's JSON. Heavy libraries load when a verb that ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,9 +16,12 @@ from erestore.progress import Progress, silent
 from erestore.store import Operation
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     import networkx as nx
     import torch
 
+    from erestore.derived import Derived
     from erestore.model.calibrating import ModelInputs
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from erestore.ops.log import LogEntry
     from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
+    from erestore.ops.soup import SoupResult
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
@@ -209,6 +213,97 @@ class Store(_store.Store):
 
         return cat(self, revision, tensor, lossy=lossy)
 
+    def merge(
+        self,
+        revisions: Sequence[str],
+        *,
+        name: str,
+        strategy: str | None = None,
+        weights: Sequence[Fraction | float | str] | None = None,
+        options: Mapping[str, str] | None = None,
+        choose: str | None = None,
+        message: str = "",
+    ) -> Derived:
+        """Combine variants and record the result; see :func:`erestore.ops.merge.merge`."""
+        from erestore.ops.merge import merge
+
+        return merge(
+            self,
+            revisions,
+            name=name,
+            strategy=strategy,
+            weights=weights,
+            options=options,
+            choose=choose,
+            message=message,
+        )
+
+    def unmerge(self, name: str, operand: str, *, message: str = "") -> Derived:
+        """Take one operand out of a merge (``merge --undo``); see :func:`erestore.ops.merge.unmerge`."""
+        from erestore.ops.merge import unmerge
+
+        return unmerge(self, name, operand, message=message)
+
+    def soup(
+        self,
+        revisions: Sequence[str],
+        *,
+        name: str,
+        evaluate: Callable[[StateDict], float] | None = None,
+        minimise: bool = False,
+        choose: str | None = None,
+        message: str = "",
+    ) -> SoupResult:
+        """Record the mean of variants, or with `evaluate` of those that improve its score.
+
+        Parameters
+        ----------
+        revisions : sequence of str
+        name : str
+        evaluate : Callable, optional
+            Given a candidate's tensors by name, which are read when asked for: ``model.load_state_dict(candidate)`` applies
+            them to a live model.
+        minimise, choose, message
+            See :func:`erestore.ops.soup.soup`.
+        """
+        from erestore.ops.soup import soup
+
+        score = None if evaluate is None else lambda variant: evaluate(StateDict(variant))
+        return soup(self, revisions, name=name, evaluate=score, minimise=minimise, choose=choose, message=message)
+
+    def cherry_pick(
+        self,
+        revision: str,
+        *,
+        onto: str,
+        name: str | None = None,
+        scale: Fraction | float | str = 1,
+        mainline: int | None = None,
+        choose: str | None = None,
+        message: str = "",
+    ) -> Derived:
+        """Add what a commit changed to another variant; see :func:`erestore.ops.pick.cherry_pick`."""
+        from erestore.ops.pick import cherry_pick
+
+        return cherry_pick(
+            self, revision, onto=onto, name=name, scale=scale, mainline=mainline, choose=choose, message=message
+        )
+
+    def revert(
+        self,
+        revision: str,
+        *,
+        on: str | None = None,
+        name: str | None = None,
+        mainline: int | None = None,
+        choose: str | None = None,
+        message: str = "",
+    ) -> Derived:
+        """Take what a commit changed from a variant; see :func:`erestore.ops.pick.revert`."""
+        from erestore.ops.pick import revert
+
+        return revert(self, revision, on=on, name=name, mainline=mainline, choose=choose, message=message)
+
     def state_dict(self, revision: str, *, lossy: bool = False) -> StateDict:
         """Return a variant's tensors as a mapping that reads each when it is asked for.
 
@@ -232,12 +327,12 @@ class Store(_store.Store):
             If the variant has no lossy part and it is asked for.
         """
         from erestore.model.ledger import require_lossy
-        from erestore.model.variant import Variant
+        from erestore.revisions import open_revision
 
-        commit = self.commit_record(self.resolve(revision))
+        found = open_revision(self, revision)
         if lossy:
-            require_lossy(commit, revision, hint="Leave lossy=True out.")
-        return StateDict(Variant.open(self.objects, commit.manifest, lossy=lossy))
+            require_lossy(found.commit, revision, hint="Leave lossy=True out.")
+        return StateDict(found.variant(self, lossy=lossy))
 
     def status(self) -> StatusResult:
         """Count what the store holds; see :func:`erestore.ops.status.status`."""

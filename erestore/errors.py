@@ -6,7 +6,7 @@ with ``exit_code``. The codes are documented in docs/reference/exit-codes.md and
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class ErestoreError(Exception):
@@ -99,6 +99,37 @@ class RefConflictError(ConflictError):
             hint="Look at `erestore log`, then repeat the command.",
         )
         self.name = name
+
+
+class Conflict(NamedTuple):
+    """One reason why variants cannot be combined as they are.
+
+    Attributes
+    ----------
+    kind : str
+        ``base``, ``tensor``, ``rows``, ``integers``, ``labels``, ``vocabulary`` or ``layout``.
+    subject : str
+        The tensor concerned, by its key; empty for ``base`` and ``layout``.
+    reason : str
+    operands : tuple of str
+        Names of the variants concerned.
+    """
+
+    kind: str
+    subject: str
+    reason: str
+    operands: tuple[str, ...]
+
+
+class CombinationError(ConflictError):
+    """Variants that cannot be combined as they are; ``conflicts`` says why, one by one."""
+
+    def __init__(self, message: str, conflicts: tuple[Conflict, ...], *, hint: str | None = None) -> None:
+        super().__init__(
+            message,
+            hint=hint or "Choose with --ours (the first one's), --theirs (the last one's) or --drop (leave them out).",
+        )
+        self.conflicts = conflicts
 
 
 class TargetExistsError(ConflictError):

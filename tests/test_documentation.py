@@ -124,7 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (cache / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
     write(cache / "snapshots" / (cache / "refs" / "main").read_text(), base)
     write(directory / "work" / "roberta-base", base)
-    for name in ("ft", "mnli", "ft-longer"):
+    for name in ("ft", "mnli", "ft-longer", "task-a", "task-a-longer", "task-b"):
         tuned = {key: value + 0.01 * torch.randn(value.shape, generator=generator) for key, value in base.items()}
         tuned["classifier.weight"] = torch.randn(3, 32, generator=generator)
         write(directory / "work" / name, tuned)

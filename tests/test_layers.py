@@ -18,6 +18,7 @@ LEVELS = (
     {"cli"},
     {"api"},
     {"ops"},
+    {"revisions", "derived"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},
     {"records", "graph"},

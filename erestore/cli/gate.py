@@ -6,9 +6,11 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import IO
 
 from erestore.cli.session import Session
 from erestore.cli.text import size_text
@@ -47,9 +49,8 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
         )
 
     def passes(path: Path) -> bool:
-        command = text.replace(PLACE, shlex.quote(str(path)))
         with paused():
-            code = _run(command)
+            code = _run(text.replace(PLACE, shlex.quote(str(path))), _STDERR)
         if 0 <= code < _CANNOT_RUN:
             return code == 0
         number = -code if code < 0 else code - 128
@@ -65,13 +66,32 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
     return Gate(text, passes, lambda trial: session.say(_line(trial)))
 
 
-def _run(command: str) -> int:
-    """Run a command in a session of its own, which does not outlive this call; its output goes to our errors."""
+def run_on(text: str, path: Path) -> tuple[int, str]:
+    """Run a shell command on a checkpoint; return its exit code, negative for a signal, and what it printed.
+
+    Raises
+    ------
+    UsageError
+        If the command does not say where the model goes.
+    """
+    if PLACE not in text:
+        raise UsageError(
+            f"The command `{text}` does not say where the model's path goes.",
+            hint=f"Write it as --eval 'python score.py {PLACE}'.",
+        )
+    with tempfile.TemporaryFile() as output:  # not a pipe, which whatever is left running would keep open
+        code = _run(text.replace(PLACE, shlex.quote(str(path))), output)
+        output.seek(0)
+        return code, output.read().decode(errors="replace")
+
+
+def _run(command: str, output: int | IO[bytes]) -> int:
+    """Run a command in a session of its own, which does not outlive this call; return its exit code."""
     with subprocess.Popen(  # noqa: S602 - the command is the user's own, as they would type it
         command,
         shell=True,
         stdin=subprocess.DEVNULL,
-        stdout=_STDERR,
+        stdout=output,
         start_new_session=True,  # what asks at the terminal fails, where in the background it would be stopped for good
     ) as process:
         try:

@@ -89,19 +89,23 @@ def lossy_error(objects: Objects, commit: Commit) -> float | None:
     return None if recorded is None else ratio(recorded.rounded, recorded.norm)
 
 
-def known_error(objects: Objects, commit: Commit) -> KnownError:
-    """Return what is known of the error of a commit's own value."""
+def known_error(objects: Objects, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+    """Return what is known of the error of a commit's own value; see :func:`error_bound`."""
     measured = relative_error(commit)
-    return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit))
+    return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit, manifest))
 
 
-def error_bound(objects: Objects, commit: Commit, left: Mapping[str, float] | None = None) -> float | None:
+def error_bound(
+    objects: Objects, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
+) -> float | None:
     """Bound the relative error of a commit's linear value, None where something was not recorded.
 
     Parameters
     ----------
     objects : Objects
     commit : Commit
+    manifest : Manifest, optional
+        The commit's, if it is at hand.
     left : Mapping[str, float], optional
         Relative errors of residuals that are read in part only, by oid.
 
@@ -112,8 +116,8 @@ def error_bound(objects: Objects, commit: Commit, left: Mapping[str, float] | No
         the sum of the squared norms of all changes that it combines, times the squares of their coefficients.
     """
     left = left or {}
-    terms = Manifest.from_record(objects.get_record("manifest", commit.manifest)).terms
-    coefficients = {term.residual: float(term.coefficient) for term in terms}
+    manifest = manifest or Manifest.from_record(objects.get_record("manifest", commit.manifest))
+    coefficients = {term.residual: float(term.coefficient) for term in manifest.terms}
     lineage = _lineage(objects, commit, coefficients)
     made_up: dict[str, float] = {}
     for oid, coefficient in coefficients.items():

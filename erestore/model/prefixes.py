@@ -9,7 +9,7 @@ from itertools import pairwise
 from erestore.errors import UsageError
 from erestore.model.ledger import KnownError, error_bound, known_error, lossy_error
 from erestore.model.residuals import Residual
-from erestore.records import Commit
+from erestore.records import Commit, Manifest
 from erestore.storage.objects import Objects
 
 
@@ -62,7 +62,9 @@ class Prefix:
         return chosen
 
 
-def left_error(objects: Objects, commit: Commit, residuals: Sequence[tuple[float, Residual]]) -> KnownError:
+def left_error(
+    objects: Objects, commit: Commit, manifest: Manifest, residuals: Sequence[tuple[float, Residual]]
+) -> KnownError:
     """Return what is known of the error without the exact remainder, of what is read of a commit's residuals.
 
     What residuals record of their front is the error of the linear value, before rounding.
@@ -71,13 +73,15 @@ def left_error(objects: Objects, commit: Commit, residuals: Sequence[tuple[float
     ----------
     objects : Objects
     commit : Commit
+    manifest : Manifest
+        The commit's.
     residuals : sequence of (float, Residual)
         Coefficients and residuals of the commit's variant.
     """
     cut = [residual for _, residual in residuals if residual.is_cut]
     if not cut:
         lossy = lossy_error(objects, commit)
-        return KnownError(lossy) if lossy is not None else known_error(objects, commit)
+        return KnownError(lossy) if lossy is not None else known_error(objects, commit, manifest)
     left = {residual.oid: residual.left_error for residual in cut}
     known = {oid: error.value for oid, error in left.items() if error is not None}
     if len(known) < len(cut):
@@ -86,4 +90,4 @@ def left_error(objects: Objects, commit: Commit, residuals: Sequence[tuple[float
         error = left[cut[0].oid]
         assert error is not None
         return KnownError(error.value) if error.is_measured else KnownError(bound=error.value)
-    return KnownError(bound=error_bound(objects, commit, known))
+    return KnownError(bound=error_bound(objects, commit, manifest, known))

@@ -113,6 +113,8 @@ class Variant:
     ----------
     objects : Objects
     manifest : Manifest
+    layout : Layout, optional
+        The manifest's; read if it is not given.
     depth : int
         How many variants' exact remainders are being added, this one's included.
     lossy : bool
@@ -127,10 +129,18 @@ class Variant:
     """
 
     def __init__(
-        self, objects: Objects, manifest: Manifest, *, depth: int = 1, lossy: bool = False, prefix: Prefix | None = None
+        self,
+        objects: Objects,
+        manifest: Manifest,
+        *,
+        layout: Layout | None = None,
+        depth: int = 1,
+        lossy: bool = False,
+        prefix: Prefix | None = None,
     ) -> None:
         self.objects = objects
         self.manifest = manifest
+        self._layout = layout
         self._depth = depth
         self._lossy = lossy or prefix is not None
         self._prefix = prefix
@@ -150,7 +160,7 @@ class Variant:
     @cached_property
     def layout(self) -> Layout:
         """The variant's own names, dtypes and files."""
-        return Layout.from_record(self.objects.get_record("layout", self.manifest.layout))
+        return self._layout or Layout.from_record(self.objects.get_record("layout", self.manifest.layout))
 
     @cached_property
     def residuals(self) -> tuple[tuple[float, Residual], ...]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from erestore.errors import ConflictError, TargetExistsError
 from erestore.records import relative_error
+from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Operation, Store, stored_bytes
@@ -102,7 +103,7 @@ def branch(store: Store, name: str, revision: str, *, force: bool = False) -> Br
     check_name(name)
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
-        oid = store.resolve(revision)
+        oid = require_commit(store, revision, "A branch")
         entry = store.refs.read(name)
         if entry is not None and entry.oid is not None:
             if entry.kind == "tag":

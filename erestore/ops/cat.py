@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from erestore.errors import NotFoundError
 from erestore.model.ledger import require_lossy
-from erestore.model.variant import Variant
+from erestore.revisions import open_revision
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CatResult:
-    """One tensor: commit, own name, safetensors dtype, shape and value."""
+    """One tensor: commit (None for an expression that equals none), own name, safetensors dtype, shape and value."""
 
-    commit: str
+    commit: str | None
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -36,14 +36,13 @@ def cat(store: Store, revision: str, tensor: str, *, lossy: bool = False) -> Cat
     NotFoundError
         If the variant has no such tensor; similar names are given.
     """
-    oid = store.resolve(revision)
-    commit = store.commit_record(oid)
+    found = open_revision(store, revision)
     if lossy:
-        require_lossy(commit, revision, hint="Leave --lossy out.")
-    variant = Variant.open(store.objects, commit.manifest, lossy=lossy)
+        require_lossy(found.commit, revision, hint="Leave --lossy out.")
+    variant = found.variant(store, lossy=lossy)
     held = variant.layout.tensors.get(tensor)
     if held is None:
         near = difflib.get_close_matches(tensor, variant.layout.tensors, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision}` lists its tensors."
         raise NotFoundError(f"'{revision}' has no tensor '{tensor}'.", hint=hint)
-    return CatResult(oid, tensor, held.dtype, held.shape, variant.tensor(tensor))
+    return CatResult(found.oid, tensor, held.dtype, held.shape, variant.tensor(tensor))

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.dtypes import tensor_bytes
+from erestore.errors import UsageError
+from erestore.model.expressions import is_expression
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.prefixes import Prefix, left_error
 from erestore.model.sources import name_of
-from erestore.model.variant import Variant
 from erestore.model.writing import write_variant
 from erestore.progress import Progress, silent
 from erestore.records import Layout
+from erestore.revisions import open_revision
 from erestore.store import Store
 
 
@@ -22,7 +24,8 @@ class CheckoutResult:
 
     Attributes
     ----------
-    commit : str
+    commit : str or None
+        None for an expression that equals no commit.
     path : str
         What was written.
     tensors : int
@@ -36,11 +39,13 @@ class CheckoutResult:
         Where `relative_error` was not measured, an upper bound, if one follows from what is recorded.
     lossy : bool
         Whether an exact remainder, or a part of a residual, was left out.
+    loses_exact : tuple of str
+        Names in an expression whose exact remainders do not apply to it.
     residual_bytes, residual_bytes_read : int
         Stored size of all of the variant's residuals, and of what was read of them.
     """
 
-    commit: str
+    commit: str | None
     path: str
     tensors: int
     bytes: int
@@ -48,6 +53,7 @@ class CheckoutResult:
     exact: bool
     error_bound: float | None = None
     lossy: bool = False
+    loses_exact: tuple[str, ...] = ()
     residual_bytes: int = 0
     residual_bytes_read: int = 0
 
@@ -96,20 +102,23 @@ def checkout(
     CorruptionError
         If stored bytes are damaged or do not decode to what the commit recorded; nothing is left at the target.
     """
-    oid = store.resolve(revision)
-    commit = store.commit_record(oid)
+    found = open_revision(store, revision)
+    commit = found.commit
     prefix = None if max_rank is None and max_bytes is None else Prefix(max_rank, max_bytes)
     lossy = lossy or prefix is not None
     if lossy:
         require_lossy(commit, revision, hint=f"Check it out whole: `erestore checkout {revision}`.")
-    variant = Variant.open(store.objects, commit.manifest, lossy=lossy, prefix=prefix)
+    variant = found.variant(store, lossy=lossy, prefix=prefix)
     layout = variant.layout
     target = _target(layout, revision, directory)
     write_variant(variant, target, format=format, force=force, progress=progress)
     reduced = variant.is_cut or (lossy and variant.manifest.patch is not None)
-    error = left_error(store.objects, commit, variant.residuals) if reduced else known_error(store.objects, commit)
+    if reduced:
+        error = left_error(store.objects, commit, found.manifest, variant.residuals)
+    else:
+        error = known_error(store.objects, commit, found.manifest)
     return CheckoutResult(
-        commit=oid,
+        commit=found.oid,
         path=str(target),
         tensors=len(layout.tensors),
         bytes=sum(tensor_bytes(tensor.dtype, tensor.shape) for tensor in layout.tensors.values()),
@@ -117,6 +126,7 @@ def checkout(
         exact=commit.quality.get("exact") == "yes" and not reduced,
         error_bound=error.bound,
         lossy=reduced,
+        loses_exact=found.loses_exact,
         residual_bytes=sum(segment.stored_length for _, each in variant.residuals for segment in each.segments),
         residual_bytes_read=sum(residual.read_bytes for _, residual in variant.residuals),
     )
@@ -124,6 +134,8 @@ def checkout(
 
 def _target(layout: Layout, revision: str, directory: str | Path | None) -> Path:
     if layout.is_directory:
+        if directory is None and is_expression(revision):
+            raise UsageError("Say where to write what an expression stands for.", hint="Name a directory after it.")
         return Path(directory) if directory is not None else Path(name_of(revision))
     file = Path(layout.files[0].name)
     if directory is None:

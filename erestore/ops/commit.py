@@ -26,6 +26,7 @@ from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
+from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
@@ -320,7 +321,7 @@ def _lineage(store: Store, base: str | None, parent: str | None, previous: str |
     if base is not None and store.commit_record(store.resolve(base)).edge != "imported":
         raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
     if parent is not None:
-        oid = store.resolve(parent)
+        oid = require_commit(store, parent, "A parent")
         if previous is not None and not store.is_ancestor(previous, oid):
             raise ConflictError(
                 f"'{branch}' exists and '{parent}' does not continue it, so its versions would be lost from sight.",

@@ -17,12 +17,12 @@ from erestore.model.base_spectra import BaseSpectra
 from erestore.model.comparing import Change, Comparison, Pair
 from erestore.model.residuals import matrix_shape
 from erestore.model.sides import CheckpointSide, Side, VariantSide
-from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import relative_error
 from erestore.report.spectral import Compared, DiffResult, FileChange, LayoutChange, TensorDiff
 from erestore.report.summary import relative, summarise
 from erestore.residual.spectrum import effective_rank, energy_captured
+from erestore.revisions import Revision, open_revision, require_commit
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -101,37 +101,37 @@ def diff(
 
 
 def _parent(store: Store, revision: str) -> str:
-    parents = store.commit_record(store.resolve(revision)).parents
+    parents = store.commit_record(require_commit(store, revision, "A comparison with the parent")).parents
     if not parents:
         raise UsageError(f"'{revision}' has no parent to compare it with.", hint="Name two revisions.")
     return parents[0]
 
 
 def _open(store: Store, name: str | Path, stack: ExitStack) -> tuple[Compared, Side]:
-    oid = None if isinstance(name, Path) else _resolve(store, name)
-    if oid is None:
+    found = None if isinstance(name, Path) else _look_up(store, name)
+    if found is None:
         path = Path(name).expanduser()
         checkpoint = stack.enter_context(open_checkpoint(path))
         return Compared(str(name), None, None, str(path), exact=True, relative_error=None), CheckpointSide(checkpoint)
-    commit = store.commit_record(oid)
-    variant = Variant.open(store.objects, commit.manifest)
-    base, exact = store.base_name(variant.manifest.base), commit.quality.get("exact") == "yes"
-    return Compared(_name(store, str(name), oid), oid, base, None, exact, relative_error(commit)), VariantSide(variant)
+    variant = found.variant(store)
+    base, exact = store.base_name(variant.manifest.base), found.commit.quality.get("exact") == "yes"
+    shown = _name(store, str(name), found.oid)
+    return Compared(shown, found.oid, base, None, exact, relative_error(found.commit)), VariantSide(variant)
 
 
-def _resolve(store: Store, name: str) -> str | None:
-    """Return the commit that a name stands for, None if it is a path and nothing else."""
+def _look_up(store: Store, name: str) -> Revision | None:
+    """Return what a name stands for, None if it is a path and nothing else."""
     try:
-        return store.resolve(name)
-    except UnknownRevisionError:
+        return open_revision(store, name)
+    except (UnknownRevisionError, UsageError):
         if Path(name).expanduser().exists():
             return None
         raise
 
 
-def _name(store: Store, revision: str, oid: str) -> str:
+def _name(store: Store, revision: str, oid: str | None) -> str:
     """Return what people call a commit: the revision as given, else a ref that points to it, else the start of its oid."""
-    if revision != oid:
+    if oid is None or revision != oid:
         return revision
     return next((name for name, entry in store.refs.all().items() if entry.oid == oid), oid[:12])
 

@@ -11,6 +11,7 @@ from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.graph import by_time, children_first
 from erestore.model.ledger import KnownError, known_error, lossy_error
 from erestore.records import Commit
+from erestore.revisions import require_commit
 from erestore.store import Store, stored_bytes
 
 
@@ -87,7 +88,7 @@ def log(
     names: dict[str, list[str]] = {}
     for name, entry in refs.items():
         names.setdefault(str(entry.oid), []).append(name)
-    tips = [store.resolve(revision) for revision in revisions] or list(names)
+    tips = [require_commit(store, revision, "The log") for revision in revisions] or list(names)
     commits = by_time(tips, store.commit_record)
     if topological:
         commits = children_first(dict(commits))

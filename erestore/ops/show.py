@@ -11,6 +11,7 @@ from erestore.errors import CorruptionError
 from erestore.model.ledger import known_error, lossy_error
 from erestore.model.notes import calibrated_with
 from erestore.records import Commit, Layout, Manifest, format_coefficient
+from erestore.revisions import require_commit
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
 
@@ -154,7 +155,7 @@ def show(store: Store, revision: str) -> ShowResult:
     UnknownRevisionError
         If it names nothing.
     """
-    oid = store.resolve(revision)
+    oid = require_commit(store, revision, "What is shown")
     commit = store.commit_record(oid)
     manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
     layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))

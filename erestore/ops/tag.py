@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.errors import ConflictError, TargetExistsError
+from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
 from erestore.store import Store
@@ -61,7 +62,7 @@ def tag(store: Store, name: str, revision: str, *, message: str = "") -> TagChan
     check_name(name)
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
-        oid = store.resolve(revision)
+        oid = require_commit(store, revision, "A tag")
         entry = store.refs.read(name)
         if entry is not None and entry.oid is not None:
             if entry.kind == "branch":

@@ -179,4 +179,4 @@ def test_completion(here: Here) -> None:
         assert (ran.returncode, words in ran.stdout) == (0, True)
     variables = {"_ERESTORE_COMPLETE": "bash_complete", "COMP_WORDS": "erestore ch", "COMP_CWORD": "1"}
     ran = python("-m", "erestore", cwd=here.directory, env=environment(**variables))
-    assert ran.stdout == "plain,checkout\n"
+    assert ran.stdout == "plain,checkout\nplain,cherry-pick\n"

@@ -1,0 +1,317 @@
+"""Commands that make variants from variants: merge, soup, cherry-pick, revert."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, json_option, verb
+from erestore.cli.text import error_text, json_text, listed, plural, printable, short, size_text
+from erestore.errors import CombinationError, UsageError
+
+if TYPE_CHECKING:
+    from erestore.derived import Derived
+    from erestore.model.variant import Variant
+    from erestore.ops.soup import Tried
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+STRATEGIES = ("average", "weighted", "task-arithmetic", "ema", "slerp", "model-stock")
+"""Those of :mod:`erestore.merge.linear`, which is not imported for a help text."""
+
+
+def conflict_options(function: _C) -> _C:
+    """Give a command --ours, --theirs and --drop."""
+    for choice, text in (
+        ("drop", "Leave out what cannot be combined."),
+        ("theirs", "Where something cannot be combined, take the last variant's."),
+        ("ours", "Where something cannot be combined, take the first variant's."),
+    ):
+        function = click.option(f"--{choice}", "choose", flag_value=choice, default=None, help=text)(function)
+    return function
+
+
+def message_options(function: _C) -> _C:
+    """Give a command -m and --author."""
+    function = click.option("--author", metavar="TEXT", help="Who does this. Default: user.name of the configuration.")(
+        function
+    )
+    return click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")(function)
+
+
+@verb(
+    "merge",
+    "Combine variants into one.",
+    example="erestore merge task-a task-b --name both\n"
+    "erestore merge task-a task-b --strategy weighted --weights 0.7,0.3 --name both\n"
+    'erestore merge "a + 0.5*(b - a)" --name between\n'
+    "erestore merge both --undo task-b",
+)
+@click.argument("revisions", nargs=-1, required=True, metavar="REVISION...")
+@click.option("--name", metavar="REF", help="What to call the result.")
+@click.option("--strategy", metavar="S", help=f"How: {', '.join(STRATEGIES)}. Default: average.")
+@click.option("--weights", metavar="W,...", help="A weight for each variant, such as 0.7,0.3 or 2/3,1/3.")
+@click.option(
+    "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the strategy; may be repeated."
+)
+@click.option("--undo", metavar="OPERAND", help="Take this operand out of the merge that REVISION is.")
+@conflict_options
+@message_options
+@json_option
+@click.pass_obj
+def merge(
+    session: Session,
+    *,
+    revisions: tuple[str, ...],
+    name: str | None,
+    strategy: str | None,
+    weights: str | None,
+    pairs: tuple[str, ...],
+    undo: str | None,
+    choose: str | None,
+    message: str,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Combine variants of one base, or what an expression over variants stands for, and call the result REF.
+
+    Nothing of a tensor is read or computed: the result is a list of residuals with coefficients. In an expression a name
+    stands for what the variant changed of the base. It is checked out, compared and committed upon like any variant.
+    """
+    with session.open() as store, _conflicts(as_json=as_json):
+        store.author = author or store.author
+        if undo is not None:
+            if len(revisions) != 1 or name or strategy or weights or pairs or choose:
+                raise UsageError("--undo takes the name of one merge and nothing else.")
+            done = store.unmerge(revisions[0], undo, message=message)
+        else:
+            done = store.merge(
+                revisions,
+                name=_required(name),
+                strategy=strategy,
+                weights=None if weights is None else [each.strip() for each in weights.split(",")],
+                options=dict(_pair(pair) for pair in pairs),
+                choose=choose,
+                message=message,
+            )
+    _report(session, done, as_json=as_json)
+
+
+@verb(
+    "soup",
+    "Average variants: all of them, or those that help.",
+    example="erestore soup run-1 run-2 run-3 --name soup\n"
+    "erestore soup run-1 run-2 run-3 --name soup --eval 'python score.py {path}'",
+)
+@click.argument("revisions", nargs=-1, required=True, metavar="REVISION...")
+@click.option("--name", required=True, metavar="REF", help="What to call the result.")
+@click.option(
+    "--eval",
+    "command",
+    metavar="COMMAND",
+    help="Make it a greedy soup: COMMAND is run on candidates, {path} standing for a checkpoint as checkout writes it, and "
+    "the last line that it prints is the score.",
+)
+@click.option("--minimise", is_flag=True, help="A smaller score is better, as of a loss.")
+@conflict_options
+@message_options
+@json_option
+@click.pass_obj
+def soup(
+    session: Session,
+    *,
+    revisions: tuple[str, ...],
+    name: str,
+    command: str | None,
+    minimise: bool,
+    choose: str | None,
+    message: str,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Average variants of one base with equal weights and call the result REF.
+
+    With --eval, variants are tried alone first; then, best first, each is added to the mean and stays if that scores no
+    worse. Every candidate and its score is recorded with the commit (`erestore show`).
+    """
+    from erestore.ops.soup import soup as make
+
+    if minimise and command is None:
+        raise UsageError("--minimise is for a score.", hint="Add --eval COMMAND.")
+    with session.open() as store, progress_bar(session) as progress, _conflicts(as_json=as_json):
+        store.author = author or store.author
+        evaluate = None if command is None else _scored(command, progress.paused)
+        done = make(
+            store,
+            revisions,
+            name=name,
+            evaluate=evaluate,
+            minimise=minimise,
+            choose=choose,
+            message=message,
+            tried=lambda run: session.say(_line(run)),
+        )
+    if as_json:
+        click.echo(json_text(vars(done.made) | {"tried": [run._asdict() for run in done.tried]}))
+        return
+    _report(session, done.made, as_json=False)
+
+
+@verb(
+    "cherry-pick",
+    "Add what one commit changed to another variant.",
+    example="erestore cherry-pick fix --onto task-a\nerestore cherry-pick style~1 --onto task-a --scale 0.5 --name styled",
+)
+@click.argument("revision")
+@click.option("--onto", required=True, metavar="REVISION", help="The variant that it is added to.")
+@click.option(
+    "--name", metavar="REF", help="What to call the result. Default: the next version of the branch --onto names."
+)
+@click.option("--scale", default="1", metavar="X", help="How much of it is added. Default: 1.")
+@click.option("--mainline", type=int, metavar="N", help="Of a merge: count its change from parent N.")
+@conflict_options
+@message_options
+@json_option
+@click.pass_obj
+def cherry_pick(
+    session: Session,
+    *,
+    revision: str,
+    onto: str,
+    name: str | None,
+    scale: str,
+    mainline: int | None,
+    choose: str | None,
+    message: str,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Add what the commit REVISION changed since its parent to another variant of the same base."""
+    with session.open() as store, _conflicts(as_json=as_json):
+        store.author = author or store.author
+        done = store.cherry_pick(
+            revision, onto=onto, name=name, scale=scale, mainline=mainline, choose=choose, message=message
+        )
+    _report(session, done, as_json=as_json)
+
+
+@verb(
+    "revert",
+    "Take what one commit changed from a variant.",
+    example="erestore revert task-a~1\nerestore revert 3f1c09aa21be --on task-a",
+)
+@click.argument("revision")
+@click.option("--on", metavar="REVISION", help="What it is taken from. Default: the branch that REVISION starts from.")
+@click.option("--name", metavar="REF", help="What to call the result. Default: the next version of that branch.")
+@click.option("--mainline", type=int, metavar="N", help="Of a merge: count its change from parent N.")
+@conflict_options
+@message_options
+@json_option
+@click.pass_obj
+def revert(
+    session: Session,
+    *,
+    revision: str,
+    on: str | None,
+    name: str | None,
+    mainline: int | None,
+    choose: str | None,
+    message: str,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Take what the commit REVISION changed since its parent from a variant that has it; later changes stay."""
+    with session.open() as store, _conflicts(as_json=as_json):
+        store.author = author or store.author
+        done = store.revert(revision, on=on, name=name, mainline=mainline, choose=choose, message=message)
+    _report(session, done, as_json=as_json)
+
+
+class _conflicts(AbstractContextManager[None]):  # noqa: N801 - used as a statement
+    """List conflicts, which are data, before they end the command: as JSON on standard output, or line by line as errors."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, CombinationError):
+            return
+        if self._as_json:
+            click.echo(json_text({"conflicts": [conflict._asdict() for conflict in error.conflicts]}))
+            return
+        for conflict in error.conflicts:
+            subject = f"{printable(conflict.subject)}: " if conflict.subject else ""
+            click.echo(f"conflict: {subject}{printable(conflict.reason)} ({listed(conflict.operands)})", err=True)
+
+
+def _report(session: Session, done: Derived, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_text(done))
+        return
+    head = f"[{click.style(done.ref, fg='green', bold=True)} {click.style(short(done.commit), fg='yellow')}]"
+    if done.unchanged:
+        session.result(f"{head} Nothing to do: it is that already.")
+        return
+    terms = done.tensors.get("terms", 0)
+    session.result(f"{head} {plural(terms, 'residual')} of {done.base}, {size_text(done.stored_bytes)}")
+    session.result(f"  {error_text(done.relative_error, exact=done.exact, bound=done.error_bound)}")
+    shown = list(done.coefficients.items())
+    text = ", ".join(f"{coefficient} {printable(name)}" for name, coefficient in shown[:8])
+    session.result(f"  {text}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
+    if done.loses_exact:
+        session.notice(f"Exact remainders do not apply to the result and were left out ({listed(done.loses_exact)}).")
+    for conflict in done.chosen:
+        session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
+
+
+def _required(name: str | None) -> str:
+    if name is None:
+        raise UsageError("Say what to call the result.", hint="Add --name REF.")
+    return name
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"'{text}' is not a parameter.", hint="Write it as --option decay=0.9.")
+    return key, value
+
+
+def _scored(command: str, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[Variant], float]:
+    """Make a shell command a score: the last line that it prints."""
+    from erestore.cli.gate import run_on
+    from erestore.model.writing import write_variant
+
+    def evaluate(variant: Variant) -> float:
+        with tempfile.TemporaryDirectory(prefix="erestore-eval-", ignore_cleanup_errors=True) as place:
+            target = Path(place, "model")
+            if not variant.layout.is_directory:
+                target.mkdir()
+                target /= Path(variant.layout.files[0].name).name
+            write_variant(variant, target)
+            with paused():
+                code, printed = run_on(command, target)
+            shutil.rmtree(target, ignore_errors=True)
+        lines = printed.split()
+        try:
+            if code == 0:
+                return float(lines[-1])
+        except (ValueError, IndexError):
+            pass
+        reason = f"ended with exit code {code}" if code else "printed no number at its end"
+        raise UsageError(
+            f"The command `{command}` {reason}, so there is no score.", hint="Try it on one variant by hand."
+        )
+
+    return evaluate
+
+
+def _line(run: Tried) -> str:
+    return f"eval: {listed(run.operands)}: {run.score:.6g}{'' if run.kept else ', not kept'}"

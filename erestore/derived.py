@@ -1,0 +1,197 @@
+"""Commits that are made from other commits alone: merges, picks, reverts. A manifest is all that they write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from erestore.errors import Conflict, ConflictError
+from erestore.model.combining import Combination, Operand, combine
+from erestore.model.ledger import known_error
+from erestore.records import Commit, relative_error
+from erestore.storage.leases import Lease
+from erestore.storage.refs import RefEntry, check_name
+from erestore.store import Store
+
+_OF_VALUE = ("relative_error", "linear_error", "lossy_error", "relative_norm", "exact", "codec")
+"""What a commit records of its value, which a commit of the same value has too."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What came of it; the fields are those of JSON.
+
+    Attributes
+    ----------
+    commit, ref, base : str
+        Oid of the commit, its branch, and the name of the base.
+    parents : tuple of str
+    edge : str
+    stored_bytes : int
+        Bytes that this commit added to the store, everything included.
+    original_bytes : int
+        What the first operand's checkpoint took.
+    relative_error, error_bound : float or None
+        Measured, where the result equals an operand; else an upper bound, if one follows from what is recorded. See
+        :func:`erestore.model.ledger.error_bound`.
+    exact : bool
+    tensors : Mapping[str, int]
+        How many residuals are combined (``terms``), and how many tensors are ``whole`` or have ``added rows``.
+    coefficients : Mapping[str, str]
+        By operand, as it was named.
+    loses_exact : tuple of str
+        Operands whose exact remainders do not apply to the result.
+    chosen : tuple of Conflict
+        Conflicts that were decided as asked.
+    unchanged : bool
+        Whether the branch held just this already, so that nothing was written.
+    """
+
+    commit: str
+    ref: str
+    base: str
+    parents: tuple[str, ...]
+    edge: str
+    stored_bytes: int
+    original_bytes: int
+    relative_error: float | None
+    error_bound: float | None
+    exact: bool
+    tensors: Mapping[str, int]
+    coefficients: Mapping[str, str]
+    loses_exact: tuple[str, ...]
+    chosen: tuple[Conflict, ...]
+    unchanged: bool
+
+
+def derive(
+    store: Store,
+    name: str,
+    operands: Sequence[Operand],
+    *,
+    parents: Sequence[str],
+    edge: str,
+    message: str,
+    recipe: Any = None,
+    choose: str | None = None,
+) -> Derived:
+    """Combine commits and record the result on the branch `name`.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+        Made, or moved on: its former version is a parent then.
+    operands : sequence of Operand
+    parents : sequence of str
+        Commit oids.
+    edge : str
+        One of :data:`erestore.records.EDGES`.
+    message : str
+    recipe : Any
+        JSON without floats.
+    choose : str, optional
+        See :func:`erestore.model.combining.combine`.
+
+    Raises
+    ------
+    CombinationError
+        If there are conflicts and nothing is chosen.
+    ConflictError
+        If `name` is a tag or a base.
+    RefConflictError
+        If another writer moved the branch meanwhile.
+    """
+    operation = store.begin()
+    with Lease(store.storage, "writer", operation.writer) as lease:
+        entry = _branch(store, name)
+        previous = entry.oid if entry else None
+        combined = combine(store.objects, operands, choose)
+        equal = store.commit_record(combined.equals) if combined.equals else None
+        commit = Commit(
+            manifest=combined.equals or "",
+            parents=_parents(store, previous, parents),
+            edge=edge,
+            author=operation.author,
+            time=operation.time,
+            message=message,
+            quality={key: equal.quality[key] for key in _OF_VALUE if key in equal.quality} if equal else {},
+            original_bytes=store.commit_record(operands[0].commit).original_bytes,
+            recipe=recipe,
+        )
+        if previous is not None and _is_there(store, previous, combined, commit):
+            held = store.commit_record(previous)
+            return _result(store, name, operands, combined, previous, held, 0, unchanged=True)
+        commit = _write(store, combined, equal, commit)
+        lease.confirm()
+        recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
+        commit = store.commit_record(recorded.oid)
+        return _result(store, name, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
+
+
+def _branch(store: Store, name: str) -> RefEntry | None:
+    entry = store.refs.read(check_name(name))
+    if entry is None or entry.oid is None:
+        return entry
+    if entry.kind == "tag":
+        raise ConflictError(f"'{name}' is a tag, and a tag never moves.", hint="Give another --name.")
+    if store.commit_record(entry.oid).edge == "imported":
+        raise ConflictError(f"'{name}' is a base, and a base has no versions.", hint="Give another --name.")
+    return entry
+
+
+def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tuple[str, ...]:
+    """Return the parents of the result: a branch's former version comes first, unless one of the others continues it."""
+    if previous is None or any(store.is_ancestor(previous, parent) for parent in parents):
+        return tuple(parents)
+    return previous, *parents
+
+
+def _is_there(store: Store, oid: str, combined: Combination, commit: Commit) -> bool:
+    """Tell whether a branch's newest commit is what would be made: as with git, that is not made again."""
+    held = store.commit_record(oid)
+    return (held.edge, held.recipe) == (commit.edge, commit.recipe) and store.manifest_of(oid) == combined.manifest
+
+
+def _write(store: Store, combined: Combination, equal: Commit | None, commit: Commit) -> Commit:
+    if equal is not None:
+        return replace(commit, manifest=equal.manifest)
+    layout = store.objects.put_record("layout", combined.layout.to_record())
+    manifest = store.objects.put_record("manifest", combined.manifest.to_record())
+    return replace(commit, manifest=manifest.oid, stored_bytes=layout.added_bytes + manifest.added_bytes)
+
+
+def _result(
+    store: Store,
+    name: str,
+    operands: Sequence[Operand],
+    combined: Combination,
+    oid: str,
+    commit: Commit,
+    added: int,
+    *,
+    unchanged: bool,
+) -> Derived:
+    manifest = combined.manifest
+    coefficients: dict[str, Any] = {}
+    for operand in operands:
+        coefficients[operand.name] = coefficients.get(operand.name, 0) + operand.coefficient
+    counts = {"terms": len(manifest.terms), "whole": len(manifest.dense), "added rows": len(manifest.rows)}
+    return Derived(
+        commit=oid,
+        ref=name,
+        base=store.base_name(manifest.base),
+        parents=commit.parents,
+        edge=commit.edge,
+        stored_bytes=added,
+        original_bytes=commit.original_bytes,
+        relative_error=relative_error(commit),
+        error_bound=known_error(store.objects, commit, manifest).bound,
+        exact=commit.quality.get("exact") == "yes",
+        tensors={what: count for what, count in counts.items() if count},
+        coefficients={key: str(value) for key, value in coefficients.items()},
+        loses_exact=combined.loses_exact,
+        chosen=combined.chosen,
+        unchanged=unchanged,
+    )

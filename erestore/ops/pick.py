@@ -1,0 +1,168 @@
+"""``cherry-pick`` and ``revert``: what one commit changed, added to a branch or taken from it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from erestore.derived import Derived, derive
+from erestore.errors import UsageError
+from erestore.merge.linear import rational
+from erestore.model.combining import Operand
+from erestore.records import Commit, Manifest
+from erestore.revisions import require_commit
+from erestore.store import Store
+
+
+def cherry_pick(
+    store: Store,
+    revision: str,
+    *,
+    onto: str,
+    name: str | None = None,
+    scale: Fraction | float | str = 1,
+    mainline: int | None = None,
+    choose: str | None = None,
+    message: str = "",
+) -> Derived:
+    """Add what a commit changed since its parent to another variant.
+
+    Parameters
+    ----------
+    store : Store
+    revision : str
+        The commit.
+    onto : str
+        Revision that it is added to.
+    name : str, optional
+        Branch of the result; by default `onto`, which then has to be one.
+    scale : Fraction, float or str
+        Coefficient.
+    mainline : int, optional
+        Which parent of a merge its change is counted from, from 1.
+    choose : str, optional
+        See :func:`erestore.model.combining.combine`.
+    message : str
+
+    Raises
+    ------
+    CombinationError
+        If the two cannot be combined as they are.
+    UsageError
+        If the commit is a base, which changes nothing, or a merge without `mainline`.
+    """
+    coefficient = _coefficient(scale)
+    return _apply(
+        store,
+        require_commit(store, revision, "A cherry-pick"),
+        onto,
+        name or onto,
+        coefficient,
+        edge="picked",
+        mainline=mainline,
+        choose=choose,
+        message=message or f"cherry-pick of {revision}",
+    )
+
+
+def revert(
+    store: Store,
+    revision: str,
+    *,
+    on: str | None = None,
+    name: str | None = None,
+    mainline: int | None = None,
+    choose: str | None = None,
+    message: str = "",
+) -> Derived:
+    """Take what a commit changed since its parent from a variant; see :func:`cherry_pick`.
+
+    Parameters
+    ----------
+    store : Store
+    revision : str
+        The commit.
+    on : str, optional
+        Revision that it is taken from; by default the branch that `revision` starts from, such as ``a`` in ``a~2``.
+    name : str, optional
+        Branch of the result; by default `on`.
+    mainline, choose, message
+        As of :func:`cherry_pick`.
+    """
+    oid = require_commit(store, revision, "A revert")
+    if on is None:
+        on = revision.partition("~")[0].partition("@")[0]
+        if not store.has_ref(on):
+            raise UsageError(f"Say which branch '{revision}' is reverted on.", hint="Add --on BRANCH.")
+    return _apply(
+        store,
+        oid,
+        on,
+        name or on,
+        Fraction(-1),
+        edge="reverted",
+        mainline=mainline,
+        choose=choose,
+        message=message or f"revert of {revision}",
+    )
+
+
+def _coefficient(scale: Fraction | float | str) -> Fraction:
+    if (found := rational(scale)) is None:
+        raise UsageError(f"'{scale}' is not a number to scale by.", hint="Write it as 0.5 or 1/2.")
+    return found
+
+
+def _apply(
+    store: Store,
+    oid: str,
+    onto: str,
+    name: str,
+    coefficient: Fraction,
+    *,
+    edge: str,
+    mainline: int | None,
+    choose: str | None,
+    message: str,
+) -> Derived:
+    tip = require_commit(store, onto, "The target")
+    commit = store.commit_record(oid)
+    parent = _parent(commit, oid, mainline)
+    weighted = [(Fraction(1), onto, tip), (coefficient, oid[:12], oid), (-coefficient, f"{oid[:12]}'s parent", parent)]
+    operands = [operand for each in weighted if (operand := _operand(store, *each)) is not None]
+    if not operands:
+        raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
+    recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
+    return derive(
+        store,
+        name,
+        operands,
+        parents=tuple(dict.fromkeys((tip, oid))),
+        edge=edge,
+        message=message,
+        recipe=recipe,
+        choose=choose,
+    )
+
+
+def _parent(commit: Commit, oid: str, mainline: int | None) -> str:
+    """Return the parent that a commit's change is counted from."""
+    if not commit.parents:
+        raise UsageError(f"{oid[:12]} is a base, which changes nothing.", hint="Name a variant.")
+    if mainline is None:
+        if commit.edge == "merged" and len(commit.parents) > 1:
+            raise UsageError(
+                f"{oid[:12]} is a merge of {len(commit.parents)}: its change depends on which of them it is counted from.",
+                hint="Add --mainline 1 for the first, as `erestore show` lists them.",
+            )
+        mainline = 1
+    if not 1 <= mainline <= len(commit.parents):
+        raise UsageError(f"{oid[:12]} has {len(commit.parents)} parents, and no parent {mainline}.")
+    return commit.parents[mainline - 1]
+
+
+def _operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Operand | None:
+    """Open a commit as an operand; None for a base, which adds nothing."""
+    commit = store.commit_record(oid)
+    if commit.edge == "imported":
+        return None
+    return Operand(coefficient, name, oid, Manifest.from_record(store.objects.get_record("manifest", commit.manifest)))

@@ -1,0 +1,149 @@
+"""``soup``: the mean of variants, of all or of those that make it better (Wortsman et al. 2022, algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from erestore.derived import Derived, derive
+from erestore.errors import UsageError
+from erestore.model.combining import Operand, combine
+from erestore.model.variant import Variant
+from erestore.records import Manifest
+from erestore.revisions import require_commit
+from erestore.store import Store
+
+
+class Tried(NamedTuple):
+    """One candidate: the names in it, its score, and whether it was kept."""
+
+    operands: tuple[str, ...]
+    score: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class SoupResult:
+    """What ``soup`` did.
+
+    Attributes
+    ----------
+    made : Derived
+    tried : tuple of Tried
+        In order; empty without a score.
+    """
+
+    made: Derived
+    tried: tuple[Tried, ...]
+
+
+def soup(
+    store: Store,
+    revisions: Sequence[str],
+    *,
+    name: str,
+    evaluate: Callable[[Variant], float] | None = None,
+    minimise: bool = False,
+    choose: str | None = None,
+    message: str = "",
+    tried: Callable[[Tried], None] = lambda _: None,
+) -> SoupResult:
+    """Record the mean of variants.
+
+    Parameters
+    ----------
+    store : Store
+    revisions : sequence of str
+    name : str
+        Branch of the result.
+    evaluate : Callable, optional
+        Scores a candidate; then the soup is greedy: variants are taken best first, and each stays if the mean with it
+        scores no worse than without.
+    minimise : bool
+        Whether a smaller score is a better one.
+    choose : str, optional
+        What to do about conflicts.
+    message : str
+    tried : Callable
+        Told of every candidate.
+
+    Raises
+    ------
+    CombinationError
+        If the variants cannot be combined as they are.
+    UsageError
+        If a score is not a number.
+    """
+    if not revisions:
+        raise UsageError("There is nothing to merge.", hint="Name variants.")
+    operands = [_operand(store, revision) for revision in dict.fromkeys(revisions)]
+    runs: list[Tried] = []
+    chosen = operands
+    if evaluate is not None:
+        chosen = _greedy(store, operands, evaluate, runs, minimise=minimise, choose=choose, tried=tried)
+    recipe: dict[str, Any] = {
+        "strategy": "average",
+        "operands": [{"name": each.name, "commit": each.commit, "weight": "1"} for each in chosen],
+        "options": {},
+        "choose": choose,
+    }
+    if runs:
+        recipe["tried"] = [{"operands": list(run.operands), "score": repr(run.score), "kept": run.kept} for run in runs]
+    kind = "greedy soup" if evaluate else "soup"
+    made = derive(
+        store,
+        name,
+        _mean(chosen),
+        parents=tuple(dict.fromkeys(operand.commit for operand in chosen)),
+        edge="merged",
+        message=message or f"{kind} of {len(chosen)} of {len(operands)} variants",
+        recipe=recipe,
+        choose=choose,
+    )
+    return SoupResult(made, tuple(runs))
+
+
+def _operand(store: Store, revision: str) -> Operand:
+    oid = require_commit(store, revision, "A soup")
+    record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
+    return Operand(Fraction(1), revision, oid, Manifest.from_record(record))
+
+
+def _mean(operands: Sequence[Operand]) -> list[Operand]:
+    return [operand._replace(coefficient=Fraction(1, len(operands))) for operand in operands]
+
+
+def _greedy(
+    store: Store,
+    operands: Sequence[Operand],
+    evaluate: Callable[[Variant], float],
+    runs: list[Tried],
+    *,
+    minimise: bool,
+    choose: str | None,
+    tried: Callable[[Tried], None],
+) -> list[Operand]:
+    def score(candidate: Sequence[Operand], best: float | None) -> float:
+        combined = combine(store.objects, _mean(candidate), choose)
+        found = float(evaluate(Variant(store.objects, combined.manifest, layout=combined.layout)))
+        if not math.isfinite(found):
+            raise UsageError(
+                f"The score of {', '.join(operand.name for operand in candidate)} is {found}, which is no score."
+            )
+        kept = best is None or (found <= best if minimise else found >= best)
+        runs.append(Tried(tuple(operand.name for operand in candidate), found, kept))
+        tried(runs[-1])
+        return found
+
+    combine(store.objects, _mean(operands), choose)  # conflicts show before anything is run
+    alone = [score([operand], None) for operand in operands]
+    order = sorted(range(len(operands)), key=lambda place: alone[place] if minimise else -alone[place])
+    chosen, best = [operands[order[0]]], alone[order[0]]
+    for place in order[1:]:
+        found = score([*chosen, operands[place]], best)
+        if runs[-1].kept:
+            chosen, best = [*chosen, operands[place]], found
+    return chosen

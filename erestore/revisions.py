@@ -1,0 +1,127 @@
+"""What a revision stands for: a commit, or a linear combination of commits that is written nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from erestore.errors import UsageError
+from erestore.model.expressions import is_expression, parse_expression
+from erestore.records import Commit, Layout, Manifest
+from erestore.store import Store
+
+if TYPE_CHECKING:
+    from erestore.model.combining import Operand
+    from erestore.model.prefixes import Prefix
+    from erestore.model.variant import Variant
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision that was looked up.
+
+    Attributes
+    ----------
+    text : str
+        As it was given.
+    oid : str or None
+        Its commit; None for an expression that equals no commit.
+    commit : Commit
+        For such an expression the one that a merge would make.
+    manifest : Manifest
+    layout : Layout or None
+        Of an expression.
+    loses_exact : tuple of str
+        Names in an expression whose exact remainders do not apply to it.
+    """
+
+    text: str
+    oid: str | None
+    commit: Commit
+    manifest: Manifest
+    layout: Layout | None = None
+    loses_exact: tuple[str, ...] = ()
+
+    def variant(self, store: Store, *, lossy: bool = False, prefix: Prefix | None = None) -> Variant:
+        """Open it for reading; see :class:`erestore.model.variant.Variant`."""
+        from erestore.model.variant import Variant
+
+        return Variant(store.objects, self.manifest, layout=self.layout, lossy=lossy, prefix=prefix)
+
+
+def open_revision(store: Store, text: str, choose: str | None = None) -> Revision:
+    """Look up a revision or an expression.
+
+    Parameters
+    ----------
+    store : Store
+    text : str
+    choose : str, optional
+        What to do about conflicts in an expression; see :func:`erestore.model.combining.combine`.
+
+    Raises
+    ------
+    UnknownRevisionError
+        If it names nothing.
+    UsageError
+        If it is not an expression.
+    CombinationError
+        If what it names cannot be combined.
+    """
+    if not is_expression(text):
+        oid = store.resolve(text)
+        return _of_commit(store, text, oid)
+    from erestore.model.combining import combine
+
+    operands = open_operands(store, parse_expression(text).items())
+    combined = combine(store.objects, operands, choose)
+    if combined.equals is not None:
+        return _of_commit(store, text, combined.equals)
+    commit = Commit(
+        manifest="",
+        parents=tuple(dict.fromkeys(operand.commit for operand in operands)),
+        edge="merged",
+        author="",
+        time=0,
+        message=text,
+    )
+    return Revision(text, None, commit, combined.manifest, combined.layout, combined.loses_exact)
+
+
+def open_operands(store: Store, weighted: Iterable[tuple[str, Fraction]]) -> list[Operand]:
+    """Look up the revisions of an expression; bases, which are nothing in it, are left out where others are left."""
+    from erestore.model.combining import Operand
+
+    found: list[Operand] = []
+    bases: list[Operand] = []
+    for name, coefficient in weighted:
+        oid = store.resolve(name)
+        commit = store.commit_record(oid)
+        manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
+        (bases if commit.edge == "imported" else found).append(Operand(coefficient, name, oid, manifest))
+    others = {operand.manifest.base for operand in bases} - {operand.manifest.base for operand in found}
+    return found if found and not others else [*found, *bases]
+
+
+def require_commit(store: Store, text: str, what: str) -> str:
+    """Return the commit that a revision names, where an expression cannot stand.
+
+    Raises
+    ------
+    UsageError
+        If it is an expression.
+    """
+    if is_expression(text):
+        raise UsageError(
+            f"{what} is of a commit, and '{text}' is an expression.",
+            hint=f'`erestore merge "{text}" --name NAME` makes it a commit.',
+        )
+    return store.resolve(text)
+
+
+def _of_commit(store: Store, text: str, oid: str) -> Revision:
+    commit = store.commit_record(oid)
+    manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
+    return Revision(text, oid, commit, manifest)

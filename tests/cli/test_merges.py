@@ -1,0 +1,158 @@
+"""``merge``, ``soup``, ``cherry-pick`` and ``revert`` on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import pytest
+import tiny
+from commands import Here
+
+from erestore.cli.merges import STRATEGIES
+from erestore.merge.linear import STRATEGIES as KNOWN
+
+
+@pytest.fixture
+def work(here: Here) -> Here:
+    """With `one` and `two`, whose heads are alike, beside `ft` and `more`."""
+    base = tiny.base_weights()
+    for number, name in enumerate(("one", "two"), 5):
+        tiny.write_model(here.directory / name, tiny.tuned(base, number))
+        assert here.run("commit", name, "--base", "base").code == 0
+    return here
+
+
+def test_the_strategies_of_the_help_are_those_there_are() -> None:
+    assert tuple(KNOWN) == STRATEGIES
+
+
+def test_a_merge_in_words_and_in_json(work: Here) -> None:
+    ran = work.run("merge", "one", "two", "--name", "both", "-m", "the two")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("[both ")
+    assert "2 residuals of base" in lines[0]
+    assert "relative error at most" in lines[1]
+    assert lines[2] == "  1/2 one, 1/2 two"
+    found = work.json("merge", "one", "two", "--strategy", "weighted", "--weights", "3, 1", "--name", "weighted")
+    assert found["coefficients"] == {"one": "3/4", "two": "1/4"}
+    assert {
+        "commit",
+        "ref",
+        "base",
+        "parents",
+        "stored_bytes",
+        "original_bytes",
+        "relative_error",
+        "exact",
+        "tensors",
+    } <= set(found)
+    assert "Nothing to do" in work.run("merge", "one", "two", "--name", "both").out
+    shown = work.run("show", "both").out
+    assert "merged from" in shown
+    assert work.json("show", "both")["recipe"]["operands"][0]["name"] == "one"
+    assert "merged" in work.run("log").out
+
+
+def test_an_expression_and_its_undo(work: Here) -> None:
+    assert work.run("merge", "one + 0.5*(two - one)", "--name", "between").code == 0
+    found = work.json("merge", "between", "--undo", "two")
+    assert found["coefficients"] == {"one": "1/2"}
+    assert work.run("undo").code == 0
+    assert work.json("show", "between")["recipe"]["operands"][1]["name"] == "two"
+    assert work.run("merge", "between", "--undo", "more").code == 3
+    assert work.run("merge", "one", "--undo", "two").code == 2
+    assert work.run("merge", "between", "--undo", "two", "--name", "x").code == 2
+
+
+def test_conflicts_are_listed(work: Here) -> None:
+    shutil.copytree(work.directory / "one", work.directory / "other")
+    tensors = tiny.tuned(tiny.base_weights(), 9)
+    del tensors["head.weight"]
+    tiny.write_model(work.directory / "headless", tensors)
+    assert work.run("commit", "headless", "--base", "base").code == 0
+    ran = work.run("merge", "one", "headless", "--name", "x")
+    assert (ran.code, ran.out) == (5, "")
+    assert "conflict: head.weight: only 'one' has it, and it would be scaled by 1/2 (one)" in ran.err
+    assert "--ours" in ran.err
+    as_json = work.run("merge", "one", "headless", "--name", "x", "--json")
+    assert as_json.code == 5
+    (conflict,) = json.loads(as_json.out)["conflicts"]
+    assert (conflict["kind"], conflict["subject"], conflict["operands"]) == ("tensor", "head.weight", ["one"])
+    done = work.run("merge", "one", "headless", "--name", "x", "--ours")
+    assert done.code == 0
+    assert "Decided as asked: head.weight" in done.err
+    assert work.run("checkout", "mean(one, headless)", "out").code == 5
+    assert not (work.directory / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("merge", "one", "two"), 2, "--name"),
+        (("merge", "one", "nothing", "--name", "x"), 3, "nothing"),
+        (("merge", "one", "two", "--name", "x", "--weights", "1"), 2, "1 weights"),
+        (("merge", "one", "two", "--name", "x", "--weights", "a,b"), 2, "not a weight"),
+        (("merge", "one", "two", "--name", "x", "--strategy", "best"), 2, "no strategy"),
+        (("merge", "one", "two", "--name", "x", "--option", "t"), 2, "KEY=VALUE|decay=0.9"),
+        (("merge", "one +", "--name", "x"), 2, "not an expression"),
+        (("merge", "one * two", "--name", "x"), 2, "not linear"),
+        (("merge", "one", "two", "--name", "v1"), 5, "tag"),
+        (("merge", "one", "two", "--name", "base"), 5, "a base"),
+        (("soup", "one", "--name", "x", "--minimise"), 2, "--eval"),
+        (("soup", "one", "two", "--name", "x", "--eval", "true"), 2, "{path}"),
+        (("soup", "one", "two", "--name", "x", "--eval", "echo {path} words"), 2, "no number"),
+        (("soup", "one", "two", "--name", "x", "--eval", "exit 3 {path}"), 2, "exit code 3"),
+        (("cherry-pick", "base", "--onto", "one"), 2, "changes nothing"),
+        (("cherry-pick", "one + two", "--onto", "one"), 2, "expression"),
+        (("revert", "one + two"), 2, "expression"),
+        (("branch", "x", "one + two"), 2, "expression"),
+        (("show", "one + two"), 2, "expression"),
+        (("checkout", "one + two"), 2, "where to write"),
+        (("checkout", "one + nothing", "out"), 3, "nothing"),
+    ],
+)
+def test_bad_input_gets_a_sentence(work: Here, arguments: tuple[str, ...], code: int, words: str) -> None:
+    before = work.json("log")
+    ran = work.run(*arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert any(word in ran.err for word in words.split("|")), ran.err
+    assert "hint:" in ran.err
+    assert work.json("log") == before
+
+
+SCORE = """
+import sys
+from safetensors.torch import load_file
+
+wanted, found = (load_file(f"{folder}/model.safetensors") for folder in ("two", sys.argv[1]))
+print("loss", sum(float((found[name].float() - tensor.float()).square().sum()) for name, tensor in wanted.items()))
+"""
+
+
+def test_a_greedy_soup_by_a_command(work: Here) -> None:
+    (work.directory / "score.py").write_text(SCORE)
+    command = f"{sys.executable} score.py {{path}}"
+    found = work.run("soup", "one", "two", "ft", "--name", "best", "--minimise", "--eval", command, "--json")
+    assert found.code == 0, found.err
+    data = json.loads(found.out)
+    assert [run["operands"] for run in data["tried"][:3]] == [["one"], ["two"], ["ft"]]
+    assert data["coefficients"] == {"two": "1"}
+    assert "eval: two, one: " in found.err
+    assert "not kept" in found.err
+    assert work.json("show", "best")["recipe"]["tried"][1]["kept"] is True
+    plain = work.json("soup", "one", "two", "ft", "--name", "all")
+    assert set(plain["coefficients"].values()) == {"1/3"}
+
+
+def test_picks_and_reverts(work: Here) -> None:
+    assert work.json("cherry-pick", "more", "--onto", "one", "--name", "picked")["edge"] == "picked"
+    assert work.json("revert", "picked")["edge"] == "reverted"
+    assert work.json("diff", "picked", "one", "--tensors", "*dense*")["tensors"][0]["status"] == "unchanged"
+    ran = work.run("revert", "more", "--on", "more", "--name", "back")
+    assert ran.code == 0
+    assert work.json("show", "back")["terms"] == work.json("show", "ft")["terms"] or "back" in ran.out
+    graph = work.run("log", "--graph", "picked").out
+    assert "reverted" in graph

@@ -1,0 +1,121 @@
+"""Cherry-picks, reverts and soups of real commits."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from test_algebra import FLOATING, World
+
+from erestore.api import StateDict
+from erestore.errors import CombinationError, UsageError
+from erestore.model.quality import Quality
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """`a` has three versions of a chain, `b` is apart from it."""
+    world = World(tmp_path)
+    tensors = world.tune(world.base)
+    world.commit("a", tensors, Quality(exact=True))
+    for number in (2, 3):
+        tensors = world.tune(tensors)
+        world.commit(f"a{number}", tensors, parent="a" if number == 2 else "a2")
+    world.commit("b", world.tune(world.base, **{"head.weight": world.noise(2, 24)}))
+    return world
+
+
+def bits(world: World, name: str) -> list[bytes]:
+    return [world.linear(name, key).tobytes() for key in FLOATING]
+
+
+def test_a_cherry_pick_adds_what_the_commit_changed_and_no_more(world: World) -> None:
+    done = world.store.cherry_pick("a2", onto="b")
+    assert (done.edge, done.ref) == ("picked", "b")
+    assert done.parents[0] == world.store.resolve("b~1")
+    for key in FLOATING:
+        wanted = world.linear("b~1", key) + (world.linear("a2", key) - world.linear("a", key))
+        assert abs(world.linear("b", key) - wanted).max() < 1e-13
+    assert "head.weight" in world.store.state_dict("b")
+    assert world.store.show("b").terms[0].coefficient == "1"
+    half = world.store.cherry_pick("a3", onto="b", scale="1/2", name="half")
+    assert half.ref == "half"
+    assert {term.coefficient for term in world.store.show("half").terms} == {"1", "1/2"}
+
+
+def test_picking_a_child_onto_its_parent_is_the_child(world: World) -> None:
+    world.store.cherry_pick("a2", onto="a", name="again")
+    assert world.store.manifest_of("again") == world.store.manifest_of("a2")
+
+
+def test_reverts_take_back_bit_for_bit(world: World) -> None:
+    before = {name: bits(world, name) for name in ("a", "a3", "b")}
+    world.store.revert("a3")
+    assert world.store.manifest_of("a3") == world.store.manifest_of("a2")
+    world.store.revert("a3")
+    assert bits(world, "a3") == before["a3"]
+    assert world.store.manifest_of("a3") == world.store.manifest_of("a3~2")
+    done = world.store.revert("a2", on="a3", name="without")
+    assert done.edge == "reverted"
+    for key in FLOATING:
+        wanted = world.linear("a", key) + (world.linear("a3", key) - world.linear("a2", key))
+        assert abs(world.linear("without", key) - wanted).max() < 1e-13
+    world.store.cherry_pick("a2", onto="b")
+    world.store.revert("b")
+    assert bits(world, "b") == before["b"]
+    world.store.revert("a")
+    assert bits(world, "a") == bits(world, "base")
+    world.store.revert("a")
+    assert bits(world, "a") == before["a"]
+    assert world.store.manifest_of("a").patch is not None
+    assert world.store.show("a").exact
+    assert world.store.fsck(deep=True).corrupt == ()
+
+
+def test_what_cannot_be_picked_is_refused_in_a_sentence(world: World) -> None:
+    world.store.merge(["a", "a3"], name="merged")
+    with pytest.raises(UsageError, match="base, which changes nothing"):
+        world.store.cherry_pick("base", onto="a")
+    with pytest.raises(UsageError, match="merge of 2") as refused:
+        world.store.cherry_pick("merged", onto="b")
+    assert "--mainline 1" in str(refused.value.hint)
+    with pytest.raises(UsageError, match="no parent 3"):
+        world.store.cherry_pick("merged", onto="b", mainline=3)
+    with pytest.raises(UsageError, match="which branch"):
+        world.store.revert(world.store.resolve("a"))
+    with pytest.raises(UsageError, match="not a number"):
+        world.store.cherry_pick("a2", onto="b", scale="much")
+    done = world.store.cherry_pick("merged", onto="b", mainline=1)
+    assert done.error_bound is not None
+    world.store.cherry_pick("b~1", onto="a", name="headed")
+    with pytest.raises(CombinationError, match=r"head\.weight.*scaled by 1/2"):
+        world.store.cherry_pick("b~1", onto="a", scale=Fraction(1, 2), name="half")
+
+
+def test_a_greedy_soup_keeps_what_helps(world: World) -> None:
+    target = world.store.state_dict("a2")
+
+    def score(candidate: StateDict) -> float:
+        return -sum(float((candidate[key].double() - target[key].double()).square().sum()) for key in FLOATING)
+
+    done = world.store.soup(["a", "a2", "b", "a3"], name="soup", evaluate=score, choose="drop")
+    assert [run.operands for run in done.tried[:4]] == [("a",), ("a2",), ("b",), ("a3",)]
+    assert [run.operands[-1] for run in done.tried if not run.kept]
+    kept = [name for name in ("a", "a3", "b") if name in done.made.coefficients]
+    assert done.made.coefficients["a2"] == str(Fraction(1, 1 + len(kept)))
+    recorded = world.store.show("soup").recipe["tried"]
+    assert [entry["score"] for entry in recorded] == [repr(run.score) for run in done.tried]
+    loss = world.store.soup(["a", "a2", "a3"], name="loss", evaluate=lambda each: -score(each), minimise=True)
+    assert loss.tried[1].score == 0
+    with pytest.raises(UsageError, match="no score"):
+        world.store.soup(["a", "a2"], name="x", evaluate=lambda _: float("nan"))
+
+
+def test_a_uniform_soup_is_the_dense_mean_rounded_once(world: World) -> None:
+    world.store.soup(["a", "a2", "a3"], name="soup")
+    found = world.store.state_dict("soup")
+    for key in FLOATING:
+        mean = sum(world.linear(name, key) for name in ("a", "a2", "a3")) / 3
+        assert torch.equal(found[key], torch.from_numpy(mean).reshape(found[key].shape).to(found[key].dtype))
