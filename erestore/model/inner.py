@@ -23,6 +23,7 @@ from erestore.model.product_table import ProductTable
 from erestore.model.residuals import Residual, matrix_shape
 from erestore.model.variant import Variant, check_fit
 from erestore.progress import Progress, silent
+from erestore.records import Manifest
 from erestore.residual.products import Matrix, Rows, cross_products, gram
 
 HELD_BYTES = 768 << 20
@@ -50,7 +51,7 @@ def variant_products(
     progress : Progress
     """
     oids = list(dict.fromkeys(term.residual for variant in variants for term in variant.manifest.terms))
-    weights = coefficients(variants, oids)
+    weights = coefficients([variant.manifest for variant in variants], oids)
     products = (
         ResidualProducts(variants[0], oids, table or ProductTable(), progress).all() if oids else np.zeros((0, 0))
     )
@@ -58,12 +59,12 @@ def variant_products(
     return found
 
 
-def coefficients(variants: Sequence[Variant], oids: Sequence[str]) -> Array:
+def coefficients(manifests: Sequence[Manifest], oids: Sequence[str]) -> Array:
     """Return the coefficient of every residual in every variant, float64 ``(N, K)``."""
     order = {oid: place for place, oid in enumerate(oids)}
-    found = np.zeros((len(variants), len(oids)))
-    for row, variant in enumerate(variants):
-        for oid, coefficient in variant.manifest.terms:
+    found = np.zeros((len(manifests), len(oids)))
+    for row, manifest in enumerate(manifests):
+        for oid, coefficient in manifest.terms:
             found[row, order[oid]] = float(coefficient)
     return found
 
@@ -171,11 +172,11 @@ class ResidualProducts:
         """Multiply loaded residuals tensor by tensor; without `twos`, `ones` with themselves."""
 
         def multiply(key: str) -> tuple[Array, Array, Array]:
-            rows, first = _having(ones, key)
+            rows, first = having(ones, key)
             base = base_rows(self.variant, key)
             if twos is None:
                 return rows, rows, gram(first, base)
-            columns, second = _having(twos, key)
+            columns, second = having(twos, key)
             return rows, columns, cross_products(first, second, base)
 
         found = np.zeros((len(ones), len(ones if twos is None else twos)))
@@ -234,7 +235,7 @@ _Loaded = Mapping[str, Matrix]
 """Some of a residual's tensors, by key."""
 
 
-def _having(residuals: Sequence[_Loaded], key: str) -> tuple[Array, list[Matrix]]:
+def having(residuals: Sequence[_Loaded], key: str) -> tuple[Array, list[Matrix]]:
     """Return the places of residuals that touch a tensor, and what they hold of it."""
     places = np.array([place for place, each in enumerate(residuals) if key in each], dtype=np.int64)
     return places, [residuals[place][key] for place in places]
