@@ -11,13 +11,14 @@ import numpy as np
 from erestore.arrays import Array, without_warnings
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.inner import base_rows
+from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.residual.products import Matrix, gram
 from erestore.residual.subspaces import Subspaces, energy_within, leading_subspaces, principal_angles
 
 LEADING = 0.9
-"""Share of the squared norm of the factors that the components of a subspace hold."""
+"""Share of the squared norm of a change that the leading components hold whose spaces are compared."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class TensorOverlap:
     cosine : float or None
         Between them; negative where a merge cancels. None where one is zero.
     rank_a, rank_b : int or None
-        Leading components that hold :data:`LEADING` of the factors' squared norm; None where there are no factors.
+        Leading components that hold :data:`LEADING` of each change's squared norm; None for vectors, and where there is no
+        change.
     column_angles, row_angles : tuple of float
         Principal angles between the column spaces, and the row spaces, of these components, in radians, ascending; empty where
         there are none.
@@ -99,8 +101,8 @@ def _overlap(a: Variant, b: Variant, key: str) -> TensorOverlap:
         weights[0, : len(ones)] = [coefficient for coefficient, _ in ones]
         weights[1, len(ones) :] = [coefficient for coefficient, _ in twos]
         (aa, ab), (_, bb) = weights @ products @ weights.T
-        first, second = leading_subspaces(ones, LEADING), leading_subspaces(twos, LEADING)
-        shape = max((matrix.shape for _, matrix in (*ones, *twos)), default=(0, 0))
+        shape = matrix_shape(a.base[key].shape)
+        first, second = (leading_subspaces(each, LEADING, base) if min(shape) > 1 else None for each in (ones, twos))
         columns, rows = _angles(first, second)
         return TensorOverlap(
             name=key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ Weighted = Sequence[tuple[float, Matrix]]
 
 @dataclass(frozen=True)
 class Subspaces:
-    """The column and row spaces of the leading components of a change's factors.
+    """The column and row spaces of the leading components of a change.
 
     Attributes
     ----------
@@ -35,41 +35,96 @@ class Subspaces:
         return int(self.left.shape[1])
 
 
-def leading_subspaces(change: Weighted, share: float) -> Subspaces | None:
-    """Return the spaces of the fewest leading components that hold a share of the squared norm of a change's factors.
+def leading_subspaces(change: Weighted, share: float, base: Rows | None = None) -> Subspaces | None:
+    """Return the spaces of the fewest components that hold a share of the squared norm of a change.
 
-    Sections without factors do not count. From QR of both sides and an SVD of the small core.
+    Of factors alone by QR of both sides and an SVD of the small core; else from the Gram matrix of the short side, which
+    resolves singular values down to about 1e-8 of the largest.
 
     Parameters
     ----------
     change : Weighted
     share : float
         0 to 1.
+    base : Rows, optional
+        The base's tensor, for sections that are multiples of it.
 
     Returns
     -------
     Subspaces or None
-        None where there are no factors, or their sum is zero.
+        None where the change is zero.
     """
-    rows = max((matrix.shape[0] for _, matrix in change), default=0)
-    lefts, rights = [], []
-    for coefficient, matrix in change:
-        for left, right in matrix.factors():
-            padded = np.zeros((rows, left.shape[1]))
-            padded[: len(left)] = left * coefficient
-            lefts.append(padded)
-            rights.append(right)
-    if not lefts:
+    if not change:
         return None
-    left_basis, left_core = np.linalg.qr(np.concatenate(lefts, axis=1))
-    right_basis, right_core = np.linalg.qr(np.concatenate(rights, axis=1))
+    if any(matrix.others for _, matrix in change):
+        return _of_rows(change, share, base)
+    left_basis, left_core = np.linalg.qr(_side(change, 0))
+    right_basis, right_core = np.linalg.qr(_side(change, 1))
     one, values, two = np.linalg.svd(left_core @ right_core.T)
-    energy = np.cumsum(values**2)
-    if not energy.size or not energy[-1] > 0:
+    rank = _rank(values**2, share)
+    return Subspaces(left_basis @ one[:, :rank], right_basis @ two[:rank].T) if rank else None
+
+
+def _side(change: Weighted, side: int) -> Array:
+    """Return one side of all factors, next to each other; coefficients are on the left side."""
+    rows, columns = _shape(change)
+    found = (
+        _padded(left * coefficient, rows) if side == 0 else right
+        for coefficient, matrix in change
+        for left, right in matrix.factors()
+    )
+    return np.concatenate([np.zeros(((rows, columns)[side], 0)), *found], axis=1)
+
+
+def _shape(change: Weighted) -> tuple[int, int]:
+    return max(matrix.shape[0] for _, matrix in change), change[0][1].shape[1]
+
+
+def _rank(energy: Array, share: float) -> int:
+    """Return how many leading components hold a share of the energy, 0 if there is none."""
+    total = np.cumsum(np.maximum(energy, 0))
+    if not total.size or not total[-1] > 0:
+        return 0
+    return min(len(total), int(np.searchsorted(total, share * total[-1])) + 1)
+
+
+def _of_rows(change: Weighted, share: float, base: Rows | None) -> Subspaces | None:
+    rows, columns = _shape(change)
+    if rows < columns:  # the one case where the matrix is held: its short side goes across the tiles
+        whole = np.concatenate([tile for _, tile in _tiles(change, base)])
+        left, spread = _components(whole @ whole.T, share)
+        return None if not len(spread) else Subspaces(left, whole.T @ left / spread)
+    products = np.zeros((columns, columns))
+    for _, tile in _tiles(change, base):
+        products += tile.T @ tile
+    right, spread = _components(products, share)
+    if not len(spread):
         return None
-    rank = int(np.searchsorted(energy, share * energy[-1])) + 1
-    rank = min(rank, len(values))
-    return Subspaces(left_basis @ one[:, :rank], right_basis @ two[:rank].T)
+    return Subspaces(np.concatenate([tile @ right / spread for _, tile in _tiles(change, base)]), right)
+
+
+def _components(products: Array, share: float) -> tuple[Array, Array]:
+    """Return the leading eigenvectors of a Gram matrix and the square roots of their eigenvalues."""
+    energy, vectors = np.linalg.eigh(products)
+    energy, vectors = energy[::-1], vectors[:, ::-1]
+    rank = _rank(energy, share)
+    return vectors[:, :rank], np.sqrt(energy[:rank])
+
+
+def _tiles(change: Weighted, base: Rows | None) -> Iterator[tuple[int, Array]]:
+    """Yield the first row of every tile of the change, and the tile."""
+    rows, columns = _shape(change)
+    needs_base = any(matrix.needs_base for _, matrix in change)
+    step = max(1, TILE_BYTES // max(1, 8 * columns))
+    for start in range(0, rows, step):
+        stop = min(rows, start + step)
+        own = base(start, stop) if base is not None and needs_base else None
+        total = np.zeros((stop - start, columns))
+        for coefficient, matrix in change:
+            tile = np.zeros_like(total)
+            matrix.add_rows(tile, start, own)
+            total += coefficient * tile
+        yield start, total
 
 
 def principal_angles(one: Array, two: Array) -> Array:
@@ -93,21 +148,17 @@ def energy_within(change: Weighted, spaces: Subspaces, base: Rows | None = None)
     base : Rows, optional
         The base's tensor, for sections that are multiples of it.
     """
-    rows = len(spaces.left)
     projected = np.zeros((spaces.rank, spaces.rank))
-    for coefficient, matrix in change:
-        height = min(rows, matrix.shape[0])
-        for left, right in matrix.factors(slice(0, height)):
-            projected += coefficient * ((spaces.left[:height].T @ left) @ (right.T @ spaces.right))
-        if not matrix.others:
-            continue
-        plain, columns = Matrix(matrix.shape, (), matrix.others), matrix.shape[1]
-        step = max(1, TILE_BYTES // max(1, 8 * columns))
-        for start in range(0, height, step):
-            stop = min(height, start + step)
-            tile = np.zeros((stop - start, columns))
-            plain.add_rows(tile, start, base(start, stop) if base is not None and plain.needs_base else None)
-            projected += coefficient * (spaces.left[start:stop].T @ (tile @ spaces.right))
+    if not change:
+        return 0.0
+    if any(matrix.others for _, matrix in change):
+        for start, tile in _tiles(change, base):
+            height = max(0, min(len(tile), len(spaces.left) - start))
+            projected += spaces.left[start : start + height].T @ (tile[:height] @ spaces.right)
+    else:
+        left, right = _side(change, 0), _side(change, 1)
+        height = min(len(left), len(spaces.left))
+        projected = (spaces.left[:height].T @ left[:height]) @ (right.T @ spaces.right)
     return float((projected * projected).sum())
 
 
