@@ -100,7 +100,7 @@ def _overlap(a: Variant, b: Variant, key: str) -> TensorOverlap:
         weights = np.zeros((2, len(ones) + len(twos)))
         weights[0, : len(ones)] = [coefficient for coefficient, _ in ones]
         weights[1, len(ones) :] = [coefficient for coefficient, _ in twos]
-        (aa, ab), (_, bb) = weights @ products @ weights.T
+        (aa, ab), (_, bb) = (weights @ products @ weights.T).tolist()
         shape = matrix_shape(a.base[key].shape)
         first, second = (leading_subspaces(each, LEADING, base) if min(shape) > 1 else None for each in (ones, twos))
         columns, rows = _angles(first, second)
@@ -109,7 +109,7 @@ def _overlap(a: Variant, b: Variant, key: str) -> TensorOverlap:
             shape=shape,
             norm_a=math.sqrt(max(0.0, aa)),
             norm_b=math.sqrt(max(0.0, bb)),
-            cosine=float(ab / math.sqrt(aa * bb)) if aa > 0 and bb > 0 else None,
+            cosine=ab / math.sqrt(aa * bb) if aa > 0 and bb > 0 else None,
             rank_a=first.rank if first else None,
             rank_b=second.rank if second else None,
             column_angles=tuple(columns.tolist()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from erestore.checkpoint.dtypes import is_floating
 from erestore.errors import NotFoundError, UsageError
 from erestore.graph import by_time
 from erestore.model.inner import base_rows
@@ -138,6 +139,8 @@ def _key(variant: Variant, revision: str, tensor: str) -> str:
             f"'{revision}' holds '{tensor}' whole, so it is no difference from the base that commits share.",
             hint="Name a tensor that the base has as well.",
         )
+    if not is_floating(held.dtype):
+        raise UsageError(f"'{tensor}' holds integers, which are kept as they are.", hint="Name a tensor of weights.")
     return held.key
 
 

@@ -118,7 +118,8 @@ def test_overlaps_tensor_by_tensor(store):
     matrix = next(tensor for tensor in same if tensor.name == "dense.weight")
     assert matrix.cosine == pytest.approx(1)
     assert (matrix.column_overlap, matrix.row_overlap) == pytest.approx((1, 1))
-    assert 0.9 <= matrix.a_in_b < 1
+    assert 0.9 <= matrix.a_in_b <= 1 + 1e-9
+    assert {type(value) for value in (matrix.cosine, matrix.a_in_b, matrix.norm_a)} == {float}
     bias = next(tensor for tensor in same if tensor.name == "dense.bias")
     assert (bias.rank_a, bias.column_angles, bias.a_in_b) == (None, (), None)
 
