@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sections import KINDS, section, value
 
 from erestore.residual import products
+from erestore.residual.codecs.lowrank import Codes, LowRankSection, cut_groups, largest_codes
 from erestore.residual.products import Matrix, cross_products, gram, prefers_factors
 
 
@@ -63,6 +64,37 @@ def test_both_ways_agree(monkeypatch, mode):
     wanted = dense @ dense.T
     assert np.abs(gram(matrices) - wanted).max() < 1e-11 * wanted.max()
     assert np.abs(cross_products(matrices[:2], matrices[1:]) - wanted[:2, 1:]).max() < 1e-11 * wanted.max()
+
+
+def of_codes(left, right):
+    rank = left.shape[1]
+    groups, shifts = cut_groups([1] * rank, [0] * rank, (largest_codes(left) * largest_codes(right)).tolist())
+    codes = Codes(left, right, np.ones(rank, np.int64), np.array(shifts, np.int64), groups)
+    return Matrix.of([LowRankSection((len(left), len(right)), codes)])
+
+
+@pytest.mark.parametrize(("largest", "is_exact"), [(4000, True), (4095, False), (30_000, False)])
+def test_codes_are_multiplied_in_float32_only_where_that_is_exact(largest, is_exact):
+    """Columns of one large code and many small ones: their products need all bits of a sum."""
+    sides = [np.ones((size, 2), np.int16) for size in (300, 200)]
+    for side in sides:
+        side[0] = largest
+        side[1::2] = -1
+    matrices = [of_codes(*sides), of_codes(*(side[:, ::-1] + (side == 1) for side in sides))]
+    assert (products._stack(matrices, (300, 200)).multipliers is not None) == is_exact
+    left, right = (
+        np.concatenate([getattr(each.factored[0].codes, side) for each in matrices], axis=1).astype(object)
+        for side in ("left", "right")
+    )
+    wanted = (left.T @ left) * (right.T @ right)
+    wanted = [[int(wanted[2 * a : 2 * a + 2, 2 * b : 2 * b + 2].sum()) for b in range(2)] for a in range(2)]
+    found = gram(matrices)
+    assert prefers_factors(matrices, matrices)
+    assert np.abs(found - np.array(wanted, float)).max() <= 1e-15 * np.max(wanted)
+    mixed = [*matrices, Matrix.of([section("factors", (300, 200), 2, np.random.default_rng(0))])]
+    assert np.abs(gram(mixed)[:2, :2] - found).max() <= 1e-15 * np.max(wanted)
+    with_small = [matrices[0], of_codes(np.eye(300, 2).astype(np.int16), np.eye(200, 2).astype(np.int16))]
+    assert cross_products(with_small[:1], with_small[1:])[0, 0] == 2 * largest**2 + 2
 
 
 def test_factors_are_multiplied_unless_tiles_are_cheaper():

@@ -91,6 +91,16 @@ class Section(ABC):
         """
         return None
 
+    def integers(self, rows: slice = ALL_ROWS) -> tuple[Array, Array, Array] | None:  # noqa: ARG002 - for sections of integers
+        """Return integer ``P (m, r)`` and ``Q (n, r)`` and float64 ``c (r,)`` with value ``P @ diag(c) @ Q.T``, or None.
+
+        Parameters
+        ----------
+        rows : slice
+            Which rows of ``P`` to return, by default all.
+        """
+        return None
+
     def leading(self, rank: int) -> Section:  # noqa: ARG002 - for sections that have components
         """Return the section of the first `rank` components; where there are none, the whole."""
         return self

@@ -177,6 +177,10 @@ class LowRankSection(Section):
         """Return float64 factors; see :meth:`Section.factors`."""
         return self.codes.sides(rows)
 
+    def integers(self, rows: slice = ALL_ROWS) -> tuple[Array, Array, Array]:
+        """Return codes and multipliers; see :meth:`Section.integers`."""
+        return self.codes.left[rows], self.codes.right, self.codes.multipliers()
+
     def leading(self, rank: int) -> LowRankSection:
         """Return the section of the first components; see :meth:`Section.leading`."""
         codes = self.codes
