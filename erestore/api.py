@@ -344,18 +344,40 @@ class Store(_store.Store):
         return status(self)
 
     def log(
-        self, revisions: Sequence[str] = (), *, limit: int | None = None, topological: bool = False
+        self,
+        revisions: Sequence[str] = (),
+        *,
+        limit: int | None = None,
+        topological: bool = False,
+        overlap: bool = False,
+        products_directory: Path | None = None,
+        progress: Progress = silent,
     ) -> tuple[LogEntry, ...]:
         """List commits, newest first; see :func:`erestore.ops.log.log`."""
         from erestore.ops.log import log
 
-        return log(self, revisions, limit=limit, topological=topological)
+        return log(
+            self,
+            revisions,
+            limit=limit,
+            topological=topological,
+            overlap=overlap,
+            products_directory=products_directory,
+            progress=progress,
+        )
 
-    def show(self, revision: str) -> ShowResult:
+    def show(
+        self,
+        revision: str,
+        *,
+        overlap: bool = False,
+        products_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> ShowResult:
         """Describe one commit in full; see :func:`erestore.ops.show.show`."""
         from erestore.ops.show import show
 
-        return show(self, revision)
+        return show(self, revision, overlap=overlap, products_directory=products_directory, progress=progress)
 
     def diff(
         self,

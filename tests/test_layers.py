@@ -18,7 +18,7 @@ LEVELS = (
     {"cli"},
     {"api"},
     {"ops"},
-    {"revisions", "derived"},
+    {"revisions", "derived", "ancestry"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},
     {"records", "graph"},

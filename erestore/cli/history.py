@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from erestore.cli.session import Session, json_option, print_long, verb
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import (
     date_text,
     error_text,
@@ -22,30 +23,54 @@ from erestore.cli.text import (
 )
 
 if TYPE_CHECKING:
+    from erestore.ancestry import AncestorOverlap
     from erestore.ops.log import LogEntry
     from erestore.ops.show import ShowResult
+
+_C = TypeVar("_C", bound=Callable[..., Any])
 
 TOP = 10
 """Tensors that ``show`` lists."""
 
 
+def overlap_option(function: _C) -> _C:
+    """Give a command --overlap."""
+    text = "Also say how much of what a commit changed lies where its ancestors made their changes."
+    return click.option("--overlap", is_flag=True, help=text)(function)
+
+
 @verb(
     "log",
     "Show commits, newest first.",
-    example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline",
+    example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline\nerestore log task-mnli --overlap",
 )
 @click.argument("revisions", nargs=-1)
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
 @click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
+@overlap_option
 @json_option
 @click.pass_obj
 def log(
-    session: Session, *, revisions: tuple[str, ...], limit: int | None, graph: bool, oneline: bool, as_json: bool
+    session: Session,
+    *,
+    revisions: tuple[str, ...],
+    limit: int | None,
+    graph: bool,
+    oneline: bool,
+    overlap: bool,
+    as_json: bool,
 ) -> None:
     """Show commits, newest first: those that REVISIONS lead to, by default all."""
-    with session.open() as store:
-        entries = store.log(revisions, limit=limit, topological=graph)
+    with session.open() as store, progress_bar(session) as progress:
+        entries = store.log(
+            revisions,
+            limit=limit,
+            topological=graph,
+            overlap=overlap,
+            products_directory=cache_directory("products") if overlap else None,
+            progress=progress,
+        )
     if as_json:
         click.echo(json_text(entries))
         return
@@ -81,6 +106,8 @@ def _one_line(entry: LogEntry) -> Iterator[str]:
     subject = printable(entry.message.partition("\n")[0])
     error = error_text(entry.relative_error, exact=entry.exact, bound=entry.error_bound)
     facts = f"{entry.edge}, {size_text(entry.stored_bytes)}" + ("" if entry.edge == "imported" else f", {error}")
+    most = max(entry.overlaps or (), key=lambda each: each.share, default=None)
+    facts += "" if most is None else f", over {100 * most.share:.1f} % of {short(most.commit)}"
     yield f"{click.style(short(entry.commit), fg='yellow')}{_refs(entry)} {facts}{f': {subject}' if subject else ''}"
 
 
@@ -90,10 +117,19 @@ def _paragraph(entry: LogEntry, names: dict[str, str]) -> Iterator[str]:
     yield f"Author: {printable(entry.author)}"
     yield f"Date:   {date_text(entry.time)}"
     yield f"Size:   {_size(entry)}"
+    for each in entry.overlaps or ():
+        yield f"Over:   {_overlap(each, names)}"
     yield ""
     if entry.message:
         yield from textwrap.indent(printable(entry.message).rstrip(), "    ").splitlines()
         yield ""
+
+
+def _overlap(overlap: AncestorOverlap, names: Mapping[str, str]) -> str:
+    """Say how a commit lies to an ancestor."""
+    name = names.get(overlap.commit)
+    cosine = "" if overlap.cosine is None else f", cosine {overlap.cosine:.3f}"
+    return f"{100 * overlap.share:.1f} % in {f'{name} ' if name else ''}({short(overlap.commit)}){cosine}"
 
 
 def _edge(edge: str, parents: tuple[str, ...], names: dict[str, str]) -> str:
@@ -111,15 +147,17 @@ def _size(entry: LogEntry | ShowResult) -> str:
     return f"{size}; {error}"
 
 
-@verb("show", "Show one commit in full.", example="erestore show task-mnli")
+@verb("show", "Show one commit in full.", example="erestore show task-mnli\nerestore show task-mnli --overlap")
 @click.argument("revision")
 @click.option("--all", "every", is_flag=True, help="List every tensor, not only those with the largest errors.")
+@overlap_option
 @json_option
 @click.pass_obj
-def show(session: Session, *, revision: str, every: bool, as_json: bool) -> None:
+def show(session: Session, *, revision: str, every: bool, overlap: bool, as_json: bool) -> None:
     """Show one commit in full: lineage, quality, what it is made of, and where its error is."""
-    with session.open() as store:
-        shown = store.show(revision)
+    with session.open() as store, progress_bar(session) as progress:
+        directory = cache_directory("products") if overlap else None
+        shown = store.show(revision, overlap=overlap, products_directory=directory, progress=progress)
     click.echo(json_text(shown)) if as_json else print_long("\n".join(_lines(shown, every=every)))
 
 
@@ -142,6 +180,8 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield ""
         yield textwrap.indent(printable(shown.message).rstrip(), "    ")
     yield from _parts(shown)
+    for overlap in shown.overlaps or ():
+        yield from _overlapping(overlap, every=every)
     if every or any(tensor.squared_norm for tensor in shown.tensors):
         yield from _worst(shown, every=every)
 
@@ -187,6 +227,24 @@ def _parts(shown: ShowResult) -> Iterator[str]:
         yield ""
         yield "Stored as"
         yield table(rows, right=(1, 2))
+
+
+def _overlapping(overlap: AncestorOverlap, *, every: bool) -> Iterator[str]:
+    yield ""
+    yield f"Overlap with an ancestor: {_overlap(overlap, {})}"
+    tensors = sorted(
+        (tensor for tensor in overlap.tensors if tensor.a_in_b is not None),
+        key=lambda tensor: -(tensor.a_in_b or 0.0) * tensor.norm_a**2,
+    )
+    rows = [
+        [
+            f"  {printable(tensor.name)}",
+            f"{100 * (tensor.a_in_b or 0.0):.1f} %",
+            "-" if tensor.cosine is None else f"{tensor.cosine:.3f}",
+        ]
+        for tensor in (tensors if every else tensors[:TOP])
+    ]
+    yield table(rows, right=(1, 2), header=["  tensor", "inside", "cosine"])
 
 
 def _worst(shown: ShowResult, *, every: bool) -> Iterator[str]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.graph import by_time, children_first
 from erestore.model.ledger import KnownError, known_error, lossy_error
+from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.revisions import require_commit
 from erestore.store import Store, stored_bytes
+
+if TYPE_CHECKING:
+    from erestore.ancestry import AncestorOverlap
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class LogEntry:
         Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
     lossy_error : float or None
         What is left without the exact remainder.
+    overlaps : tuple of AncestorOverlap or None
+        Where asked for: how the commit's own residual lies to those of its ancestors, without the tensors.
     """
 
     commit: str
@@ -57,10 +65,18 @@ class LogEntry:
     exact: bool
     error_bound: float | None
     lossy_error: float | None
+    overlaps: tuple[AncestorOverlap, ...] | None = None
 
 
 def log(
-    store: Store, revisions: Sequence[str] = (), *, limit: int | None = None, topological: bool = False
+    store: Store,
+    revisions: Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    topological: bool = False,
+    overlap: bool = False,
+    products_directory: Path | None = None,
+    progress: Progress = silent,
 ) -> tuple[LogEntry, ...]:
     """List commits, newest first.
 
@@ -74,6 +90,11 @@ def log(
     topological : bool
         Never list a parent before its children, even where the clocks of two machines disagree; reads the whole
         lineage.
+    overlap : bool
+        Also say how every commit's own residual lies to those of its ancestors; reads and multiplies them.
+    products_directory : Path, optional
+        See :func:`erestore.ancestry.ancestor_overlaps`.
+    progress : Progress
 
     Returns
     -------
@@ -92,11 +113,27 @@ def log(
     commits = by_time(tips, store.commit_record)
     if topological:
         commits = children_first(dict(commits))
-    return tuple(
+    entries = tuple(
         _entry(
             store, oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"}
         )
         for oid, commit in islice(commits, limit)
+    )
+    if not overlap:
+        return entries
+    from erestore.ancestry import ancestor_overlaps
+
+    return tuple(
+        replace(
+            entry,
+            overlaps=tuple(
+                replace(each, tensors=())
+                for each in ancestor_overlaps(
+                    store, entry.commit, products_directory=products_directory, progress=progress
+                )
+            ),
+        )
+        for entry in entries
     )
 
 

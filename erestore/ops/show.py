@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from erestore.errors import CorruptionError
 from erestore.model.ledger import known_error, lossy_error
 from erestore.model.notes import calibrated_with
+from erestore.progress import Progress, silent
 from erestore.records import Commit, Layout, Manifest, format_coefficient
 from erestore.revisions import require_commit
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
+
+if TYPE_CHECKING:
+    from erestore.ancestry import AncestorOverlap
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class ShowResult:
         Largest squared error first.
     calibrated_with : int or None
         Of a base that was calibrated: how many examples were run.
+    overlaps : tuple of AncestorOverlap or None
+        Where asked for: how the commit's own residual lies to those of its ancestors.
     """
 
     commit: str
@@ -136,15 +143,28 @@ class ShowResult:
     recipe: Any
     tensors: tuple[ShownTensor, ...]
     calibrated_with: int | None
+    overlaps: tuple[AncestorOverlap, ...] | None = None
 
 
-def show(store: Store, revision: str) -> ShowResult:
-    """Describe the commit that a revision names; indices are read, no tensor is.
+def show(
+    store: Store,
+    revision: str,
+    *,
+    overlap: bool = False,
+    products_directory: Path | None = None,
+    progress: Progress = silent,
+) -> ShowResult:
+    """Describe the commit that a revision names; indices are read, no tensor is, unless overlaps are asked for.
 
     Parameters
     ----------
     store : Store
     revision : str
+    overlap : bool
+        Also compare the commit's own residual with those of its ancestors.
+    products_directory : Path, optional
+        See :func:`erestore.ancestry.ancestor_overlaps`.
+    progress : Progress
 
     Returns
     -------
@@ -163,6 +183,11 @@ def show(store: Store, revision: str) -> ShowResult:
     own = [store.objects.open("residual", residual) for residual in commit.own]
     tensors = sorted(_tensors(manifest, layout, own), key=lambda tensor: -tensor.squared_error)
     error = known_error(store.objects, commit)
+    overlaps = None
+    if overlap:
+        from erestore.ancestry import ancestor_overlaps
+
+        overlaps = ancestor_overlaps(store, oid, products_directory=products_directory, progress=progress)
     return ShowResult(
         commit=oid,
         refs=tuple(entries),
@@ -192,6 +217,7 @@ def show(store: Store, revision: str) -> ShowResult:
         recipe=commit.recipe,
         tensors=tuple(tensors),
         calibrated_with=calibrated_with(store.objects, manifest.base) if commit.edge == "imported" else None,
+        overlaps=overlaps,
     )
 
 

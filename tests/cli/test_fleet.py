@@ -150,3 +150,20 @@ def test_similar_and_blame_import_no_torch(work: Here) -> None:
     )
     ran = python("-c", program, cwd=work.directory)
     assert ran.stderr.splitlines()[-1] == "0 0 False", ran.stderr
+
+
+def test_overlap_with_ancestors(work: Here) -> None:
+    (found,) = work.json("show", "more", "--overlap")["overlaps"]
+    parent = work.json("log", "ft", "-n", "1")[0]["commit"]
+    assert found["commit"] == parent
+    said = f"{100 * found['share']:.1f} % in"
+    shown = work.run("show", "more", "--overlap")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"Overlap with an ancestor: {said} ({parent[:12]}), cosine {found['cosine']:.3f}" in shown.out
+    assert re.search(r"dense\.weight +\d+\.\d % +-?\d\.\d{3}", shown.out)
+    (entry,) = work.json("log", "more", "-n", "1", "--overlap")
+    assert entry["overlaps"][0]["share"] == pytest.approx(found["share"])
+    assert f"Over:   {said} ft ({parent[:12]})" in work.run("log", "--overlap").out
+    assert f"over {100 * found['share']:.1f} % of" in work.run("log", "--overlap", "--oneline").out
+    assert work.json("show", "more")["overlaps"] is None
+    assert "Over" not in work.run("log").out
