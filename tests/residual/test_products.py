@@ -133,3 +133,13 @@ def test_tiles_are_bounded(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+def test_codes_and_real_factors_meet():
+    """One side could be multiplied in float32 and the other not."""
+    matrices, dense, _ = made([(["lowrank2"], 2, 0), (["factors"], 2, 1)], (40, 30), np.random.default_rng(8))
+    wanted = dense[0] @ dense[1]
+    for order in (1, -1):
+        one, two = matrices[::order]
+        assert prefers_factors([one], [two])
+        assert cross_products([one], [two])[0, 0] == pytest.approx(wanted, rel=1e-11)
