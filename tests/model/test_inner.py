@@ -34,9 +34,16 @@ def close(found, wanted):
 
 
 @pytest.mark.parametrize(
-    ("held", "strip", "group"), [(1 << 30, 1 << 30, 1 << 30), (1, 1, 1 << 30), (20_000, 1, 1), (40_000, 30_000, 5000)]
+    ("held", "strip", "group", "blocks"),
+    [
+        (1 << 30, 1 << 30, 1 << 30, 1),
+        (1, 1, 1 << 30, 5),
+        (1, 1, 1, 5),
+        (20_000, 1, 1, None),
+        (40_000, 30_000, 5000, None),
+    ],
 )
-def test_they_are_those_of_dense_float64_however_they_are_cut(store, monkeypatch, held, strip, group):
+def test_they_are_those_of_dense_float64_however_they_are_cut(store, monkeypatch, held, strip, group, blocks):
     monkeypatch.setattr(inner, "HELD_BYTES", held)
     monkeypatch.setattr(inner, "STRIP_BYTES", strip)
     monkeypatch.setattr(inner, "_GROUP_BYTES", group)
@@ -45,6 +52,7 @@ def test_they_are_those_of_dense_float64_however_they_are_cut(store, monkeypatch
     found = variant_products(variants(store), progress=lambda *step: told.append(step))
     assert close(found, dense @ dense.T)
     assert told[-1] == ("comparing", 15, 15)
+    assert blocks in (None, len(told))
     assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
 
 
@@ -111,6 +119,13 @@ def test_few_pairs_are_not_many(store, monkeypatch):
     every = oids(store)
     plain = variants(store)[0]
     whole = ResidualProducts(plain, every).all()
+
+    def alone(ones, twos, base=None, *, own=inner.cross_products):
+        assert (len(ones), len(twos)) == (1, 1)
+        return own(ones, twos, base)
+
+    monkeypatch.setattr(inner, "cross_products", alone)
+    monkeypatch.setattr(inner, "gram", None)
     found = ResidualProducts(plain, every).of(np.eye(len(every), dtype=bool))
     assert np.allclose(np.diag(found), np.diag(whole), rtol=1e-12)
     assert np.isnan(found[~np.eye(len(every), dtype=bool)]).all()

@@ -9,7 +9,7 @@ from fleets import NAMES, changes, fleet, floating_keys
 
 from erestore.api import Store
 from erestore.errors import CombinationError, NotFoundError, UnknownRevisionError, UsageError
-from erestore.ops.similar import similar
+from erestore.ops.similar import _outliers, similar
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,26 @@ def test_outliers(herd):
     assert [each.score for each in found.outliers] == sorted((each.score for each in found.outliers), reverse=True)
     assert herd.similar([f"run{number}" for number in range(8)]).outliers == ()
     assert herd.similar(["run0", "run1", "run2", "odd"]).outliers == ()  # too few to tell
+
+
+@pytest.mark.parametrize(
+    ("cosine", "norm", "found"),
+    [
+        (0.5, 1.0, set()),
+        (0.45, 1.0, {"direction"}),
+        (0.95, 1.0, set()),  # nearer to all than usual is no fault
+        (0.5, 1.5, {"norm"}),
+        (0.5, 0.7, {"norm"}),
+        (0.5, 1.04, set()),
+    ],
+)
+def test_what_is_far_off(cosine, norm, found):
+    cosines = np.full((9, 9), 0.5) + np.linspace(-0.01, 0.01, 9)[:, None] + np.linspace(-0.01, 0.01, 9)
+    cosines[8, :] = cosines[:, 8] = cosine
+    norms = np.array([0.98, 0.99, 1.0, 1.0, 1.01, 1.02, 0.97, 1.03, norm])
+    outliers = _outliers([f"v{number}" for number in range(9)], cosines, norms)
+    assert {each.reason for each in outliers} == found
+    assert {each.name for each in outliers} <= {"v8"}
 
 
 def test_overlaps_tensor_by_tensor(store):
