@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from erestore.ops.config import ConfigEntry
     from erestore.ops.drop_exact import DropResult
     from erestore.ops.du import DuResult
+    from erestore.ops.flatten import FlattenResult
     from erestore.ops.fsck import FsckResult
     from erestore.ops.gc import GcResult
     from erestore.ops.import_base import ImportResult
@@ -177,6 +178,7 @@ class Store(_store.Store):
             message=message,
             quality=quality,
             metrics=metrics,
+            flatten_rank=self.setting("commit.flatten_rank"),
             progress=progress,
         )
 
@@ -303,6 +305,21 @@ class Store(_store.Store):
         from erestore.ops.pick import revert
 
         return revert(self, revision, on=on, name=name, mainline=mainline, choose=choose, message=message)
+
+    def flatten(
+        self,
+        revision: str,
+        *,
+        name: str | None = None,
+        max_error: float | None = None,
+        message: str = "",
+        progress: Progress = silent,
+    ) -> FlattenResult:
+        """Encode what a variant adds to its base as one residual; see :func:`erestore.ops.flatten.flatten`."""
+        from erestore.ops.flatten import FLATTEN_ERROR, flatten
+
+        error = FLATTEN_ERROR if max_error is None else max_error
+        return flatten(self, revision, name=name, max_error=error, message=message, progress=progress)
 
     def state_dict(self, revision: str, *, lossy: bool = False) -> StateDict:
         """Return a variant's tensors as a mapping that reads each when it is asked for.

@@ -234,6 +234,55 @@ def revert(
     _report(session, done, as_json=as_json)
 
 
+@verb(
+    "flatten",
+    "Encode a sum of residuals as one.",
+    example="erestore flatten soup\nerestore flatten task-a --name task-a-flat --max-error 1e-4",
+)
+@click.argument("revision")
+@click.option("--name", metavar="REF", help="What to call the result. Default: the next version of REVISION, a branch.")
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="E",
+    help="Most of the squared norm of all that the variant changed of its base that may be lost. Default: 0.001.",
+)
+@message_options
+@json_option
+@click.pass_obj
+def flatten(
+    session: Session,
+    *,
+    revision: str,
+    name: str | None,
+    max_error: float | None,
+    message: str,
+    author: str | None,
+    as_json: bool,
+) -> None:
+    """Encode what the variant REVISION adds to its base as one residual, so that a checkout reads and adds one.
+
+    Long chains and merges of many have as many residuals as commits went into them. Exact variants stay exact.
+    """
+    with session.open() as store, progress_bar(session) as progress:
+        store.author = author or store.author
+        done = store.flatten(revision, name=name, max_error=max_error, message=message, progress=progress)
+    if as_json:
+        click.echo(json_text(done))
+        return
+    head = f"[{click.style(done.ref, fg='green', bold=True)} {click.style(short(done.commit), fg='yellow')}]"
+    if done.unchanged:
+        session.result(f"{head} Nothing to flatten: it has {plural(done.before.terms, 'residual')}.")
+        return
+    before, after = done.before, done.after
+    session.result(
+        f"{head} {plural(before.terms, 'residual')} of {size_text(before.residual_bytes)} became "
+        f"{plural(after.terms, 'residual')} of {size_text(after.residual_bytes)}"
+    )
+    lost = "exact" if done.exact else f"lost {done.flatten_error:.3g} of what the variant changed of {done.base}"
+    session.result(f"  largest total rank {before.rank}, now {after.rank}; {lost}")
+
+
 class _conflicts(AbstractContextManager[None]):  # noqa: N801 - used as a statement
     """List conflicts, which are data, before they end the command: as JSON on standard output, or line by line as errors."""
 

@@ -15,6 +15,7 @@ from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import base_commit, import_checkpoint, original_bytes
 from erestore.model.budgets import record_bytes
 from erestore.model.calibrations import Calibration
+from erestore.model.chains import chain_rank
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
@@ -103,6 +104,7 @@ def commit(
     message: str = "",
     quality: Quality | None = None,
     metrics: Mapping[str, str] | None = None,
+    flatten_rank: int = 0,
     progress: Progress = silent,
 ) -> CommitResult:
     """Store the checkpoint at `path` as a variant.
@@ -123,6 +125,9 @@ def commit(
     quality : Quality, optional
     metrics : Mapping[str, str], optional
         Recorded with the commit.
+    flatten_rank : int
+        Encode against the base, not the parent, where the parent's total rank in one tensor is larger; 0 for never. See
+        :func:`erestore.model.chains.chain_rank`.
     progress : Progress
 
     Returns
@@ -176,7 +181,7 @@ def commit(
             quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
             return _unchanged(store, branch, previous, checkpoint, imported)
-        lineage = _lineage(store, base, parent, previous, branch)
+        lineage = _shortened(store, checkpoint, _lineage(store, base, parent, previous, branch), flatten_rank)
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, calibration, progress)
         reached = _reached(store, checkpoint, lineage, quality, stored)
@@ -339,6 +344,14 @@ def _lineage(store: Store, base: str | None, parent: str | None, previous: str |
             f"'{parent or branch}' is not a variant of '{base}'.", hint="Give another --name, or leave --base out."
         )
     return lineage
+
+
+def _shortened(store: Store, checkpoint: Checkpoint, lineage: Lineage, limit: int) -> Lineage:
+    """Encode against the base where the chain has become long, so that no checkout pays for all of it."""
+    if not limit or isinstance(checkpoint, PeftCheckpoint):
+        return lineage
+    variant = Variant.open(store.objects, store.commit_record(lineage.parent).manifest)
+    return replace(lineage, candidates=(store.root(lineage.parent),)) if chain_rank(variant) > limit else lineage
 
 
 def _less(
