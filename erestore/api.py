@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from erestore.model.calibrating import ModelInputs
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
+    from erestore.ops.bisect import BisectResult
     from erestore.ops.branch import Branch, BranchChange
     from erestore.ops.calibrate import CalibrateResult
     from erestore.ops.cat import CatResult
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from erestore.ops.gc import GcResult
     from erestore.ops.import_base import ImportResult
     from erestore.ops.log import LogEntry
+    from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
     from erestore.ops.soup import SoupResult
@@ -223,8 +225,10 @@ class Store(_store.Store):
         strategy: str | None = None,
         weights: Sequence[Fraction | float | str] | None = None,
         options: Mapping[str, str] | None = None,
+        max_error: float | None = None,
         choose: str | None = None,
         message: str = "",
+        progress: Progress = silent,
     ) -> Derived:
         """Combine variants and record the result; see :func:`erestore.ops.merge.merge`."""
         from erestore.ops.merge import merge
@@ -236,15 +240,17 @@ class Store(_store.Store):
             strategy=strategy,
             weights=weights,
             options=options,
+            max_error=max_error,
             choose=choose,
             message=message,
+            progress=progress,
         )
 
-    def unmerge(self, name: str, operand: str, *, message: str = "") -> Derived:
+    def unmerge(self, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
         """Take one operand out of a merge (``merge --undo``); see :func:`erestore.ops.merge.unmerge`."""
         from erestore.ops.merge import unmerge
 
-        return unmerge(self, name, operand, message=message)
+        return unmerge(self, name, operand, message=message, progress=progress)
 
     def soup(
         self,
@@ -320,6 +326,31 @@ class Store(_store.Store):
 
         error = FLATTEN_ERROR if max_error is None else max_error
         return flatten(self, revision, name=name, max_error=error, message=message, progress=progress)
+
+    def rebase(
+        self,
+        revision: str,
+        *,
+        onto: str,
+        name: str,
+        carry: bool = False,
+        max_error: float | None = None,
+        message: str = "",
+        progress: Progress = silent,
+    ) -> RebaseResult:
+        """Put a variant on another base; see :func:`erestore.ops.rebase.rebase`."""
+        from erestore.ops.rebase import REBASE_ERROR, rebase
+
+        error = REBASE_ERROR if max_error is None else max_error
+        return rebase(
+            self, revision, onto=onto, name=name, carry=carry, max_error=error, message=message, progress=progress
+        )
+
+    def bisect(self, good: str, bad: str, passes: Callable[[StateDict], bool]) -> BisectResult:
+        """Find the first commit that does not pass a test of its tensors; see :func:`erestore.ops.bisect.bisect`."""
+        from erestore.ops.bisect import bisect
+
+        return bisect(self, good, bad, lambda variant: passes(StateDict(variant)))
 
     def state_dict(self, revision: str, *, lossy: bool = False) -> StateDict:
         """Return a variant's tensors as a mapping that reads each when it is asked for.

@@ -17,7 +17,7 @@ from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, report
 from erestore.cli.history import log, show
-from erestore.cli.merges import cherry_pick, flatten, merge, revert, soup
+from erestore.cli.merges import bisect, cherry_pick, flatten, merge, rebase, revert, soup
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
@@ -43,7 +43,9 @@ VERBS = (
     soup,
     cherry_pick,
     revert,
+    rebase,
     flatten,
+    bisect,
     cat,
     du,
     gc,

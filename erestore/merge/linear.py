@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
@@ -166,48 +166,6 @@ class ModelStock(LinearStrategy):
 
 _PARALLEL = 1e-6
 """Sine of an angle below which two directions count as one."""
-
-STRATEGIES: Mapping[str, type[LinearStrategy]] = {
-    kind.name: kind for kind in (Average, Weighted, TaskArithmetic, Ema, Slerp, ModelStock)
-}
-
-
-def linear_strategy(name: str, options: Mapping[str, str]) -> LinearStrategy:
-    """Return the strategy of a name with its parameters.
-
-    Raises
-    ------
-    UsageError
-        If there is none, or it has no such parameter, or a value is not a number.
-    """
-    if name not in STRATEGIES:
-        raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(STRATEGIES)}.")
-    kind = STRATEGIES[name]
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every subclass is a dataclass
-    for key, value in options.items():
-        if key not in known:
-            raise UsageError(
-                f"{name} has no parameter '{key}'.", hint=f"It has {', '.join(known)}." if known else "It has none."
-            )
-        if rational(value) is None:
-            raise UsageError(f"'{value}' is not a number for {key}.", hint="Write it as 0.25 or 1/4.")
-    return kind(**{key: rational(value) for key, value in options.items()})
-
-
-def rational(text: Fraction | float | str) -> Fraction | None:
-    """Return a number as it is written, exactly; None if it is none, or absurdly large or small."""
-    if isinstance(text, str) and len(text) > _LONGEST:
-        return None
-    try:
-        found = Fraction(text)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return found if max(found.numerator.bit_length(), found.denominator.bit_length()) < _BITS else None
-
-
-_LONGEST = 400
-_BITS = 1100
-"""Characters of a number, and bits of its parts: as much as a float64 can need."""
 
 
 def _normalised(weights: Sequence[Fraction]) -> list[Fraction]:

@@ -6,7 +6,8 @@ same combination of the originals by ``sum((c_k - s_k) * e_k)``, where ``s_k`` i
 that were encoded against ``k``: nothing but the last ``e`` along a chain, a weighted sum in a merge. The triangle inequality
 bounds its norm. Only indices are read.
 
-A flattened residual stands for a sum that missed something itself: its ``e`` is its own plus that of the sum.
+The residual of a flattened or rebased commit stands for a sum that missed something itself: its ``e`` is its own plus the
+sum's.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class _Lineage:
     """Of residuals: which one each was encoded against, the commit whose sum it stands for, the linear error recorded."""
 
     parents: dict[str, str] = field(default_factory=dict)
-    flattened: dict[str, Commit] = field(default_factory=dict)
+    replaced: dict[str, Commit] = field(default_factory=dict)
     linear_errors: dict[str, float] = field(default_factory=dict)
 
 
@@ -156,7 +157,7 @@ def _weights(
         if oid in lineage.parents:
             parent = lineage.parents[oid]
             weights[parent] = weights.get(parent, 0.0) - coefficient
-    for oid, before in lineage.flattened.items():
+    for oid, before in lineage.replaced.items():
         if weight := weights.get(oid):
             terms = Manifest.from_record(objects.get_record("manifest", before.manifest)).terms
             held = {term.residual: float(term.coefficient) for term in terms}
@@ -236,8 +237,8 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
             wanted.discard(oid)
             if "linear_error" in current.quality:
                 found.linear_errors[oid] = _number(current.quality["linear_error"])
-            if current.edge == "flattened":
-                found.flattened[oid] = known[current.parents[0]]
+            if current.edge in ("flattened", "rebased"):
+                found.replaced[oid] = known[current.parents[-1 if current.edge == "rebased" else 0]]
             elif current.parents and _continues(objects, current, parent := known[current.parents[0]]):
                 found.parents[oid] = parent.own[0]
                 wanted.add(parent.own[0])
