@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from erestore.errors import ConflictError, UsageError
@@ -114,6 +114,7 @@ def flatten(
         If another writer moved the branch meanwhile.
     """
     oid = require_commit(store, revision, "Flattening")
+    quality = Quality(max_error=max_error)
     branch = name or revision
     if name is None and not store.has_ref(revision):
         raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
@@ -141,8 +142,8 @@ def flatten(
                 unchanged=True,
             )
         exact = variant.manifest.patch is not None
-        stored = write_computed(store.objects, variant, Quality(max_error=max_error, exact=exact), progress=progress)
-        quality = {"codec": "lowrank", "flatten_error": repr(stored.outcome.relative_error), "exact": "no"}
+        stored = write_computed(store.objects, variant, replace(quality, exact=exact), progress=progress)
+        reached = {"codec": "lowrank", "flatten_error": repr(stored.outcome.relative_error), "exact": "no"}
         previous = entry.oid if entry is not None and entry.oid != oid else None
         commit = Commit(
             manifest=stored.manifest_oid,
@@ -153,7 +154,7 @@ def flatten(
             message=message or f"flatten {revision}",
             own=stored.own,
             metrics=dict(former.metrics),
-            quality=quality | ({"exact": "yes", "relative_error": "0.0"} if exact else {}),
+            quality=reached | ({"exact": "yes", "relative_error": "0.0"} if exact else {}),
             original_bytes=former.original_bytes,
             stored_bytes=stored.added_bytes,
         )
