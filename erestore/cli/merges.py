@@ -24,7 +24,7 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 LINEAR = ("average", "weighted", "task-arithmetic", "ema", "slerp", "model-stock")
-OTHERS = ("ties", "dare", "dare-ties", "tsv", "iso-c", "knots", "core-space")
+OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-space")
 """The strategies of :mod:`erestore.merge.registry`, which is not imported for a help text."""
 
 
@@ -68,6 +68,13 @@ def message_options(function: _C) -> _C:
     metavar="E",
     help=f"For {', '.join(OTHERS)}, whose result is encoded: most of it that may be lost. Default: 0.001.",
 )
+@click.option(
+    "--statistics",
+    multiple=True,
+    metavar="FILE",
+    help="For fisher and regmean, once for each variant: a file of tensors under its names, of squared gradients or of second "
+    "moments of the inputs of linear layers.",
+)
 @click.option("--undo", metavar="OPERAND", help="Take this operand out of the merge that REVISION is.")
 @conflict_options
 @message_options
@@ -82,6 +89,7 @@ def merge(
     weights: str | None,
     pairs: tuple[str, ...],
     max_error: float | None,
+    statistics: tuple[str, ...],
     undo: str | None,
     choose: str | None,
     message: str,
@@ -97,7 +105,16 @@ def merge(
     with session.open() as store, progress_bar(session) as progress, _conflicts(as_json=as_json):
         store.author = author or store.author
         if undo is not None:
-            if len(revisions) != 1 or name or strategy or weights or pairs or choose or max_error is not None:
+            if (
+                len(revisions) != 1
+                or name
+                or strategy
+                or weights
+                or pairs
+                or choose
+                or statistics
+                or max_error is not None
+            ):
                 raise UsageError("--undo takes the name of one merge and nothing else.")
             done = store.unmerge(revisions[0], undo, message=message, progress=progress)
         else:
@@ -108,6 +125,7 @@ def merge(
                 weights=None if weights is None else [each.strip() for each in weights.split(",")],
                 options=dict(_pair(pair) for pair in pairs),
                 max_error=max_error,
+                statistics=statistics,
                 choose=choose,
                 message=message,
                 progress=progress,

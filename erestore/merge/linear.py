@@ -7,28 +7,28 @@ Every variant is seen as its difference from the base. The coefficients of a str
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
 
 from erestore.errors import UsageError
+from erestore.merge.abc import Kind, MergeStrategy
+from erestore.merge.configuration import rational
+
+__all__ = ["STRATEGIES", "LinearStrategy", "linear_strategy", "normalised", "rational"]
 
 Gram = Callable[[], Sequence[Sequence[float]]]
 """Computes the Gram matrix of the variants when it is asked for."""
 
 
-class LinearStrategy(ABC):
-    """A way to choose coefficients; the fields of a subclass are its parameters.
+class LinearStrategy(MergeStrategy):
+    """A way to choose coefficients."""
 
-    Attributes
-    ----------
-    name : str
-        As a recipe records it.
-    """
-
-    name: ClassVar[str]
+    @property
+    def kind(self) -> Kind:
+        """See :attr:`MergeStrategy.kind`."""
+        return "linear"
 
     @abstractmethod
     def coefficients(self, weights: Sequence[Fraction], gram: Gram) -> list[Fraction]:
@@ -55,7 +55,7 @@ class Average(LinearStrategy):
 
     def coefficients(self, weights: Sequence[Fraction], gram: Gram) -> list[Fraction]:  # noqa: ARG002
         """See :meth:`LinearStrategy.coefficients`."""
-        return _normalised(weights)
+        return normalised(weights)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,32 @@ class ModelStock(LinearStrategy):
 _PARALLEL = 1e-6
 """Sine of an angle below which two directions count as one."""
 
+STRATEGIES: Mapping[str, type[LinearStrategy]] = {
+    kind.name: kind for kind in (Average, Weighted, TaskArithmetic, Ema, Slerp, ModelStock)
+}
 
-def _normalised(weights: Sequence[Fraction]) -> list[Fraction]:
+
+def linear_strategy(name: str, options: Mapping[str, str]) -> LinearStrategy:
+    """Return the strategy of a name with its parameters.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it has no such parameter, or a value is not a number.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(STRATEGIES)}.")
+    return STRATEGIES[name].configured(options)
+
+
+def normalised(weights: Sequence[Fraction]) -> list[Fraction]:
+    """Return weights that sum to 1.
+
+    Raises
+    ------
+    UsageError
+        If they sum to 0.
+    """
     total = sum(weights, Fraction(0))
     if not total:
         raise UsageError("The weights sum to 0, so there is no average.", hint="Use --strategy task-arithmetic.")

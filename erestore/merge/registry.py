@@ -1,45 +1,92 @@
-"""All strategies by name, with their parameters as text."""
+"""The one list of merge strategies: ours, and those that installed packages offer as entry points ``erestore.strategies``.
+
+A package's strategy is called ``<package>.<name>``, so that no later version means something else by a name in somebody's
+recipe; entry points without a dot are not looked at. A strategy is imported when it is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from erestore.errors import UsageError
-from erestore.merge.elementwise import Dare, DareTies, ElementwiseStrategy, Ties
-from erestore.merge.linear import Average, Ema, LinearStrategy, ModelStock, Slerp, TaskArithmetic, Weighted
-from erestore.merge.numbers import rational
-from erestore.merge.spectral import CoreSpace, IsoC, Knots, SpectralStrategy, Tsv
+from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
+from erestore.merge.abc import MergeStrategy
 
-Strategy = LinearStrategy | ElementwiseStrategy | SpectralStrategy
+_GROUP = "erestore.strategies"
+_CLASSES = {
+    "average": "linear:Average",
+    "weighted": "linear:Weighted",
+    "task-arithmetic": "linear:TaskArithmetic",
+    "ema": "linear:Ema",
+    "slerp": "linear:Slerp",
+    "model-stock": "linear:ModelStock",
+    "ties": "ties:Ties",
+    "dare": "dare:Dare",
+    "fisher": "fisher:Fisher",
+    "regmean": "regmean:RegMean",
+    "tsv": "tsv:Tsv",
+    "knots": "knots:Knots",
+    "iso-c": "iso_c:IsoC",
+    "core-space": "core_space:CoreSpace",
+}
+BUILT_IN = tuple(_CLASSES)
+"""Names of our own strategies."""
 
-_KINDS: tuple[type[Strategy], ...] = (
-    *(Average, Weighted, TaskArithmetic, Ema, Slerp, ModelStock),
-    *(Ties, Dare, DareTies),
-    *(Tsv, IsoC, Knots, CoreSpace),
-)
-STRATEGIES: Mapping[str, type[Strategy]] = {kind.name: kind for kind in _KINDS}
+
+@cache
+def _offered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP) if "." in point.name}
 
 
-def strategy(name: str, options: Mapping[str, str]) -> Strategy:
+@cache
+def _class(name: str) -> type[MergeStrategy] | None:
+    if name in _CLASSES:
+        point: EntryPoint | None = EntryPoint(name, f"erestore.merge.{_CLASSES[name]}", _GROUP)
+    else:
+        point = _offered().get(name) if "." in name else None
+    found: type[MergeStrategy] | None = point.load() if point else None
+    return found
+
+
+def strategy(name: str, options: Mapping[str, Any]) -> MergeStrategy:
     """Return the strategy of a name with its parameters.
+
+    Parameters
+    ----------
+    name : str
+    options : Mapping[str, object]
+        Parameters as text, as a user writes them; missing ones have their defaults.
 
     Raises
     ------
     UsageError
-        If there is none, or it has no such parameter, or a value is not a number or out of range.
+        If there is no such strategy or parameter, or a value makes no sense.
     """
-    if name not in STRATEGIES:
-        raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(STRATEGIES)}.")
-    kind = STRATEGIES[name]
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every subclass is a dataclass
-    found = {}
-    for key, text in options.items():
-        if key not in known:
-            raise UsageError(
-                f"{name} has no parameter '{key}'.", hint=f"It has {', '.join(known)}." if known else "It has none."
-            )
-        found[key] = rational(text)
-        if found[key] is None:
-            raise UsageError(f"'{text}' is not a number for {key}.", hint="Write it as 0.25 or 1/4.")
-    return kind(**found)
+    kind = _class(name)
+    if kind is None:
+        raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(BUILT_IN)}.")
+    return kind.configured(options)
+
+
+def strategy_of(record: Any) -> MergeStrategy:
+    """Return the strategy that :meth:`MergeStrategy.to_record` described.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If neither this version nor an installed package knows it, or its parameters.
+    CorruptionError
+        If it is no such record.
+    """
+    name, configuration = (record.get(key) if isinstance(record, dict) else None for key in ("name", "configuration"))
+    if not isinstance(name, str) or not isinstance(configuration, dict) or set(record) != {"name", "configuration"}:
+        raise CorruptionError("A merge's recipe has a malformed strategy.")
+    try:
+        return strategy(name, configuration)
+    except UsageError as error:
+        raise UnsupportedFormatError(
+            f"This merge was made by the strategy '{name}', which this version of erestore does not know like this.",
+            hint="Upgrade erestore, or install the package that provides the strategy.",
+        ) from error

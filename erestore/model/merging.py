@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from erestore.arrays import Array, as_tensor, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.merge.elementwise import ElementwiseStrategy
-from erestore.merge.spectral import SpectralStrategy, require_two
+from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
+from erestore.merge.linear import LinearStrategy
+from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
+from erestore.merge.tiles import combination
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.residual.rounding import round_to
@@ -18,34 +22,40 @@ from erestore.residual.rounding import round_to
 if TYPE_CHECKING:
     import torch
 
+Statistics = Callable[[str, tuple[int, int]], Array]
+"""Key and matrix shape of a tensor to what a strategy needs to know of a variant besides its values."""
+
 
 class NonlinearMerge:
-    """Computes the tensors of a merge, in the dtypes and shapes of a layout; one at a time is in memory.
+    """Computes the tensors of a merge, in the dtypes and shapes of a layout, one at a time.
 
     Parameters
     ----------
-    strategy : ElementwiseStrategy or SpectralStrategy
+    strategy : MergeStrategy
+        That is not linear.
     variants : sequence of Variant
         Of one base; their exact remainders are not looked at.
-    weights : sequence of float
+    labels : sequence of str
+        What tells them apart; see :class:`erestore.merge.operands.Operands`.
+    weights : sequence of Fraction
     result : Variant
         Gives the layout, and all tensors that are held whole.
-
-    Raises
-    ------
-    UsageError
-        If the strategy is of two variants or more.
+    statistics : sequence of Statistics, optional
+        One a variant, where the strategy needs them.
     """
 
     def __init__(
         self,
-        strategy: ElementwiseStrategy | SpectralStrategy,
+        strategy: MergeStrategy,
         variants: Sequence[Variant],
-        weights: Sequence[float],
+        labels: Sequence[str],
+        weights: Sequence[Fraction],
         result: Variant,
+        statistics: Sequence[Statistics] | None = None,
     ) -> None:
-        require_two(len(variants), strategy.name)
-        self._strategy, self._variants, self._weights = strategy, variants, weights
+        self._strategy, self._variants = strategy, variants
+        self._labels, self._weights = tuple(labels), tuple(weights)
+        self._statistics = statistics
         self._whole = set(result.manifest.dense) | {
             key for key, tensor in result.base.items() if not is_floating(tensor.dtype)
         }
@@ -60,38 +70,79 @@ class NonlinearMerge:
         base = self._result.linear(key).base
         rows = min(matrix_shape(held.shape)[0], len(base))
         linear = [LinearTensor(base, variant.terms(key)) for variant in self._variants]
-        merged = self._matrix(key, linear, rows, is_vector=len(held.shape) < 2)
-        dtype = array_dtype(held.dtype)
-        found = np.empty((matrix_shape(held.shape)[0], base.shape[1]), dtype)
-        for start, stop in row_blocks(rows, base.shape[1]):
-            found[start:stop] = round_to(widen(base[start:stop]) + merged[start:stop], dtype)
+        with without_warnings():
+            merged = self._merged(key, linear, (rows, base.shape[1]), is_matrix=len(held.shape) > 1)
+            dtype = array_dtype(held.dtype)
+            found = np.empty((matrix_shape(held.shape)[0], base.shape[1]), dtype)
+            for start, stop in row_blocks(rows, base.shape[1]):
+                found[start:stop] = round_to(widen(base[start:stop]) + merged(start, stop), dtype)
         if rows < len(found):  # rows of a grown vocabulary, which are combined linearly
-            own = self._result.rounded(key, held.dtype, held.shape).reshape(found.shape)
-            found[rows:] = own[rows:]
+            found[rows:] = self._result.rounded(key, held.dtype, held.shape).reshape(found.shape)[rows:]
         return as_tensor(found.reshape(held.shape), torch_dtype(held.dtype))
 
-    def _matrix(self, key: str, linear: Sequence[LinearTensor], rows: int, *, is_vector: bool) -> Array:
-        if isinstance(self._strategy, ElementwiseStrategy):
-            return self._elementwise(self._strategy, key, linear, rows)
-        weighted = [weight * _delta(tensor, 0, rows) for weight, tensor in zip(self._weights, linear, strict=True)]
-        if is_vector or min(weighted[0].shape) < 2:
-            found: Array = np.sum(weighted, axis=0) / (sum(self._weights) or 1.0)
-            return found
-        with without_warnings():
-            return self._strategy.merge(weighted)
+    def _merged(self, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int], *, is_matrix: bool) -> Rows:
+        """Return what evaluates rows of the merged difference."""
+        strategy = self._strategy
+        if strategy.kind == "factors" and not is_matrix:
+            assert isinstance(strategy, FactorStrategy)
+            strategy = strategy.elsewhere()
+        if strategy.kind == "factors":
+            assert isinstance(strategy, FactorStrategy)
+            left, right = strategy.merge(self._factored(strategy, key, linear, shape))
+            return lambda start, stop: left[start:stop] @ right.T
+        operands = self._tiled(strategy, key, linear, shape)
+        if isinstance(strategy, LinearStrategy):
+            return combination(operands, [float(each) for each in strategy.coefficients(self._weights, list)])
+        assert isinstance(strategy, ElementwiseStrategy)
+        return strategy.prepare(operands)
 
-    def _elementwise(self, strategy: ElementwiseStrategy, key: str, linear: Sequence[LinearTensor], rows: int) -> Array:
-        prepared = [strategy.prepare(_delta(tensor, 0, rows)) for tensor in linear]
-        masks = strategy.masks(key, len(linear))
-        columns = linear[0].base.shape[1]
-        found = np.empty((rows, columns))
-        for start, stop in row_blocks(rows, columns):
-            kept = [mask.next(stop - start, columns) for mask in masks]
-            tiles = [_delta(tensor, start, stop) for tensor in linear]
-            found[start:stop] = strategy.merge(tiles, self._weights, prepared, kept)
-        return found
+    def _tiled(
+        self, strategy: MergeStrategy, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int]
+    ) -> TiledOperands:
+        return TiledOperands(
+            tensor=key,
+            shape=shape,
+            labels=self._labels,
+            weights=self._weights,
+            statistics=self._known(strategy, key, shape),
+            rows=[_delta(tensor) for tensor in linear],
+        )
+
+    def _factored(
+        self, strategy: MergeStrategy, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int]
+    ) -> FactoredOperands:
+        return FactoredOperands(
+            tensor=key,
+            shape=shape,
+            labels=self._labels,
+            weights=self._weights,
+            statistics=self._known(strategy, key, shape),
+            factors=[_factors(tensor, shape) for tensor in linear],
+        )
+
+    def _known(self, strategy: MergeStrategy, key: str, shape: tuple[int, int]) -> list[Array] | None:
+        if not strategy.needs or self._statistics is None:
+            return None
+        return [known(key, shape) for known in self._statistics]
 
 
-def _delta(tensor: LinearTensor, start: int, stop: int) -> Array:
-    """Return rows of what a variant adds to the base, float64."""
-    return tensor.rows(start, stop) - widen(tensor.base[start:stop])
+def _delta(tensor: LinearTensor) -> Rows:
+    """Return what evaluates rows of what a variant adds to the base."""
+    nothing = replace(tensor, terms=())
+    return lambda start, stop: tensor.rows(start, stop) - nothing.rows(start, stop)
+
+
+def _factors(tensor: LinearTensor, shape: tuple[int, int]) -> Factors:
+    """Return what a variant adds to the base as factors; where some of it has none, the matrix itself is one of them."""
+    rows, columns = shape
+    sides: list[tuple[Array, Array]] = [(np.zeros((rows, 0)), np.zeros((columns, 0)))]
+    for coefficient, sections in tensor.terms:
+        for section in sections:
+            found = section.factors()
+            if found is None:
+                delta = _delta(tensor)(0, rows)
+                return Factors(delta, np.eye(columns)) if columns <= rows else Factors(np.eye(rows), delta.T)
+            left = np.zeros((rows, found[0].shape[1]))
+            left[: len(found[0])] = coefficient * found[0][:rows]
+            sides.append((left, found[1]))
+    return Factors(*(np.concatenate(side, axis=1) for side in zip(*sides, strict=True)))

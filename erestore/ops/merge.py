@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.opening import open_checkpoint
 from erestore.derived import Derived, derive
 from erestore.errors import CorruptionError, NotFoundError, UsageError
+from erestore.merge.abc import MergeStrategy
+from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
-from erestore.merge.numbers import rational
-from erestore.merge.registry import strategy as strategy_of
+from erestore.merge.registry import strategy as named_strategy
 from erestore.model.combining import Operand, require_one_base
 from erestore.model.expressions import is_expression, parse_expression
+from erestore.model.originals import original_digest
 from erestore.progress import Progress, silent
 from erestore.records import Layout, Manifest
 from erestore.revisions import require_commit
 from erestore.store import Store
 
 if TYPE_CHECKING:
-    from erestore.merge.elementwise import ElementwiseStrategy
-    from erestore.merge.spectral import SpectralStrategy
+    from erestore.arrays import Array
     from erestore.model.committing import StoredVariant
+    from erestore.model.merging import Statistics
 
 EXPRESSION = "expression"
 """Strategy of a merge that is given as an expression."""
@@ -46,6 +52,8 @@ class Recipe:
         What to do about conflicts.
     max_error : str or None
         Of a merge that is no linear combination, and is encoded: most of it that may be lost.
+    statistics : tuple of str
+        Digests of the files of statistics that were given.
     """
 
     strategy: str
@@ -53,6 +61,7 @@ class Recipe:
     options: Mapping[str, str] = field(default_factory=dict)
     choose: str | None = None
     max_error: str | None = None
+    statistics: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Return JSON without floats."""
@@ -62,6 +71,7 @@ class Recipe:
             "options": dict(self.options),
             "choose": self.choose,
             "max_error": self.max_error,
+            "statistics": list(self.statistics),
         }
 
     @classmethod
@@ -69,9 +79,8 @@ class Recipe:
         """Read what a commit records."""
         try:
             held = tuple((str(each["name"]), str(each["commit"]), str(each["weight"])) for each in record["operands"])
-            return cls(
-                str(record["strategy"]), held, dict(record["options"]), record["choose"], record.get("max_error")
-            )
+            rest = record.get("max_error"), tuple(record.get("statistics", ()))
+            return cls(str(record["strategy"]), held, dict(record["options"]), record["choose"], *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError("A merge's recipe is malformed.") from error
 
@@ -85,6 +94,7 @@ def merge(
     weights: Sequence[Fraction | float | str] | None = None,
     options: Mapping[str, str] | None = None,
     max_error: float | None = None,
+    statistics: Sequence[str | Path] = (),
     choose: str | None = None,
     message: str = "",
     progress: Progress = silent,
@@ -107,6 +117,9 @@ def merge(
     max_error : float, optional
         For a strategy whose result is no linear combination and has to be encoded: most of the squared norm of what it
         changes of the base that may be lost; by default :data:`MERGE_ERROR`.
+    statistics : sequence of str or Path
+        For a strategy that needs to know more of each variant than its weights: files of tensors under the variant's names,
+        squared gradients for ``fisher``, second moments of the inputs of linear layers for ``regmean``.
     choose : str, optional
         ``ours``, ``theirs`` or ``drop``: what to do about conflicts.
     message : str
@@ -118,11 +131,11 @@ def merge(
         If there are conflicts and nothing is chosen.
     """
     if strategy in (None, EXPRESSION) and len(revisions) == 1 and is_expression(revisions[0]):
-        if weights is not None or options or max_error is not None:
+        if weights is not None or options or max_error is not None or statistics:
             raise UsageError("An expression has its own coefficients.", hint="Leave weights and options out.")
         weighted = [(text, str(weight)) for text, weight in parse_expression(revisions[0]).items()]
         recipe = Recipe(EXPRESSION, _operands(store, weighted), {}, choose)
-        return _make(store, name, recipe, message or revisions[0], progress)
+        return _make(store, name, recipe, message or revisions[0], (), progress)
     strategy = strategy or "average"
     if not revisions:
         raise UsageError("There is nothing to merge.", hint="Name variants, or write an expression.")
@@ -132,7 +145,7 @@ def merge(
     operands = _operands(store, list(zip(revisions, texts, strict=True)))
     error = None if max_error is None else repr(max_error)
     recipe = Recipe(strategy, operands, dict(options or {}), choose, error)
-    return _make(store, name, recipe, message or f"{strategy} of {_listed(revisions)}", progress)
+    return _make(store, name, recipe, message or f"{strategy} of {_listed(revisions)}", statistics, progress)
 
 
 def unmerge(store: Store, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
@@ -151,6 +164,11 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
     if commit.recipe is None or commit.edge != "merged":
         raise UsageError(f"'{name}' is not a merge.", hint=f"`erestore show {name}` says what it is.")
     recipe = Recipe.from_record(commit.recipe)
+    if recipe.statistics:
+        raise UsageError(
+            f"'{name}' was merged with statistics of its operands, which are not kept.",
+            hint="Merge the others again, with their statistics.",
+        )
     left = tuple(each for each in recipe.operands if each[0] != operand)
     if len(left) == len(recipe.operands):
         named = require_commit(store, operand, "An operand") if store.has_ref(operand) or len(operand) >= 4 else operand
@@ -162,16 +180,30 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."
         )
-    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", progress)
+    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress)
 
 
-def _make(store: Store, name: str, recipe: Recipe, message: str, progress: Progress) -> Derived:
+def _make(
+    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[str | Path], progress: Progress
+) -> Derived:
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(open_checkpoint(Path(path))) for path in statistics]
+        recipe = replace(recipe, statistics=tuple(map(original_digest, checkpoints)))
+        return _make_with(store, name, recipe, message, checkpoints, progress)
+
+
+def _make_with(
+    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[Checkpoint], progress: Progress
+) -> Derived:
     operands = _opened(store, recipe)
     encode = None
     if recipe.strategy != EXPRESSION:
         require_one_base(operands)
-        chosen = strategy_of(recipe.strategy, recipe.options)
+        chosen = named_strategy(recipe.strategy, recipe.options)
+        recipe = replace(recipe, options=chosen.configuration())
         weights = [operand.coefficient for operand in operands]
+        chosen.check(weights)
+        _check_statistics(chosen, len(operands), len(statistics))
         if isinstance(chosen, LinearStrategy):
             if recipe.max_error is not None:
                 raise UsageError(
@@ -180,7 +212,8 @@ def _make(store: Store, name: str, recipe: Recipe, message: str, progress: Progr
                 )
             found = chosen.coefficients(weights, partial(_gram, store, operands))
         else:
-            encode = partial(_nonlinear, store, chosen, operands, recipe, progress)
+            known = [_known(store, *pair) for pair in zip(operands, statistics, strict=True)] if statistics else None
+            encode = partial(_nonlinear, store, chosen, operands, recipe, known, progress)
             found = Average().coefficients(weights, list)  # of what is held whole
         operands = [operand._replace(coefficient=each) for operand, each in zip(operands, found, strict=True)]
     return derive(
@@ -205,11 +238,44 @@ def _gram(store: Store, operands: Sequence[Operand]) -> list[list[float]]:
     return products
 
 
+def _check_statistics(strategy: MergeStrategy, variants: int, given: int) -> None:
+    if strategy.needs and given != variants:
+        what = {"fisher": "squared gradients", "moments": "second moments of the inputs of its linear layers"}[
+            strategy.needs
+        ]
+        raise UsageError(
+            f"{strategy.name} needs the {what} of every variant.",
+            hint="Give --statistics FILE once for each, in their order.",
+        )
+    if given and not strategy.needs:
+        raise UsageError(f"{strategy.name} needs no statistics.", hint="Leave --statistics out.")
+
+
+def _known(store: Store, operand: Operand, checkpoint: Checkpoint) -> Statistics:
+    """Return what looks up a variant's statistics by key."""
+    layout = Layout.from_record(store.objects.get_record("layout", operand.manifest.layout))
+    names = {tensor.key: own for own, tensor in layout.tensors.items()}
+
+    from erestore.arrays import as_array
+
+    def known(key: str, shape: tuple[int, int]) -> Array:
+        name = names[key]
+        if name not in checkpoint.tensors:
+            raise UsageError(
+                f"{checkpoint.path} has no statistics for '{name}'.", hint="They go by the variant's names."
+            )
+        value = as_array(checkpoint.read(name))
+        return value.reshape(shape) if value.size == shape[0] * shape[1] else value
+
+    return known
+
+
 def _nonlinear(
     store: Store,
-    strategy: ElementwiseStrategy | SpectralStrategy,
+    strategy: MergeStrategy,
     operands: Sequence[Operand],
     recipe: Recipe,
+    statistics: list[Statistics] | None,
     progress: Progress,
     manifest: Manifest,
     layout: Layout,
@@ -220,9 +286,10 @@ def _nonlinear(
     from erestore.model.variant import Variant
 
     variants = [Variant(store.objects, operand.manifest, lossy=True) for operand in operands]
-    weights = [float(_rational(weight)) for _, _, weight in recipe.operands]
+    weights = [_rational(weight) for _, _, weight in recipe.operands]
     result = Variant(store.objects, manifest, layout=layout)
-    compute = NonlinearMerge(strategy, variants, weights, result)
+    labels = [operand.commit for operand in operands]
+    compute = NonlinearMerge(strategy, variants, labels, weights, result, statistics)
     quality = Quality(max_error=MERGE_ERROR if recipe.max_error is None else float(recipe.max_error))
     return write_computed(store.objects, result, quality, compute=compute, progress=progress)
 

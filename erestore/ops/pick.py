@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from erestore.derived import Derived, derive
 from erestore.errors import UsageError
-from erestore.merge.numbers import rational
+from erestore.merge.configuration import rational
 from erestore.model.combining import Operand
 from erestore.records import Commit, Manifest
 from erestore.revisions import require_commit
