@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
     from erestore.ops.bisect import BisectResult
+    from erestore.ops.blame import BlameResult
     from erestore.ops.branch import Branch, BranchChange
     from erestore.ops.calibrate import CalibrateResult
     from erestore.ops.cat import CatResult
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
     from erestore.ops.flatten import FlattenResult
     from erestore.ops.fsck import FsckResult
     from erestore.ops.gc import GcResult
+    from erestore.ops.identify import IdentifyResult
     from erestore.ops.import_base import ImportResult
     from erestore.ops.log import LogEntry
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
+    from erestore.ops.similar import SimilarResult
     from erestore.ops.soup import SoupResult
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
@@ -418,6 +421,36 @@ class Store(_store.Store):
         from erestore.ops.diff import diff
 
         return diff(self, a, b, tensors=tensors, sort=sort, spectra_directory=spectra_directory, progress=progress)
+
+    def similar(
+        self,
+        revisions: Sequence[str] = (),
+        *,
+        base: str | None = None,
+        angles: bool = False,
+        products_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> SimilarResult:
+        """Compare variants of one base with each other; see :func:`erestore.ops.similar.similar`."""
+        from erestore.ops.similar import similar
+
+        return similar(
+            self, revisions, base=base, angles=angles, products_directory=products_directory, progress=progress
+        )
+
+    def identify(
+        self, path: str | Path, *, products_directory: Path | None = None, progress: Progress = silent
+    ) -> IdentifyResult:
+        """Find what a checkpoint was made from; see :func:`erestore.ops.identify.identify`."""
+        from erestore.ops.identify import identify
+
+        return identify(self, path, products_directory=products_directory, progress=progress)
+
+    def blame(self, revision: str, tensor: str) -> BlameResult:
+        """Tell which commits changed one tensor; see :func:`erestore.ops.blame.blame`."""
+        from erestore.ops.blame import blame
+
+        return blame(self, revision, tensor)
 
     def branches(self) -> tuple[Branch, ...]:
         """List the branches, sorted by name."""

@@ -16,6 +16,7 @@ import click
 from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, report
+from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
 from erestore.cli.merges import bisect, cherry_pick, flatten, merge, rebase, revert, soup
 from erestore.cli.names import branch, reflog, tag, undo
@@ -35,6 +36,9 @@ VERBS = (
     log,
     show,
     diff,
+    similar,
+    identify,
+    blame,
     branch,
     tag,
     reflog,

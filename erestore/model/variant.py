@@ -106,6 +106,20 @@ def evaluate(sections: tuple[Section, ...], start: int, stop: int, base: Array) 
     return total
 
 
+def check_fit(base: Mapping[str, WholeTensor], key: str, matrix: tuple[int, int]) -> None:
+    """Refuse a residual on what the base does not hold, before anything is decoded to the size that it declares.
+
+    Raises
+    ------
+    CorruptionError
+        If the base has no such tensor, or not in a shape that fits.
+    """
+    held = base.get(key)
+    rows, columns = matrix_shape(held.shape) if held is not None and is_floating(held.dtype) else (-1, -1)
+    if matrix[0] > rows or matrix[1] != columns:
+        raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
+
+
 class Variant:
     """A manifest opened for reading.
 
@@ -172,18 +186,11 @@ class Variant:
             if residual.base != self.manifest.base:
                 raise CorruptionError(f"The residual {term.residual[:12]} belongs to another base than the manifest.")
             for key, tensor in residual.tensors.items():
-                self._check_fit(key, tensor.matrix)
+                check_fit(self.base, key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
         if self._prefix is not None:
             self._prefix.cut([residual for _, residual in opened])
         return tuple(opened)
-
-    def _check_fit(self, key: str, matrix: tuple[int, int]) -> None:
-        """Refuse a residual on what the base does not hold, before anything is decoded to the size that it declares."""
-        held = self.base.get(key)
-        rows, columns = matrix_shape(held.shape) if held is not None and is_floating(held.dtype) else (-1, -1)
-        if matrix[0] > rows or matrix[1] != columns:
-            raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
 
     @cached_property
     def is_reproducible(self) -> bool:

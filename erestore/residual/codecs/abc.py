@@ -24,6 +24,8 @@ from erestore.residual.runs import Group
 Parameters = Mapping[str, Any]
 """JSON object without floats."""
 
+ALL_ROWS = slice(None)
+
 
 class EncodedPart(NamedTuple):
     """Bytes of one band of a section; `layout` tells the entropy stage where runs of integers are in them."""
@@ -74,8 +76,29 @@ class Section(ABC):
             Float64 ``(stop - start, n)``, new: the caller may modify it.
         """
 
-    def factors(self) -> tuple[Array, Array] | None:
-        """Return float64 ``A (m, r)`` and ``B (n, r)`` with value ``A @ B.T``, or None where the section has no factors."""
+    @property
+    def components(self) -> int | None:
+        """How many columns the factors have; None where the section has no factors."""
+        return None
+
+    def factors(self, rows: slice = ALL_ROWS) -> tuple[Array, Array] | None:  # noqa: ARG002 - for sections that have factors
+        """Return float64 ``A (m, r)`` and ``B (n, r)`` with value ``A @ B.T``, or None where the section has no factors.
+
+        Parameters
+        ----------
+        rows : slice
+            Which rows of ``A`` to return, by default all.
+        """
+        return None
+
+    def integers(self, rows: slice = ALL_ROWS) -> tuple[Array, Array, Array] | None:  # noqa: ARG002 - for sections of integers
+        """Return integer ``P (m, r)`` and ``Q (n, r)`` and float64 ``c (r,)`` with value ``P @ diag(c) @ Q.T``, or None.
+
+        Parameters
+        ----------
+        rows : slice
+            Which rows of ``P`` to return, by default all.
+        """
         return None
 
     def leading(self, rank: int) -> Section:  # noqa: ARG002 - for sections that have components

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from erestore.arrays import Array, as_array
 from erestore.errors import CorruptionError
-from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.abc import ALL_ROWS, Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.spectrum import Decomposition, decompose
 from erestore.residual.stiefel import project_stiefel
 
@@ -250,10 +250,15 @@ class EreSection(Section):
         left, right = self._factors
         return as_array(left[start:stop] @ right.T)
 
-    def factors(self) -> tuple[Array, Array]:
+    @property
+    def components(self) -> int:
+        """How many components count."""
+        return self.codes.rank if self.rank is None else min(self.rank, self.codes.rank)
+
+    def factors(self, rows: slice = ALL_ROWS) -> tuple[Array, Array]:
         """Return float64 ``U D`` and ``V``; see :meth:`Section.factors`."""
         left, right = self._factors
-        return as_array(left), as_array(right)
+        return as_array(left[rows]), as_array(right)
 
     def leading(self, rank: int) -> EreSection:
         """Return the section of the first components; see :meth:`Section.leading`."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from erestore.arrays import Array, widen
 from erestore.errors import CorruptionError
-from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
+from erestore.residual.codecs.abc import ALL_ROWS, Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.dense import DTYPES
 from erestore.residual.planes import from_planes, to_planes
 
@@ -60,9 +60,14 @@ class FactorsSection(Section):
         total *= self.scaling
         return total
 
-    def factors(self) -> tuple[Array, Array]:
+    @property
+    def components(self) -> int:
+        """The adapter's rank."""
+        return int(self.left.shape[1])
+
+    def factors(self, rows: slice = ALL_ROWS) -> tuple[Array, Array]:
         """Return float64 factors; see :meth:`Section.factors`."""
-        return widen(self.left) * self.scaling, widen(self.right).T
+        return widen(self.left[rows]) * self.scaling, widen(self.right).T
 
 
 class Factors(Codec):

@@ -28,7 +28,7 @@ import numpy as np
 from erestore.arrays import Array
 from erestore.errors import CorruptionError
 from erestore.residual import packing
-from erestore.residual.codecs.abc import Codec, Parameters, Section
+from erestore.residual.codecs.abc import ALL_ROWS, Codec, Parameters, Section
 from erestore.residual.dyadic import EXPONENT_LIMIT
 
 EXACT_LIMIT = 2**53
@@ -67,9 +67,9 @@ class Codes:
         found: Array = np.ldexp(self.mantissas.astype(np.float64), self.shifts + np.array(exponents, dtype=np.int64))
         return found
 
-    def sides(self) -> tuple[Array, Array]:
-        """Return ``P`` and ``Q`` times the multipliers, float64."""
-        return self.left.astype(np.float64), self.right * self.multipliers()
+    def sides(self, rows: slice = ALL_ROWS) -> tuple[Array, Array]:
+        """Return `rows` of ``P``, and ``Q`` times the multipliers, float64."""
+        return self.left[rows].astype(np.float64), self.right * self.multipliers()
 
 
 def cut_groups(
@@ -168,9 +168,18 @@ class LowRankSection(Section):
             total = product if total is None else np.add(total, product, out=total)
         return np.zeros(base.shape) if total is None else total
 
-    def factors(self) -> tuple[Array, Array]:
+    @property
+    def components(self) -> int:
+        """The rank."""
+        return self.codes.rank
+
+    def factors(self, rows: slice = ALL_ROWS) -> tuple[Array, Array]:
         """Return float64 factors; see :meth:`Section.factors`."""
-        return self.codes.sides()
+        return self.codes.sides(rows)
+
+    def integers(self, rows: slice = ALL_ROWS) -> tuple[Array, Array, Array]:
+        """Return codes and multipliers; see :meth:`Section.integers`."""
+        return self.codes.left[rows], self.codes.right, self.codes.multipliers()
 
     def leading(self, rank: int) -> LowRankSection:
         """Return the section of the first components; see :meth:`Section.leading`."""
