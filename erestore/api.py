@@ -291,6 +291,8 @@ class Store(_store.Store):
         onto: str,
         name: str | None = None,
         scale: Fraction | float | str = 1,
+        tensors: str | None = None,
+        components: str | None = None,
         mainline: int | None = None,
         choose: str | None = None,
         message: str = "",
@@ -299,7 +301,16 @@ class Store(_store.Store):
         from erestore.ops.pick import cherry_pick
 
         return cherry_pick(
-            self, revision, onto=onto, name=name, scale=scale, mainline=mainline, choose=choose, message=message
+            self,
+            revision,
+            onto=onto,
+            name=name,
+            scale=scale,
+            tensors=tensors,
+            components=components,
+            mainline=mainline,
+            choose=choose,
+            message=message,
         )
 
     def revert(

@@ -17,6 +17,7 @@ from erestore.store import Store
 
 if TYPE_CHECKING:
     from erestore.model.committing import StoredVariant
+    from erestore.storage.segments import Written
 
 Encode = Callable[[Manifest, Layout], "StoredVariant"]
 """Given a manifest and its layout, which is stored, writes another value of the same layout."""
@@ -38,7 +39,7 @@ class Derived:
     stored_bytes : int
         Bytes that this commit added to the store, everything included.
     original_bytes : int
-        What the first operand's checkpoint took.
+        What the first parent's checkpoint took.
     relative_error, error_bound : float or None
         Measured, where the result equals an operand; else an upper bound, if one follows from what is recorded. See
         :func:`erestore.model.ledger.error_bound`.
@@ -83,6 +84,7 @@ def derive(
     recipe: Any = None,
     choose: str | None = None,
     encode: Encode | None = None,
+    own: Sequence[Written] = (),
 ) -> Derived:
     """Combine commits and record the result on the branch `name`.
 
@@ -104,6 +106,8 @@ def derive(
     encode : Encode, optional
         Writes a result that is no linear combination, given one of the same layout; not called where the branch's newest
         commit has this very recipe.
+    own : sequence of Written
+        Residuals that were written for this.
 
     Raises
     ------
@@ -128,8 +132,10 @@ def derive(
             time=operation.time,
             message=message,
             quality={key: equal.quality[key] for key in _OF_VALUE if key in equal.quality} if equal else {},
-            original_bytes=store.commit_record(operands[0].commit).original_bytes,
+            original_bytes=store.commit_record(parents[0]).original_bytes,
             recipe=recipe,
+            own=tuple(each.oid for each in own),
+            stored_bytes=sum(each.added_bytes for each in own),
         )
         if previous is not None and _is_there(store, previous, None if encode else combined, commit):
             held = store.commit_record(previous)
@@ -194,7 +200,8 @@ def _write(store: Store, combined: Combination, equal: Commit | None, commit: Co
         return replace(commit, manifest=equal.manifest)
     layout = store.objects.put_record("layout", combined.layout.to_record())
     manifest = store.objects.put_record("manifest", combined.manifest.to_record())
-    return replace(commit, manifest=manifest.oid, stored_bytes=layout.added_bytes + manifest.added_bytes)
+    added = commit.stored_bytes + layout.added_bytes + manifest.added_bytes
+    return replace(commit, manifest=manifest.oid, stored_bytes=added)
 
 
 def _result(

@@ -196,7 +196,8 @@ def soup(
 @verb(
     "cherry-pick",
     "Add what one commit changed to another variant.",
-    example="erestore cherry-pick fix --onto task-a\nerestore cherry-pick style~1 --onto task-a --scale 0.5 --name styled",
+    example="erestore cherry-pick fix --onto task-a\nerestore cherry-pick style~1 --onto task-a --scale 0.5 --name styled\n"
+    "erestore cherry-pick style --onto task-a --tensors '*attention*' --components 1-4",
 )
 @click.argument("revision")
 @click.option("--onto", required=True, metavar="REVISION", help="The variant that it is added to.")
@@ -204,6 +205,8 @@ def soup(
     "--name", metavar="REF", help="What to call the result. Default: the next version of the branch --onto names."
 )
 @click.option("--scale", default="1", metavar="X", help="How much of it is added. Default: 1.")
+@click.option("--tensors", metavar="PATTERN", help="Only tensors whose names match, as '*attention*' does.")
+@click.option("--components", metavar="A-B", help="Only components A to B of factors; the first is the strongest.")
 @click.option("--mainline", type=int, metavar="N", help="Of a merge: count its change from parent N.")
 @conflict_options
 @message_options
@@ -216,6 +219,8 @@ def cherry_pick(
     onto: str,
     name: str | None,
     scale: str,
+    tensors: str | None,
+    components: str | None,
     mainline: int | None,
     choose: str | None,
     message: str,
@@ -226,7 +231,15 @@ def cherry_pick(
     with session.open() as store, _conflicts(as_json=as_json):
         store.author = author or store.author
         done = store.cherry_pick(
-            revision, onto=onto, name=name, scale=scale, mainline=mainline, choose=choose, message=message
+            revision,
+            onto=onto,
+            name=name,
+            scale=scale,
+            tensors=tensors,
+            components=components,
+            mainline=mainline,
+            choose=choose,
+            message=message,
         )
     _report(session, done, as_json=as_json)
 
