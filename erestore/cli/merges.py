@@ -421,7 +421,7 @@ def flatten(
         f"{plural(after.terms, 'residual')} of {size_text(after.residual_bytes)}"
     )
     lost = "exact" if done.exact else f"lost {done.flatten_error:.3g} of what the variant changed of {done.base}"
-    session.result(f"  largest total rank {before.rank}, now {after.rank}; {lost}")
+    session.result(f"  total rank {before.rank:.3g}, now {after.rank:.3g}; {lost}")
 
 
 class _conflicts(AbstractContextManager[None]):  # noqa: N801 - used as a statement

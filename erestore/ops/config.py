@@ -84,9 +84,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "commit.flatten_rank": Setting(
         _count,
-        "a rank; 0 for never",
-        "Total rank of a parent in one tensor, above which a commit is encoded against the base.",
-        "2048",
+        "a number of components; 0 for never",
+        "Total rank of a chain past which a commit is encoded on the base.",
+        "512",
     ),
     "gc.grace_days": Setting(
         _days, "a number of days", "How long an object has to be unreachable before it is deleted.", "14"

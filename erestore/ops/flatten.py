@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from erestore.errors import ConflictError, UsageError
-from erestore.model.chains import chain_rank
 from erestore.model.computed import write_computed
 from erestore.model.ledger import known_error
 from erestore.model.quality import DEFAULT_MAX_ERROR, Quality
+from erestore.model.ranks import total_rank
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit
@@ -31,19 +31,19 @@ class Size:
     terms : int
     residual_bytes : int
         Stored size of the residuals.
-    rank : int
-        Largest total rank in one tensor; see :func:`erestore.model.chains.chain_rank`.
+    rank : float
+        Total rank; see :func:`erestore.model.ranks.total_rank`.
     """
 
     terms: int
     residual_bytes: int
-    rank: int
+    rank: float
 
     @classmethod
     def of(cls, variant: Variant) -> Self:
         """Count."""
         sizes = [segment.stored_length for _, residual in variant.residuals for segment in residual.segments]
-        return cls(len(variant.residuals), sum(sizes), chain_rank(variant))
+        return cls(len(variant.residuals), sum(sizes), total_rank(variant))
 
 
 @dataclass(frozen=True)

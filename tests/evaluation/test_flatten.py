@@ -11,7 +11,6 @@ from test_algebra import FLOATING, World
 
 from erestore.errors import ConflictError, UsageError
 from erestore.model.quality import Quality
-from erestore.revisions import open_revision
 
 
 @pytest.fixture
@@ -107,28 +106,3 @@ def test_what_cannot_be_flattened_is_refused(world: World) -> None:
         world.store.flatten("v1")
     with pytest.raises(UsageError, match="between"):
         world.store.flatten("a3", max_error=2)
-
-
-def test_a_long_chain_starts_anew_by_itself(world: World) -> None:
-    tensors = world.tuned
-    world.store.set_setting("commit.flatten_rank", "30")
-    counts = []
-    for number in range(5, 11):
-        tensors = world.tune(tensors)
-        world.commit(f"a{number}", tensors, parent=f"a{number - 1}")
-        counts.append(len(world.store.manifest_of(f"a{number}").terms))
-    assert counts[0] == 1
-    assert max(counts) < 6
-    assert 1 in counts[1:]
-    for number in (5, 10):
-        shown = world.store.show(f"a{number}")
-        assert shown.relative_error <= 0.01
-    found = world.store.state_dict("a10")
-    base = world.store.state_dict("base")
-    error = sum(float((found[key].double() - tensors[key].double()).square().sum()) for key in FLOATING)
-    norm = sum(float((base[key].double() - tensors[key].double()).square().sum()) for key in FLOATING)
-    assert error / norm <= 0.01
-    world.store.set_setting("commit.flatten_rank", "0")
-    world.commit("a11", world.tune(tensors), parent="a10")
-    assert len(world.store.manifest_of("a11").terms) == counts[-1] + 1
-    assert open_revision(world.store, "a11 - a10").manifest.terms
