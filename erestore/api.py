@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from erestore.model.calibrating import ModelInputs
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
+    from erestore.ops.bisect import BisectResult
     from erestore.ops.blame import BlameResult
     from erestore.ops.branch import Branch, BranchChange
     from erestore.ops.calibrate import CalibrateResult
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from erestore.ops.config import ConfigEntry
     from erestore.ops.drop_exact import DropResult
     from erestore.ops.du import DuResult
+    from erestore.ops.flatten import FlattenResult
     from erestore.ops.fsck import FsckResult
     from erestore.ops.gc import GcResult
     from erestore.ops.identify import IdentifyResult
     from erestore.ops.import_base import ImportResult
     from erestore.ops.log import LogEntry
+    from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
     from erestore.ops.similar import SimilarResult
@@ -180,6 +183,7 @@ class Store(_store.Store):
             message=message,
             quality=quality,
             metrics=metrics,
+            flatten_rank=self.setting("commit.flatten_rank"),
             progress=progress,
         )
 
@@ -224,8 +228,11 @@ class Store(_store.Store):
         strategy: str | None = None,
         weights: Sequence[Fraction | float | str] | None = None,
         options: Mapping[str, str] | None = None,
+        max_error: float | None = None,
+        statistics: Sequence[str | Path] = (),
         choose: str | None = None,
         message: str = "",
+        progress: Progress = silent,
     ) -> Derived:
         """Combine variants and record the result; see :func:`erestore.ops.merge.merge`."""
         from erestore.ops.merge import merge
@@ -237,15 +244,18 @@ class Store(_store.Store):
             strategy=strategy,
             weights=weights,
             options=options,
+            max_error=max_error,
+            statistics=statistics,
             choose=choose,
             message=message,
+            progress=progress,
         )
 
-    def unmerge(self, name: str, operand: str, *, message: str = "") -> Derived:
+    def unmerge(self, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
         """Take one operand out of a merge (``merge --undo``); see :func:`erestore.ops.merge.unmerge`."""
         from erestore.ops.merge import unmerge
 
-        return unmerge(self, name, operand, message=message)
+        return unmerge(self, name, operand, message=message, progress=progress)
 
     def soup(
         self,
@@ -281,6 +291,8 @@ class Store(_store.Store):
         onto: str,
         name: str | None = None,
         scale: Fraction | float | str = 1,
+        tensors: str | None = None,
+        components: str | None = None,
         mainline: int | None = None,
         choose: str | None = None,
         message: str = "",
@@ -289,7 +301,16 @@ class Store(_store.Store):
         from erestore.ops.pick import cherry_pick
 
         return cherry_pick(
-            self, revision, onto=onto, name=name, scale=scale, mainline=mainline, choose=choose, message=message
+            self,
+            revision,
+            onto=onto,
+            name=name,
+            scale=scale,
+            tensors=tensors,
+            components=components,
+            mainline=mainline,
+            choose=choose,
+            message=message,
         )
 
     def revert(
@@ -306,6 +327,46 @@ class Store(_store.Store):
         from erestore.ops.pick import revert
 
         return revert(self, revision, on=on, name=name, mainline=mainline, choose=choose, message=message)
+
+    def flatten(
+        self,
+        revision: str,
+        *,
+        name: str | None = None,
+        max_error: float | None = None,
+        message: str = "",
+        progress: Progress = silent,
+    ) -> FlattenResult:
+        """Encode what a variant adds to its base as one residual; see :func:`erestore.ops.flatten.flatten`."""
+        from erestore.ops.flatten import FLATTEN_ERROR, flatten
+
+        error = FLATTEN_ERROR if max_error is None else max_error
+        return flatten(self, revision, name=name, max_error=error, message=message, progress=progress)
+
+    def rebase(
+        self,
+        revision: str,
+        *,
+        onto: str,
+        name: str,
+        carry: bool = False,
+        max_error: float | None = None,
+        message: str = "",
+        progress: Progress = silent,
+    ) -> RebaseResult:
+        """Put a variant on another base; see :func:`erestore.ops.rebase.rebase`."""
+        from erestore.ops.rebase import REBASE_ERROR, rebase
+
+        error = REBASE_ERROR if max_error is None else max_error
+        return rebase(
+            self, revision, onto=onto, name=name, carry=carry, max_error=error, message=message, progress=progress
+        )
+
+    def bisect(self, good: str, bad: str, passes: Callable[[StateDict], bool]) -> BisectResult:
+        """Find the first commit that does not pass a test of its tensors; see :func:`erestore.ops.bisect.bisect`."""
+        from erestore.ops.bisect import bisect
+
+        return bisect(self, good, bad, lambda variant: passes(StateDict(variant)))
 
     def state_dict(self, revision: str, *, lossy: bool = False) -> StateDict:
         """Return a variant's tensors as a mapping that reads each when it is asked for.

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erestore.errors import Conflict, ConflictError
 from erestore.model.combining import Combination, Operand, combine
 from erestore.model.ledger import known_error
-from erestore.records import Commit, relative_error
+from erestore.model.quality import ratio
+from erestore.records import Commit, Layout, Manifest, relative_error
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Store
+
+if TYPE_CHECKING:
+    from erestore.model.committing import StoredVariant
+    from erestore.storage.segments import Written
+
+Encode = Callable[[Manifest, Layout], "StoredVariant"]
+"""Given a manifest and its layout, which is stored, writes another value of the same layout."""
 
 _OF_VALUE = ("relative_error", "linear_error", "lossy_error", "relative_norm", "exact", "codec")
 """What a commit records of its value, which a commit of the same value has too."""
@@ -31,7 +39,7 @@ class Derived:
     stored_bytes : int
         Bytes that this commit added to the store, everything included.
     original_bytes : int
-        What the first operand's checkpoint took.
+        What the first parent's checkpoint took.
     relative_error, error_bound : float or None
         Measured, where the result equals an operand; else an upper bound, if one follows from what is recorded. See
         :func:`erestore.model.ledger.error_bound`.
@@ -75,6 +83,8 @@ def derive(
     message: str,
     recipe: Any = None,
     choose: str | None = None,
+    encode: Encode | None = None,
+    own: Sequence[Written] = (),
 ) -> Derived:
     """Combine commits and record the result on the branch `name`.
 
@@ -93,6 +103,11 @@ def derive(
         JSON without floats.
     choose : str, optional
         See :func:`erestore.model.combining.combine`.
+    encode : Encode, optional
+        Writes a result that is no linear combination, given one of the same layout; not called where the branch's newest
+        commit has this very recipe.
+    own : sequence of Written
+        Residuals that were written for this.
 
     Raises
     ------
@@ -117,13 +132,18 @@ def derive(
             time=operation.time,
             message=message,
             quality={key: equal.quality[key] for key in _OF_VALUE if key in equal.quality} if equal else {},
-            original_bytes=store.commit_record(operands[0].commit).original_bytes,
+            original_bytes=store.commit_record(parents[0]).original_bytes,
             recipe=recipe,
+            own=tuple(each.oid for each in own),
+            stored_bytes=sum(each.added_bytes for each in own),
         )
-        if previous is not None and _is_there(store, previous, combined, commit):
+        if previous is not None and _is_there(store, previous, None if encode else combined, commit):
             held = store.commit_record(previous)
             return _result(store, name, operands, combined, previous, held, 0, unchanged=True)
-        commit = _write(store, combined, equal, commit)
+        if encode is None:
+            commit = _write(store, combined, equal, commit)
+        else:
+            commit, combined = _encode(store, combined, commit, encode)
         lease.confirm()
         recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
         commit = store.commit_record(recorded.oid)
@@ -148,10 +168,31 @@ def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tupl
     return previous, *parents
 
 
-def _is_there(store: Store, oid: str, combined: Combination, commit: Commit) -> bool:
+def _is_there(store: Store, oid: str, combined: Combination | None, commit: Commit) -> bool:
     """Tell whether a branch's newest commit is what would be made: as with git, that is not made again."""
     held = store.commit_record(oid)
-    return (held.edge, held.recipe) == (commit.edge, commit.recipe) and store.manifest_of(oid) == combined.manifest
+    same = (held.edge, held.recipe) == (commit.edge, commit.recipe)
+    return same and (combined is None or store.manifest_of(oid) == combined.manifest)
+
+
+def _encode(store: Store, combined: Combination, commit: Commit, encode: Encode) -> tuple[Commit, Combination]:
+    layout = store.objects.put_record("layout", combined.layout.to_record())
+    manifest = replace(combined.manifest, patch=None, digests={})
+    stored = encode(manifest, combined.layout)
+    reached = {
+        "codec": "lowrank",
+        "exact": "no",
+        "relative_error": repr(stored.outcome.relative_error),
+        "linear_error": repr(ratio(stored.outcome.linear_error, stored.outcome.squared_norm)),
+    }
+    commit = replace(
+        commit,
+        manifest=stored.manifest_oid,
+        own=stored.own,
+        quality=reached,
+        stored_bytes=layout.added_bytes + stored.added_bytes,
+    )
+    return commit, replace(combined, manifest=stored.manifest, equals=None)
 
 
 def _write(store: Store, combined: Combination, equal: Commit | None, commit: Commit) -> Commit:
@@ -159,7 +200,8 @@ def _write(store: Store, combined: Combination, equal: Commit | None, commit: Co
         return replace(commit, manifest=equal.manifest)
     layout = store.objects.put_record("layout", combined.layout.to_record())
     manifest = store.objects.put_record("manifest", combined.manifest.to_record())
-    return replace(commit, manifest=manifest.oid, stored_bytes=layout.added_bytes + manifest.added_bytes)
+    added = commit.stored_bytes + layout.added_bytes + manifest.added_bytes
+    return replace(commit, manifest=manifest.oid, stored_bytes=added)
 
 
 def _result(

@@ -294,6 +294,10 @@ def _note(session: Session, done: CommitResult) -> None:
     if done.matching:
         pairs = printable(done.matching.replace("''", "none"))
         session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
+    if done.flattened_rank is not None:
+        session.notice(
+            f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."
+        )
     if done.distance > FAR:
         session.notice(
             f"The base does not fit: the residual is {done.distance:.2g} times as large as the base. "

@@ -18,6 +18,7 @@ from erestore.errors import UsageError
 from erestore.model.gating import Gate, Trial
 
 PLACE = "{path}"
+_NOUNS = {"--gate": "gate", "--run": "test"}
 _STDERR = 2
 _CANNOT_RUN, _NOT_FOUND = 126, 127
 """From here on exit codes say that the shell could not run the command, or that a signal ended it."""
@@ -25,7 +26,9 @@ _PATIENCE = 5.0
 """Seconds for a command to end after it was asked to."""
 
 
-def command_gate(text: str, session: Session, paused: Callable[[], AbstractContextManager[None]]) -> Gate:
+def command_gate(
+    text: str, session: Session, paused: Callable[[], AbstractContextManager[None]], option: str = "--gate"
+) -> Gate:
     """Make a shell command a gate: exit code 0 passes, 1 to 125 do not, all else ends the commit.
 
     Parameters
@@ -36,6 +39,8 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
         Told of every run.
     paused : Callable
         Gives a context in which the terminal is the command's.
+    option : str
+        What it was given as, for messages.
 
     Raises
     ------
@@ -44,8 +49,8 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
     """
     if PLACE not in text:
         raise UsageError(
-            f"The gate `{text}` does not say where the model's path goes.",
-            hint=f"Write it as --gate 'python eval.py {PLACE}'.",
+            f"The {_NOUNS[option]} `{text}` does not say where the model's path goes.",
+            hint=f"Write it as {option} 'python eval.py {PLACE}'.",
         )
 
     def passes(path: Path) -> bool:
@@ -59,7 +64,7 @@ def command_gate(text: str, session: Session, paused: Callable[[], AbstractConte
         else:
             reason = "cannot be run" if code <= _NOT_FOUND else "ended strangely"
         raise UsageError(
-            f"The gate `{text}` {reason} (exit code {code}), which is no answer.",
+            f"The {_NOUNS[option]} `{text}` {reason} (exit code {code}), which is no answer.",
             hint="Try it on the original; it should exit with 0 for a model that is good enough, and with 1 to 125 else.",
         )
 

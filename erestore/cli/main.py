@@ -18,7 +18,7 @@ from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, report
 from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
-from erestore.cli.merges import cherry_pick, merge, revert, soup
+from erestore.cli.merges import bisect, cherry_pick, flatten, merge, rebase, revert, soup
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
@@ -47,6 +47,9 @@ VERBS = (
     soup,
     cherry_pick,
     revert,
+    rebase,
+    flatten,
+    bisect,
     cat,
     du,
     gc,

@@ -7,28 +7,28 @@ Every variant is seen as its difference from the base. The coefficients of a str
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
 
 from erestore.errors import UsageError
+from erestore.merge.abc import Kind, MergeStrategy
+from erestore.merge.configuration import rational
+
+__all__ = ["STRATEGIES", "LinearStrategy", "linear_strategy", "normalised", "rational"]
 
 Gram = Callable[[], Sequence[Sequence[float]]]
 """Computes the Gram matrix of the variants when it is asked for."""
 
 
-class LinearStrategy(ABC):
-    """A way to choose coefficients; the fields of a subclass are its parameters.
+class LinearStrategy(MergeStrategy):
+    """A way to choose coefficients."""
 
-    Attributes
-    ----------
-    name : str
-        As a recipe records it.
-    """
-
-    name: ClassVar[str]
+    @property
+    def kind(self) -> Kind:
+        """See :attr:`MergeStrategy.kind`."""
+        return "linear"
 
     @abstractmethod
     def coefficients(self, weights: Sequence[Fraction], gram: Gram) -> list[Fraction]:
@@ -55,7 +55,7 @@ class Average(LinearStrategy):
 
     def coefficients(self, weights: Sequence[Fraction], gram: Gram) -> list[Fraction]:  # noqa: ARG002
         """See :meth:`LinearStrategy.coefficients`."""
-        return _normalised(weights)
+        return normalised(weights)
 
 
 @dataclass(frozen=True)
@@ -182,35 +182,17 @@ def linear_strategy(name: str, options: Mapping[str, str]) -> LinearStrategy:
     """
     if name not in STRATEGIES:
         raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(STRATEGIES)}.")
-    kind = STRATEGIES[name]
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every subclass is a dataclass
-    for key, value in options.items():
-        if key not in known:
-            raise UsageError(
-                f"{name} has no parameter '{key}'.", hint=f"It has {', '.join(known)}." if known else "It has none."
-            )
-        if rational(value) is None:
-            raise UsageError(f"'{value}' is not a number for {key}.", hint="Write it as 0.25 or 1/4.")
-    return kind(**{key: rational(value) for key, value in options.items()})
+    return STRATEGIES[name].configured(options)
 
 
-def rational(text: Fraction | float | str) -> Fraction | None:
-    """Return a number as it is written, exactly; None if it is none, or absurdly large or small."""
-    if isinstance(text, str) and len(text) > _LONGEST:
-        return None
-    try:
-        found = Fraction(text)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return found if max(found.numerator.bit_length(), found.denominator.bit_length()) < _BITS else None
+def normalised(weights: Sequence[Fraction]) -> list[Fraction]:
+    """Return weights that sum to 1.
 
-
-_LONGEST = 400
-_BITS = 1100
-"""Characters of a number, and bits of its parts: as much as a float64 can need."""
-
-
-def _normalised(weights: Sequence[Fraction]) -> list[Fraction]:
+    Raises
+    ------
+    UsageError
+        If they sum to 0.
+    """
     total = sum(weights, Fraction(0))
     if not total:
         raise UsageError("The weights sum to 0, so there is no average.", hint="Use --strategy task-arithmetic.")

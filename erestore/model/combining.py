@@ -33,7 +33,7 @@ from erestore.records import (
     parse_coefficient,
 )
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import record_oid
+from erestore.storage.framing import is_oid, record_oid
 from erestore.storage.objects import Objects
 
 CHOICES = ("ours", "theirs", "drop")
@@ -106,7 +106,8 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
     manifest, layout = combiner.run()
     if combiner.conflicts and choose is None:
         raise CombinationError(_sentence(combiner.conflicts), tuple(combiner.conflicts))
-    equal = next((operand for operand in summed if _same_value(operand.manifest, manifest)), None)
+    commits = (operand for operand in summed if is_oid(operand.commit))  # not parts of commits
+    equal = next((operand for operand in commits if _same_value(operand.manifest, manifest)), None)
     if equal is not None:
         manifest = equal.manifest
     lost = () if equal else tuple(operand.name for operand in remaining if operand.manifest.patch)

@@ -92,6 +92,8 @@ class VariantWriter:
         For a gate; then `objects` are over a storage that candidates may be written to and deleted from.
     calibration : Calibration or None
         See :class:`erestore.model.encoding.Encoder`.
+    layout : str, optional
+        Oid of a layout that is stored already and is the checkpoint's.
     """
 
     objects: Objects
@@ -103,6 +105,7 @@ class VariantWriter:
     progress: Progress
     trials: Trials | None = None
     calibration: Calibration | None = None
+    layout: str | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -122,8 +125,11 @@ class VariantWriter:
             frame.targets = [target for target in targets if target.key not in left]
             names = [*whole, *(target.name for target in refused)]
             frame.dense, frame.rows, frame.added = self._write_whole(names, frame.targets, outcome)
-            layout = store_layout(self.objects, self.checkpoint, self.keys)
-            frame.layout, frame.added = layout.oid, frame.added + layout.added_bytes
+            if self.layout is not None:
+                frame.layout = self.layout
+            else:
+                layout = store_layout(self.objects, self.checkpoint, self.keys)
+                frame.layout, frame.added = layout.oid, frame.added + layout.added_bytes
             budget = self.quality.budget_bytes(original_bytes(self.checkpoint))
             if budget is None:
                 return None

@@ -5,6 +5,9 @@ parent decodes to, so its residual makes up for its parent's error. A value ``ba
 same combination of the originals by ``sum((c_k - s_k) * e_k)``, where ``s_k`` is the sum of the coefficients of the residuals
 that were encoded against ``k``: nothing but the last ``e`` along a chain, a weighted sum in a merge. The triangle inequality
 bounds its norm. Only indices are read.
+
+The residual of a flattened or rebased commit stands for a sum that missed something itself: its ``e`` is its own plus the
+sum's.
 """
 
 from __future__ import annotations
@@ -49,9 +52,10 @@ class Recorded:
 
 @dataclass
 class _Lineage:
-    """Of residuals: which one each was encoded against, and the linear error that its commit records."""
+    """Of residuals: which one each was encoded against, the commit whose sum it stands for, the linear error recorded."""
 
     parents: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, Commit] = field(default_factory=dict)
     linear_errors: dict[str, float] = field(default_factory=dict)
 
 
@@ -118,26 +122,21 @@ def error_bound(
     left = left or {}
     manifest = manifest or Manifest.from_record(objects.get_record("manifest", commit.manifest))
     coefficients = {term.residual: float(term.coefficient) for term in manifest.terms}
-    lineage = _lineage(objects, commit, coefficients)
-    made_up: dict[str, float] = {}
-    for oid, coefficient in coefficients.items():
-        if oid in lineage.parents:
-            parent = lineage.parents[oid]
-            made_up[parent] = made_up.get(parent, 0.0) + coefficient
+    linear_errors: dict[str, float] = {}
+    weights = _weights(objects, commit, coefficients, linear_errors)
     norms: dict[str, float] = {}
     weighted: list[tuple[float, Mapping[str, float]]] = []
     rest = 0.0
-    for oid in sorted({*coefficients, *made_up}):
-        recorded = read_errors(objects, oid, lineage.linear_errors.get(oid))
+    for oid in sorted(weights):
+        recorded = read_errors(objects, oid, linear_errors.get(oid))
         if recorded is None:
             return None
         norms[oid] = recorded.norm
-        coefficient = coefficients.get(oid, 0.0)
-        weight = made_up.get(oid, 0.0)
+        weight = weights[oid]
         if oid in left:
+            coefficient = coefficients.get(oid, 0.0)
             rest += abs(coefficient) * math.sqrt(left[oid] * recorded.norm)
             weighted.append((0.0, {}))
-        else:
             weight -= coefficient
         weighted.append((abs(weight), recorded.errors))
         rest += abs(weight) * recorded.rest
@@ -145,6 +144,26 @@ def error_bound(
     if len(commit.own) == 1 and relative_error(commit) is not None:
         return ratio(squared, norms.get(commit.own[0], 0.0))
     return ratio(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
+
+
+def _weights(
+    objects: Objects, commit: Commit, coefficients: Mapping[str, float], linear_errors: dict[str, float]
+) -> dict[str, float]:
+    """Return how often the error of every residual counts; fill in the linear errors that commits record."""
+    lineage = _lineage(objects, commit, coefficients)
+    linear_errors |= lineage.linear_errors
+    weights = dict(coefficients)
+    for oid, coefficient in coefficients.items():
+        if oid in lineage.parents:
+            parent = lineage.parents[oid]
+            weights[parent] = weights.get(parent, 0.0) - coefficient
+    for oid, before in lineage.replaced.items():
+        if weight := weights.get(oid):
+            terms = Manifest.from_record(objects.get_record("manifest", before.manifest)).terms
+            held = {term.residual: float(term.coefficient) for term in terms}
+            for other, each in _weights(objects, before, held, linear_errors).items():
+                weights[other] = weights.get(other, 0.0) + weight * each
+    return weights
 
 
 def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: float) -> float:
@@ -218,7 +237,9 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
             wanted.discard(oid)
             if "linear_error" in current.quality:
                 found.linear_errors[oid] = _number(current.quality["linear_error"])
-            if current.parents and _continues(objects, current, parent := known[current.parents[0]]):
+            if current.edge in ("flattened", "rebased"):
+                found.replaced[oid] = known[current.parents[-1 if current.edge == "rebased" else 0]]
+            elif current.parents and _continues(objects, current, parent := known[current.parents[0]]):
                 found.parents[oid] = parent.own[0]
                 wanted.add(parent.own[0])
     return found

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from erestore.arrays import as_tensor
+from erestore.arrays import as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.naming import match_names
-from erestore.model.targets import Loaded, divide
+from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.targets import Loaded, Target, divide
 from erestore.model.variant import Variant, row_blocks
+from erestore.residual.rounding import round_to
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,31 @@ def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
             difference = loaded.own[start:stop].to(torch.float64) - as_tensor(loaded.parent.rows(start, stop))
             distances[number] += float(torch.nan_to_num(difference * difference).sum())
     return distances.index(min(distances))
+
+
+def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[float]:
+    """Return how far a checkpoint is from each variant, over all finite floating tensors that the base has too.
+
+    Squared, in the checkpoint's dtypes: what errors of a commit on that variant are relative to.
+    """
+    targets, _ = divide(matched.checkpoint, matched.keys, variants[0].base)
+
+    def work(target: Target) -> list[float]:
+        found = []
+        for variant in variants:
+            loaded = Loaded.read(target, matched.checkpoint.read, variant)
+            if not loaded.is_finite():
+                return [0.0] * len(variants)
+            dtype = array_dtype(target.info.dtype)
+            total = 0.0
+            for start, stop in row_blocks(target.shared, loaded.own.shape[1]):
+                before = widen(round_to(loaded.parent.rows(start, stop), dtype))
+                total += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
+            found.append(total)
+        return found
+
+    for variant in variants:
+        variant.open_parts()
+    with tensor_threads() as executor:
+        distances = list(bounded_map(executor, work, targets, in_flight=worker_count()))
+    return [sum(each) for each in zip(*distances, strict=True)] or [0.0] * len(variants)

@@ -183,6 +183,10 @@ class Residual:
         names = {section.codec for tensor in self.tensors.values() for section in tensor.sections}
         return all(codec(name).reproducible for name in names)
 
+    def contents(self, section: StoredSection) -> list[bytes]:
+        """Return the bytes of a section's parts, decompressed."""
+        return self._parts(section.parts)
+
     def _parts(self, parts: tuple[tuple[int, int, int], ...]) -> list[bytes]:
         return [self._segment(number)[start : start + length] for number, start, length in parts]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
@@ -18,9 +19,10 @@ from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
-from erestore.model.matching import match_base, nearer_parent
+from erestore.model.matching import Matched, match_base, nearer_parent, squared_distances
 from erestore.model.originals import original_digest
-from erestore.model.quality import Quality, asked_record, quality_record
+from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, asked_record, quality_record, ratio
+from erestore.model.ranks import past_limit
 from erestore.model.sources import find_source, name_of
 from erestore.model.trials import Trials
 from erestore.model.variant import Variant
@@ -64,6 +66,9 @@ class CommitResult:
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
         How often the gate was asked, where there is one.
+    flattened_rank : float or None
+        Total rank of the parent where it was past the limit, so that this was encoded on the base; then `relative_error` is
+        relative to what changed since the base.
     """
 
     commit: str
@@ -82,6 +87,7 @@ class CommitResult:
     matching: str = ""
     unchanged: bool = False
     gate_runs: int = 0
+    flattened_rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def commit(
     message: str = "",
     quality: Quality | None = None,
     metrics: Mapping[str, str] | None = None,
+    flatten_rank: int = 0,
     progress: Progress = silent,
 ) -> CommitResult:
     """Store the checkpoint at `path` as a variant.
@@ -123,6 +130,10 @@ def commit(
     quality : Quality, optional
     metrics : Mapping[str, str], optional
         Recorded with the commit.
+    flatten_rank : int
+        Where the parent's total rank is past this, encode on the base, so that the manifest has one term; 0 for never. What
+        may be lost stays relative to what changed since the parent. Chains go on with a budget, the codec ere, an adapter,
+        what is exact only, and what changed so little that the bound cannot be kept on the base.
     progress : Progress
 
     Returns
@@ -178,10 +189,13 @@ def commit(
             return _unchanged(store, branch, previous, checkpoint, imported)
         lineage = _lineage(store, base, parent, previous, branch)
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
-        stored, base_name, matching = _write(store, checkpoint, lineage, asked, trials, calibration, progress)
+        written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
+        stored = written.stored
         reached = _reached(store, checkpoint, lineage, quality, stored)
         if trials is not None:
             reached["gate_runs"] = str(trials.runs)
+        if written.flattened_rank is not None:
+            reached["flattened_rank"] = f"{written.flattened_rank:.4g}"
         record = Commit(
             manifest=stored.manifest_oid,
             parents=(lineage.parent,),
@@ -200,7 +214,7 @@ def commit(
         return CommitResult(
             commit=recorded.oid,
             ref=branch,
-            base=base_name,
+            base=written.base,
             parents=record.parents,
             stored_bytes=recorded.stored_bytes,
             original_bytes=record.original_bytes,
@@ -211,8 +225,9 @@ def commit(
             left_out=dict(checkpoint.left_out),
             imported=imported,
             distance=float(record.quality["relative_norm"]),
-            matching=matching,
+            matching=written.matching,
             gate_runs=trials.runs if trials else 0,
+            flattened_rank=written.flattened_rank,
         )
 
 
@@ -371,6 +386,15 @@ def _less(
     return replace(quality, budget=left)
 
 
+class _Written(NamedTuple):
+    """What was written, the name of the base, which prefixes were exchanged, and the total rank that was past the limit."""
+
+    stored: StoredVariant
+    base: str
+    matching: str = ""
+    flattened_rank: float | None = None
+
+
 def _write(
     store: Store,
     checkpoint: Checkpoint,
@@ -378,9 +402,9 @@ def _write(
     quality: Quality,
     trials: Trials | None,
     calibration: Calibration | None,
+    flatten_rank: int,
     progress: Progress,
-) -> tuple[StoredVariant, str, str]:
-    """Return what was written, the name of the base, and which prefixes were exchanged."""
+) -> _Written:
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
     variants = [Variant.open(store.objects, oid) for oid in manifests]
     base_name = store.base_name(variants[0].manifest.base)
@@ -391,16 +415,41 @@ def _write(
             lineage.candidates[-1][:12],
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
-        return AdapterWriter(store.objects, checkpoint, variants[-1], progress).write(), base_name, ""
+        return _Written(AdapterWriter(store.objects, checkpoint, variants[-1], progress).write(), base_name)
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
+    parent = variants[chosen]
+    rank = past_limit(parent, flatten_rank) if _may_flatten(quality) else None
+    if rank is not None and (flat := _on_base(matched, parent, quality)) is not None:
+        parent, quality = flat
+    else:
+        rank = None
     # Candidates, and all that surrounds them, reach the store only when one has passed.
     waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects")) if trials else None
     objects = Objects(waiting) if waiting else store.objects
     writer = VariantWriter(
-        objects, checkpoint, matched.keys, variants[chosen], manifests[chosen], quality, progress, trials, calibration
+        objects, checkpoint, matched.keys, parent, manifests[chosen], quality, progress, trials, calibration
     )
     written = writer.write()
     if waiting:
         waiting.publish()
-    return written, base_name, matched.prefixes
+    return _Written(written, base_name, matched.prefixes, rank)
+
+
+def _may_flatten(quality: Quality) -> bool:
+    """Tell whether a quality says how much may be lost, and not how much may be stored of a change, however large."""
+    return quality.codec == "lowrank" and not quality.exact_only and quality.budget is None
+
+
+def _on_base(matched: Matched, parent: Variant, quality: Quality) -> tuple[Variant, Quality] | None:
+    """Return a parent without its terms, and the quality that loses as much as was asked for on the parent with them.
+
+    None where that is less than can be reached.
+    """
+    bare = replace(parent.manifest, terms=(), patch=None, digests={})
+    base = Variant(parent.objects, bare)
+    if quality.gate:
+        return base, quality
+    step, whole = squared_distances(matched, [parent, base])
+    allowed = quality.max_error * ratio(min(step, whole), whole)
+    return (base, replace(quality, max_error=allowed)) if allowed >= SMALLEST_MAX_ERROR else None

@@ -82,6 +82,12 @@ SETTINGS: Mapping[str, Setting] = {
     "commit.max_error": Setting(
         _share, "a number between 0 and 1", "Most of a residual's squared norm that a commit may lose.", "0.01"
     ),
+    "commit.flatten_rank": Setting(
+        _count,
+        "a number of components; 0 for never",
+        "Total rank of a chain past which a commit is encoded on the base.",
+        "512",
+    ),
     "gc.grace_days": Setting(
         _days, "a number of days", "How long an object has to be unreachable before it is deleted.", "14"
     ),

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.opening import open_checkpoint
 from erestore.derived import Derived, derive
 from erestore.errors import CorruptionError, NotFoundError, UsageError
-from erestore.merge.linear import linear_strategy, rational
+from erestore.merge.abc import MergeStrategy
+from erestore.merge.configuration import rational
+from erestore.merge.linear import Average, LinearStrategy
+from erestore.merge.registry import strategy as named_strategy
 from erestore.model.combining import Operand, require_one_base
 from erestore.model.expressions import is_expression, parse_expression
-from erestore.records import Manifest
+from erestore.model.originals import original_digest
+from erestore.progress import Progress, silent
+from erestore.records import Layout, Manifest
 from erestore.revisions import require_commit
 from erestore.store import Store
 
+if TYPE_CHECKING:
+    from erestore.arrays import Array
+    from erestore.model.committing import StoredVariant
+    from erestore.model.merging import Statistics
+
 EXPRESSION = "expression"
 """Strategy of a merge that is given as an expression."""
+MERGE_ERROR = 0.001
+"""What is lost by default of a merge that has to be encoded."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +50,18 @@ class Recipe:
         Of the strategy.
     choose : str or None
         What to do about conflicts.
+    max_error : str or None
+        Of a merge that is no linear combination, and is encoded: most of it that may be lost.
+    statistics : tuple of str
+        Digests of the files of statistics that were given.
     """
 
     strategy: str
     operands: tuple[tuple[str, str, str], ...]
     options: Mapping[str, str] = field(default_factory=dict)
     choose: str | None = None
+    max_error: str | None = None
+    statistics: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Return JSON without floats."""
@@ -47,6 +70,8 @@ class Recipe:
             "operands": [{"name": name, "commit": oid, "weight": weight} for name, oid, weight in self.operands],
             "options": dict(self.options),
             "choose": self.choose,
+            "max_error": self.max_error,
+            "statistics": list(self.statistics),
         }
 
     @classmethod
@@ -54,7 +79,8 @@ class Recipe:
         """Read what a commit records."""
         try:
             held = tuple((str(each["name"]), str(each["commit"]), str(each["weight"])) for each in record["operands"])
-            return cls(str(record["strategy"]), held, dict(record["options"]), record["choose"])
+            rest = record.get("max_error"), tuple(record.get("statistics", ()))
+            return cls(str(record["strategy"]), held, dict(record["options"]), record["choose"], *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError("A merge's recipe is malformed.") from error
 
@@ -67,8 +93,11 @@ def merge(
     strategy: str | None = None,
     weights: Sequence[Fraction | float | str] | None = None,
     options: Mapping[str, str] | None = None,
+    max_error: float | None = None,
+    statistics: Sequence[str | Path] = (),
     choose: str | None = None,
     message: str = "",
+    progress: Progress = silent,
 ) -> Derived:
     """Combine variants of one base and record the result.
 
@@ -85,9 +114,16 @@ def merge(
         One a variant.
     options : Mapping[str, str], optional
         Of the strategy.
+    max_error : float, optional
+        For a strategy whose result is no linear combination and has to be encoded: most of the squared norm of what it
+        changes of the base that may be lost; by default :data:`MERGE_ERROR`.
+    statistics : sequence of str or Path
+        For a strategy that needs to know more of each variant than its weights: files of tensors under the variant's names,
+        squared gradients for ``fisher``, second moments of the inputs of linear layers for ``regmean``.
     choose : str, optional
         ``ours``, ``theirs`` or ``drop``: what to do about conflicts.
     message : str
+    progress : Progress
 
     Raises
     ------
@@ -95,22 +131,24 @@ def merge(
         If there are conflicts and nothing is chosen.
     """
     if strategy in (None, EXPRESSION) and len(revisions) == 1 and is_expression(revisions[0]):
-        if weights is not None or options:
+        if weights is not None or options or max_error is not None or statistics:
             raise UsageError("An expression has its own coefficients.", hint="Leave weights and options out.")
         weighted = [(text, str(weight)) for text, weight in parse_expression(revisions[0]).items()]
         recipe = Recipe(EXPRESSION, _operands(store, weighted), {}, choose)
-        return _make(store, name, recipe, message or revisions[0])
+        return _make(store, name, recipe, message or revisions[0], (), progress)
     strategy = strategy or "average"
     if not revisions:
         raise UsageError("There is nothing to merge.", hint="Name variants, or write an expression.")
     texts = ["1"] * len(revisions) if weights is None else [str(_rational(weight)) for weight in weights]
     if len(texts) != len(revisions):
         raise UsageError(f"There are {len(revisions)} variants and {len(texts)} weights.", hint="Give one weight each.")
-    recipe = Recipe(strategy, _operands(store, list(zip(revisions, texts, strict=True))), dict(options or {}), choose)
-    return _make(store, name, recipe, message or f"{strategy} of {_listed(revisions)}")
+    operands = _operands(store, list(zip(revisions, texts, strict=True)))
+    error = None if max_error is None else repr(max_error)
+    recipe = Recipe(strategy, operands, dict(options or {}), choose, error)
+    return _make(store, name, recipe, message or f"{strategy} of {_listed(revisions)}", statistics, progress)
 
 
-def unmerge(store: Store, name: str, operand: str, *, message: str = "") -> Derived:
+def unmerge(store: Store, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
     """Take one operand out of a merge: its recipe without it, as a new version.
 
     Raises
@@ -126,6 +164,11 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "") -> Deri
     if commit.recipe is None or commit.edge != "merged":
         raise UsageError(f"'{name}' is not a merge.", hint=f"`erestore show {name}` says what it is.")
     recipe = Recipe.from_record(commit.recipe)
+    if recipe.statistics:
+        raise UsageError(
+            f"'{name}' was merged with statistics of its operands, which are not kept.",
+            hint="Merge the others again, with their statistics.",
+        )
     left = tuple(each for each in recipe.operands if each[0] != operand)
     if len(left) == len(recipe.operands):
         named = require_commit(store, operand, "An operand") if store.has_ref(operand) or len(operand) >= 4 else operand
@@ -137,50 +180,131 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "") -> Deri
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."
         )
-    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}")
+    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress)
 
 
-def _make(store: Store, name: str, recipe: Recipe, message: str) -> Derived:
-    operands = _weighted(store, recipe)
-    parents = tuple(dict.fromkeys(operand.commit for operand in operands))
+def _make(
+    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[str | Path], progress: Progress
+) -> Derived:
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(open_checkpoint(Path(path))) for path in statistics]
+        recipe = replace(recipe, statistics=tuple(map(original_digest, checkpoints)))
+        return _make_with(store, name, recipe, message, checkpoints, progress)
+
+
+def _make_with(
+    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[Checkpoint], progress: Progress
+) -> Derived:
+    operands = _opened(store, recipe)
+    encode = None
+    if recipe.strategy != EXPRESSION:
+        require_one_base(operands)
+        chosen = named_strategy(recipe.strategy, recipe.options)
+        recipe = replace(recipe, options=chosen.configuration())
+        weights = [operand.coefficient for operand in operands]
+        chosen.check(weights)
+        _check_statistics(chosen, len(operands), len(statistics))
+        if isinstance(chosen, LinearStrategy):
+            if recipe.max_error is not None:
+                raise UsageError(
+                    f"{chosen.name} is exact: its result is a manifest, of which nothing is lost.",
+                    hint="Leave --max-error out.",
+                )
+            found = chosen.coefficients(weights, partial(_gram, store, operands))
+        else:
+            known = [_known(store, *pair) for pair in zip(operands, statistics, strict=True)] if statistics else None
+            encode = partial(_nonlinear, store, chosen, operands, recipe, known, progress)
+            found = Average().coefficients(weights, list)  # of what is held whole
+        operands = [operand._replace(coefficient=each) for operand, each in zip(operands, found, strict=True)]
     return derive(
         store,
         name,
         operands,
-        parents=parents,
+        parents=tuple(dict.fromkeys(operand.commit for operand in operands)),
         edge="merged",
         message=message,
         recipe=recipe.to_record(),
         choose=recipe.choose,
+        encode=encode,
     )
+
+
+def _gram(store: Store, operands: Sequence[Operand]) -> list[list[float]]:
+    from erestore.model.inner import variant_products
+    from erestore.model.variant import Variant
+
+    variants = [Variant(store.objects, operand.manifest, lossy=True) for operand in operands]
+    products: list[list[float]] = variant_products(variants).tolist()
+    return products
+
+
+def _check_statistics(strategy: MergeStrategy, variants: int, given: int) -> None:
+    if strategy.needs and given != variants:
+        what = {"fisher": "squared gradients", "moments": "second moments of the inputs of its linear layers"}[
+            strategy.needs
+        ]
+        raise UsageError(
+            f"{strategy.name} needs the {what} of every variant.",
+            hint="Give --statistics FILE once for each, in their order.",
+        )
+    if given and not strategy.needs:
+        raise UsageError(f"{strategy.name} needs no statistics.", hint="Leave --statistics out.")
+
+
+def _known(store: Store, operand: Operand, checkpoint: Checkpoint) -> Statistics:
+    """Return what looks up a variant's statistics by key."""
+    layout = Layout.from_record(store.objects.get_record("layout", operand.manifest.layout))
+    names = {tensor.key: own for own, tensor in layout.tensors.items()}
+
+    from erestore.arrays import as_array
+
+    def known(key: str, shape: tuple[int, int]) -> Array:
+        name = names[key]
+        if name not in checkpoint.tensors:
+            raise UsageError(
+                f"{checkpoint.path} has no statistics for '{name}'.", hint="They go by the variant's names."
+            )
+        value = as_array(checkpoint.read(name))
+        return value.reshape(shape) if value.size == shape[0] * shape[1] else value
+
+    return known
+
+
+def _nonlinear(
+    store: Store,
+    strategy: MergeStrategy,
+    operands: Sequence[Operand],
+    recipe: Recipe,
+    statistics: list[Statistics] | None,
+    progress: Progress,
+    manifest: Manifest,
+    layout: Layout,
+) -> StoredVariant:
+    from erestore.model.computed import write_computed
+    from erestore.model.merging import NonlinearMerge
+    from erestore.model.quality import Quality
+    from erestore.model.variant import Variant
+
+    variants = [Variant(store.objects, operand.manifest, lossy=True) for operand in operands]
+    weights = [_rational(weight) for _, _, weight in recipe.operands]
+    result = Variant(store.objects, manifest, layout=layout)
+    labels = [operand.commit for operand in operands]
+    compute = NonlinearMerge(strategy, variants, labels, weights, result, statistics)
+    quality = Quality(max_error=MERGE_ERROR if recipe.max_error is None else float(recipe.max_error))
+    return write_computed(store.objects, result, quality, compute=compute, progress=progress)
 
 
 def _operands(store: Store, weighted: Sequence[tuple[str, str]]) -> tuple[tuple[str, str, str], ...]:
     return tuple((name, require_commit(store, name, "A merge"), weight) for name, weight in weighted)
 
 
-def _weighted(store: Store, recipe: Recipe) -> list[Operand]:
-    """Return the operands with the coefficients that the strategy gives them."""
+def _opened(store: Store, recipe: Recipe) -> list[Operand]:
+    """Return the operands, with their weights as coefficients."""
     found = []
     for name, oid, weight in recipe.operands:
         record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
         found.append(Operand(_rational(weight), name, oid, Manifest.from_record(record)))
-    if recipe.strategy == EXPRESSION:
-        return found
-    require_one_base(found)
-
-    def gram() -> list[list[float]]:
-        from erestore.model.inner import variant_products
-        from erestore.model.variant import Variant
-
-        products: list[list[float]] = variant_products(
-            [Variant(store.objects, operand.manifest, lossy=True) for operand in found]
-        ).tolist()
-        return products
-
-    strategy = linear_strategy(recipe.strategy, recipe.options)
-    coefficients = strategy.coefficients([operand.coefficient for operand in found], gram)
-    return [operand._replace(coefficient=each) for operand, each in zip(found, coefficients, strict=True)]
+    return found
 
 
 def _rational(weight: Fraction | float | str) -> Fraction:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from erestore.derived import Derived, derive
 from erestore.errors import UsageError
-from erestore.merge.linear import rational
-from erestore.model.combining import Operand
-from erestore.records import Commit, Manifest
+from erestore.merge.configuration import rational
+from erestore.model.combining import Operand, require_one_base
+from erestore.records import Commit, Layout, Manifest, Term, normal_terms
 from erestore.revisions import require_commit
 from erestore.store import Store
+
+if TYPE_CHECKING:
+    from erestore.model.selecting import Components
+    from erestore.storage.segments import Written
+
+    _Part = tuple[str | None, Components | None]
+    """Pattern of names, and range of components."""
 
 
 def cherry_pick(
@@ -20,6 +30,8 @@ def cherry_pick(
     onto: str,
     name: str | None = None,
     scale: Fraction | float | str = 1,
+    tensors: str | None = None,
+    components: str | None = None,
     mainline: int | None = None,
     choose: str | None = None,
     message: str = "",
@@ -37,6 +49,10 @@ def cherry_pick(
         Branch of the result; by default `onto`, which then has to be one.
     scale : Fraction, float or str
         Coefficient.
+    tensors : str, optional
+        Of tensors whose names match this pattern alone, such as ``*attention*``.
+    components : str, optional
+        Of factors alone, and of these the components in this range, such as ``1-4``; the first is the strongest.
     mainline : int, optional
         Which parent of a merge its change is counted from, from 1.
     choose : str, optional
@@ -58,6 +74,7 @@ def cherry_pick(
         name or onto,
         coefficient,
         edge="picked",
+        part=None if tensors is None and components is None else (tensors, _range(components)),
         mainline=mainline,
         choose=choose,
         message=message or f"cherry-pick of {revision}",
@@ -120,6 +137,7 @@ def _apply(
     coefficient: Fraction,
     *,
     edge: str,
+    part: _Part | None = None,
     mainline: int | None,
     choose: str | None,
     message: str,
@@ -129,9 +147,16 @@ def _apply(
     parent = _parent(commit, oid, mainline)
     weighted = [(Fraction(1), onto, tip), (coefficient, oid[:12], oid), (-coefficient, f"{oid[:12]}'s parent", parent)]
     operands = [operand for each in weighted if (operand := _operand(store, *each)) is not None]
+    recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
+    own: list[Written] = []
+    if part is not None:
+        target = [operand for operand in operands if operand.commit == tip][:1]
+        changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
+        require_one_base([*target, *changed])
+        operands = [*target, *_parts(store, changed, coefficient, part, own)]
+        recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
     if not operands:
         raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
-    recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
     return derive(
         store,
         name,
@@ -141,7 +166,75 @@ def _apply(
         message=message,
         recipe=recipe,
         choose=choose,
+        own=own,
     )
+
+
+def _parts(
+    store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, own: list[Written]
+) -> Iterator[Operand]:
+    """Yield what stands for the change of a commit, of which only a part is wanted."""
+    from erestore.model.residuals import Residual
+    from erestore.model.selecting import select
+
+    pattern, components = part
+    names: dict[str, set[str]] = {}
+    for operand in changed:
+        layout = Layout.from_record(store.objects.get_record("layout", operand.manifest.layout))
+        for name, tensor in layout.tensors.items():
+            names.setdefault(tensor.key, {tensor.key}).add(name)
+
+    def wanted(key: str) -> bool:
+        return pattern is None or any(fnmatchcase(name, pattern) for name in names.get(key, {key}))
+
+    terms: list[Term] = []
+    for term in normal_terms(
+        tuple(
+            Term(term.residual, operand.coefficient / coefficient * _exactly(term.coefficient))
+            for operand in changed
+            for term in operand.manifest.terms
+        )
+    ):
+        written = select(store.objects, Residual.open(store.objects, term.residual), wanted, components)
+        if written is not None:
+            own.append(written)
+            terms.append(Term(written.oid, term.coefficient))
+    whole = 0
+    for place, operand in enumerate(changed):
+        held = [
+            {key: parts for key, parts in each.items() if components is None and wanted(key)}
+            for each in (operand.manifest.dense, operand.manifest.rows)
+        ]
+        whole += len(held[0]) + len(held[1])
+        manifest = Manifest(
+            operand.manifest.base,
+            normal_terms(tuple(terms)) if place == 0 else (),
+            operand.manifest.layout,
+            dense=held[0],
+            rows=held[1],
+        )
+        yield operand._replace(commit=f"{operand.commit} in part", manifest=manifest)
+    if not terms and not whole:
+        raise UsageError(
+            f"The commit changed nothing of '{pattern or '*'}'"
+            + (f" in components {components.first}-{components.last}." if components else "."),
+            hint="`erestore show COMMIT --json` lists what it changed.",
+        )
+
+
+def _exactly(coefficient: Fraction | float) -> Fraction:
+    return Fraction(coefficient)
+
+
+def _range(text: str | None) -> Components | None:
+    if text is None:
+        return None
+    from erestore.model.selecting import Components
+
+    first, separator, last = text.partition("-")
+    if first.isdecimal() and (last.isdecimal() or not separator) and 1 <= int(first) <= int(last or first):
+        return Components(int(first), int(last or first))
+    raise UsageError(f"'{text}' is no range of components.", hint="Write it as --components 1-4.")
 
 
 def _parent(commit: Commit, oid: str, mainline: int | None) -> str:

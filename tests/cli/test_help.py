@@ -14,7 +14,7 @@ from erestore.ops.config import SETTINGS, variable
 
 COMMANDS = (
     *"init import calibrate commit checkout status log show diff similar identify blame branch tag reflog undo".split(),  # noqa: SIM905
-    *"merge soup cherry-pick revert cat du gc fsck config".split(),  # noqa: SIM905
+    *"merge soup cherry-pick revert rebase flatten bisect cat du gc fsck config".split(),  # noqa: SIM905
 )
 
 
@@ -22,7 +22,8 @@ def test_commands_are_those_of_the_reference() -> None:
     assert list(cli.commands) == [name for name in cli.commands if name in COMMANDS]
     assert set(cli.commands) == set(COMMANDS)
     text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    table = text.partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert {match for row in rows for match in re.findall(r"`([a-z-]+)[` ]", row)} == set(COMMANDS)
 
 

@@ -10,8 +10,8 @@ import pytest
 import tiny
 from commands import Here
 
-from erestore.cli.merges import STRATEGIES
-from erestore.merge.linear import STRATEGIES as KNOWN
+from erestore.cli.merges import LINEAR, OTHERS
+from erestore.merge.registry import BUILT_IN
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def work(here: Here) -> Here:
 
 
 def test_the_strategies_of_the_help_are_those_there_are() -> None:
-    assert tuple(KNOWN) == STRATEGIES
+    assert BUILT_IN == LINEAR + OTHERS
 
 
 def test_a_merge_in_words_and_in_json(work: Here) -> None:

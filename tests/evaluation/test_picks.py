@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_algebra import FLOATING, World
@@ -12,6 +13,7 @@ from test_algebra import FLOATING, World
 from erestore.api import StateDict
 from erestore.errors import CombinationError, UsageError
 from erestore.model.quality import Quality
+from erestore.revisions import open_revision
 
 
 @pytest.fixture
@@ -119,3 +121,55 @@ def test_a_uniform_soup_is_the_dense_mean_rounded_once(world: World) -> None:
     for key in FLOATING:
         mean = sum(world.linear(name, key) for name in ("a", "a2", "a3")) / 3
         assert torch.equal(found[key], torch.from_numpy(mean).reshape(found[key].shape).to(found[key].dtype))
+
+
+def test_a_pick_of_some_tensors(world: World) -> None:
+    done = world.store.cherry_pick("a2", onto="b", tensors="layer*", name="part")
+    assert len(world.store.commit_record(done.commit).own) == 1
+    for key in FLOATING:
+        wanted = world.linear("b", key)
+        if key.startswith("layer"):
+            wanted = wanted + (world.linear("a2", key) - world.linear("a", key))
+        assert abs(world.linear("part", key) - wanted).max() < 1e-14
+    assert "head.weight" in world.store.state_dict("part")
+    alone = world.store.cherry_pick("b", onto="a", tensors="head*", name="head")
+    assert alone.tensors["whole"] == 1
+    assert bits(world, "head") == bits(world, "a")
+    world.store.revert("part")
+    assert bits(world, "part") == bits(world, "b")
+    world.store.gc(grace_days=0)
+    assert world.store.fsck(deep=True).corrupt == ()
+
+
+def test_a_pick_of_some_components(world: World) -> None:
+    residual = open_revision(world.store, "a2 - a").variant(world.store).residuals[0][1]
+    key = next(key for key in FLOATING if any(section.factors() for section in residual.sections(key)))
+    change = world.linear("a2", key) - world.linear("a", key)
+    parts = []
+    for name, components in (("strong", "1-1"), ("rest", "2-99")):
+        world.store.cherry_pick("a2", onto="base", components=components, name=name)
+        parts.append(world.linear(name, key) - world.linear("base", key))
+    assert np.linalg.matrix_rank(parts[0], tol=1e-9) == 1
+    left, values, right = np.linalg.svd(change)
+    best = values[0] * np.outer(left[:, 0], right[0])
+    assert np.square(parts[0] - best).sum() < 0.3 * np.square(best).sum()  # the codes of these small factors are coarse
+    assert np.square(parts[0]).sum() > np.square(parts[1]).sum()
+    whole = parts[0] + parts[1]
+    rest = [section.factors() for section in residual.sections(key)]
+    wanted = sum(left @ right.T for left, right in (pair for pair in rest if pair is not None))
+    assert np.abs(whole - wanted).max() < 1e-13  # what is no factors is not picked
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"tensors": "nothing*"}, "changed nothing"),
+        ({"components": "500-600"}, "changed nothing"),
+        ({"components": "4-1"}, "no range"),
+        ({"components": "x"}, "no range"),
+        ({"components": "0"}, "no range"),
+    ],
+)
+def test_what_there_is_nothing_of_is_refused(world: World, asked: dict[str, str], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        world.store.cherry_pick("a2", onto="b", **asked)

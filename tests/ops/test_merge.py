@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from test_algebra import FLOATING, World
 
 from erestore.errors import CombinationError, UsageError
-from erestore.merge.linear import linear_strategy
+from erestore.merge.registry import strategy as named
 from erestore.model.inner import variant_products
 from erestore.model.quality import Quality
 from erestore.revisions import open_revision
@@ -60,7 +60,7 @@ def test_inner_products_are_those_of_dense_float64(world: World) -> None:
     ],
 )
 def test_coefficients(strategy, weights, options, wanted) -> None:
-    found = linear_strategy(strategy, options).coefficients(list(map(Fraction, weights)), lambda: [[4, 0], [0, 9]])
+    found = named(strategy, options).coefficients(list(map(Fraction, weights)), lambda: [[4, 0], [0, 9]])
     if wanted is None:
         assert [float(each) for each in found] == pytest.approx([math.sqrt(0.5)] * 2)
     else:
@@ -68,21 +68,21 @@ def test_coefficients(strategy, weights, options, wanted) -> None:
 
 
 def test_slerp_keeps_the_angle_and_parallel_ones_are_interpolated_straight() -> None:
-    found = linear_strategy("slerp", {"t": "0.25"}).coefficients([Fraction(1)] * 2, lambda: [[1, 0.5], [0.5, 1]])
+    found = named("slerp", {"t": "0.25"}).coefficients([Fraction(1)] * 2, lambda: [[1, 0.5], [0.5, 1]])
     angle = math.pi / 3
     assert [float(each) for each in found] == pytest.approx(
         [math.sin(0.75 * angle) / math.sin(angle), math.sin(0.25 * angle) / math.sin(angle)]
     )
     for products in ([[1, 1], [1, 1]], [[0, 0], [0, 0]], [[1, -1], [-1, 1]]):
-        straight = linear_strategy("slerp", {"t": "0.25"}).coefficients([Fraction(1)] * 2, lambda held=products: held)
+        straight = named("slerp", {"t": "0.25"}).coefficients([Fraction(1)] * 2, lambda held=products: held)
         assert straight == [Fraction(3, 4), Fraction(1, 4)]
 
 
 def test_model_stock_is_the_published_ratio() -> None:
     products = [[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]
-    found = linear_strategy("model-stock", {}).coefficients([Fraction(1)] * 3, lambda: products)
+    found = named("model-stock", {}).coefficients([Fraction(1)] * 3, lambda: products)
     assert [float(each) for each in found] == pytest.approx([3 * 0.5 / (1 + 2 * 0.5) / 3] * 3)
-    apart = linear_strategy("model-stock", {}).coefficients([Fraction(1)] * 2, lambda: [[1, -0.5], [-0.5, 1]])
+    apart = named("model-stock", {}).coefficients([Fraction(1)] * 2, lambda: [[1, -0.5], [-0.5, 1]])
     assert apart == [0, 0]
 
 
@@ -102,7 +102,7 @@ def test_model_stock_is_the_published_ratio() -> None:
 )
 def test_what_does_not_fit_is_refused(strategy, weights, options, reason) -> None:
     with pytest.raises(UsageError, match=reason):
-        linear_strategy(strategy, options).coefficients(list(map(Fraction, weights)), lambda: [[1.0]])
+        named(strategy, options).coefficients(list(map(Fraction, weights)), lambda: [[1.0]])
 
 
 def test_strategies_that_look_at_inner_products(world: World) -> None:

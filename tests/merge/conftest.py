@@ -1,0 +1,6 @@
+"""Makes what the tests here share importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
