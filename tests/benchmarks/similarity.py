@@ -139,18 +139,20 @@ def main() -> None:
         print(f"synthetic: BERT-base shape, rank {options.rank}, {store.objects.size(oids[0]) / 1e6:.1f} MB a residual")
         first = separately(place / "store", base, oids[:count], table)
         pairs = count * (count + 1) // 2
-        print(
-            f"{count} variants, {pairs} pairs: {first['seconds']:.1f} s ({first['processor_seconds']:.0f} s of processors), peak {first['peak_mb']:.0f} MB"
-        )
+        print(f"{count} variants, {pairs} pairs: {told(first)}")
         if not options.whole:
-            whole = options.variants * (options.variants + 1) // 2
-            print(
-                f"at this rate {options.variants} variants would take {first['processor_seconds'] * whole / pairs:.0f} s of processors"
-            )
+            whole = first["processor_seconds"] * options.variants * (options.variants + 1) // 2 / pairs
+            print(f"at this rate {options.variants} variants would take {whole:.0f} s of processors")
         again = separately(place / "store", base, oids[:count], table)
         print(f"once more, from the table: {again['seconds']:.2f} s")
         one = separately(place / "store", base, oids[: count + 1], table)
-        print(f"one more variant, {count + 1} pairs: {one['seconds']:.1f} s, peak {one['peak_mb']:.0f} MB")
+        print(f"one more variant, {count + 1} pairs: {told(one)}")
+
+
+def told(found: dict[str, float]) -> str:
+    """Return time and memory in words."""
+    seconds, used, peak = found["seconds"], found["processor_seconds"], found["peak_mb"]
+    return f"{seconds:.1f} s ({used:.1f} s of processors), peak {peak:.0f} MB"
 
 
 if __name__ == "__main__":
