@@ -23,7 +23,7 @@ from erestore.model.expressions import is_expression, parse_expression
 from erestore.model.originals import original_digest
 from erestore.progress import Progress, silent
 from erestore.records import Layout, Manifest
-from erestore.revisions import require_commit
+from erestore.revisions import open_operand, require_commit, without_bases
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -180,20 +180,32 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."
         )
-    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress)
+    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress, oid)
 
 
 def _make(
-    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[str | Path], progress: Progress
+    store: Store,
+    name: str,
+    recipe: Recipe,
+    message: str,
+    statistics: Sequence[str | Path],
+    progress: Progress,
+    tip: str | None = None,
 ) -> Derived:
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(open_checkpoint(Path(path))) for path in statistics]
         recipe = replace(recipe, statistics=tuple(map(original_digest, checkpoints)))
-        return _make_with(store, name, recipe, message, checkpoints, progress)
+        return _make_with(store, name, recipe, message, checkpoints, progress, tip)
 
 
 def _make_with(
-    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[Checkpoint], progress: Progress
+    store: Store,
+    name: str,
+    recipe: Recipe,
+    message: str,
+    statistics: Sequence[Checkpoint],
+    progress: Progress,
+    tip: str | None,
 ) -> Derived:
     operands = _opened(store, recipe)
     encode = None
@@ -219,8 +231,9 @@ def _make_with(
     return derive(
         store,
         name,
-        operands,
+        without_bases(store, operands),
         parents=tuple(dict.fromkeys(operand.commit for operand in operands)),
+        tip=tip or next((operand.commit for operand in operands if operand.name == name), None),
         edge="merged",
         message=message,
         recipe=recipe.to_record(),
@@ -259,7 +272,7 @@ def _known(store: Store, operand: Operand, checkpoint: Checkpoint) -> Statistics
     from erestore.arrays import as_array
 
     def known(key: str, shape: tuple[int, int]) -> Array:
-        name = names[key]
+        name = names.get(key, key)
         if name not in checkpoint.tensors:
             raise UsageError(
                 f"{checkpoint.path} has no statistics for '{name}'.", hint="They go by the variant's names."
@@ -300,11 +313,7 @@ def _operands(store: Store, weighted: Sequence[tuple[str, str]]) -> tuple[tuple[
 
 def _opened(store: Store, recipe: Recipe) -> list[Operand]:
     """Return the operands, with their weights as coefficients."""
-    found = []
-    for name, oid, weight in recipe.operands:
-        record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
-        found.append(Operand(_rational(weight), name, oid, Manifest.from_record(record)))
-    return found
+    return [open_operand(store, _rational(weight), name, oid) for name, oid, weight in recipe.operands]
 
 
 def _rational(weight: Fraction | float | str) -> Fraction:

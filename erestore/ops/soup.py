@@ -12,8 +12,7 @@ from erestore.derived import Derived, derive
 from erestore.errors import UsageError
 from erestore.model.combining import Operand, combine
 from erestore.model.variant import Variant
-from erestore.records import Manifest
-from erestore.revisions import require_commit
+from erestore.revisions import open_operand, require_commit
 from erestore.store import Store
 
 
@@ -107,9 +106,7 @@ def soup(
 
 
 def _operand(store: Store, revision: str) -> Operand:
-    oid = require_commit(store, revision, "A soup")
-    record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
-    return Operand(Fraction(1), revision, oid, Manifest.from_record(record))
+    return open_operand(store, Fraction(1), revision, require_commit(store, revision, "A soup"))
 
 
 def _mean(operands: Sequence[Operand]) -> list[Operand]:
