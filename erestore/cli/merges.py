@@ -508,4 +508,5 @@ def _on_checkout(variant: Variant, do: Callable[[Path], _T]) -> _T:
 
 
 def _line(run: Tried) -> str:
-    return f"eval: {listed(run.operands)}: {run.score:.6g}{'' if run.kept else ', not kept'}"
+    alone = len(run.operands) == 1
+    return f"eval: {listed(run.operands)}: {run.score:.6g}{'' if run.kept or alone else ', not kept'}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.derived import Derived, derive
-from erestore.errors import CorruptionError, NotFoundError, UsageError
+from erestore.errors import CorruptionError, NotFoundError, UnknownRevisionError, UsageError
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
@@ -158,6 +158,9 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
     NotFoundError
         If it has no such operand.
     """
+    if not store.has_ref(name):
+        require_commit(store, name, "A merge")
+        raise UsageError(f"'{name}' is no branch, which alone can be given a new version.", hint="Name the branch.")
     oid = store.ref(name).oid
     assert oid is not None
     commit = store.commit_record(oid)
@@ -171,7 +174,10 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         )
     left = tuple(each for each in recipe.operands if each[0] != operand)
     if len(left) == len(recipe.operands):
-        named = require_commit(store, operand, "An operand") if store.has_ref(operand) or len(operand) >= 4 else operand
+        try:
+            named = require_commit(store, operand, "An operand")
+        except UnknownRevisionError:
+            named = operand
         left = tuple(each for each in recipe.operands if each[1] != named)
     if len(left) == len(recipe.operands):
         held = ", ".join(each[0] for each in recipe.operands)

@@ -17,7 +17,7 @@ from erestore.store import Store
 
 
 class Tried(NamedTuple):
-    """One candidate: the names in it, its score, and whether it was kept."""
+    """One candidate: the names in it, its score, and whether the soup went on with it."""
 
     operands: tuple[str, ...]
     score: float
@@ -130,7 +130,7 @@ def _greedy(
             raise UsageError(
                 f"The score of {', '.join(operand.name for operand in candidate)} is {found}, which is no score."
             )
-        kept = best is None or (found <= best if minimise else found >= best)
+        kept = best is not None and (found <= best if minimise else found >= best)
         runs.append(Tried(tuple(operand.name for operand in candidate), found, kept))
         tried(runs[-1])
         return found
@@ -139,6 +139,7 @@ def _greedy(
     alone = [score([operand], None) for operand in operands]
     order = sorted(range(len(operands)), key=lambda place: alone[place] if minimise else -alone[place])
     chosen, best = [operands[order[0]]], alone[order[0]]
+    runs[order[0]] = runs[order[0]]._replace(kept=True)
     for place in order[1:]:
         found = score([*chosen, operands[place]], best)
         if runs[-1].kept:

@@ -62,7 +62,10 @@ def test_an_expression_and_its_undo(work: Here) -> None:
     assert found["coefficients"] == {"one": "1/2"}
     assert work.run("undo").code == 0
     assert work.json("show", "between")["recipe"]["operands"][1]["name"] == "two"
-    assert work.run("merge", "between", "--undo", "more").code == 3
+    for unknown in ("more", "zzzzz"):
+        ran = work.run("merge", "between", "--undo", unknown)
+        assert (ran.code, "Its operands are one, two" in ran.err) == (3, True)
+    assert "no branch" in work.run("merge", "between~1", "--undo", "two").err
     assert work.run("merge", "one", "--undo", "two").code == 2
     assert work.run("merge", "between", "--undo", "two", "--name", "x").code == 2
 
@@ -144,6 +147,9 @@ def test_a_greedy_soup_by_a_command(work: Here) -> None:
     assert "eval: two, one: " in found.err
     assert "not kept" in found.err
     assert work.json("show", "best")["recipe"]["tried"][1]["kept"] is True
+    shown = work.run("show", "best").out
+    assert "Operands: 1 two" in shown
+    assert "Tried:    two, one: " in shown
     plain = work.json("soup", "one", "two", "ft", "--name", "all")
     assert set(plain["coefficients"].values()) == {"1/3"}
 
