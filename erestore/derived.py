@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from erestore.errors import Conflict, ConflictError
+from erestore.errors import Conflict, ConflictError, RefConflictError
 from erestore.model.combining import Combination, Operand, combine
 from erestore.model.ledger import known_error
 from erestore.model.quality import ratio
@@ -85,6 +85,7 @@ def derive(
     choose: str | None = None,
     encode: Encode | None = None,
     own: Sequence[Written] = (),
+    tip: str | None = None,
 ) -> Derived:
     """Combine commits and record the result on the branch `name`.
 
@@ -108,6 +109,8 @@ def derive(
         commit has this very recipe.
     own : sequence of Written
         Residuals that were written for this.
+    tip : str, optional
+        Commit that the branch has to be at: what it was at when it was read.
 
     Raises
     ------
@@ -120,8 +123,10 @@ def derive(
     """
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = _branch(store, name)
+        entry = free_branch(store, name)
         previous = entry.oid if entry else None
+        if tip is not None and previous != tip:
+            raise RefConflictError(name)
         combined = combine(store.objects, operands, choose)
         equal = store.commit_record(combined.equals) if combined.equals else None
         commit = Commit(
@@ -150,7 +155,14 @@ def derive(
         return _result(store, name, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
 
 
-def _branch(store: Store, name: str) -> RefEntry | None:
+def free_branch(store: Store, name: str) -> RefEntry | None:
+    """Return the newest entry of a branch that may be moved on, or made.
+
+    Raises
+    ------
+    ConflictError
+        If it is a tag or a base.
+    """
     entry = store.refs.read(check_name(name))
     if entry is None or entry.oid is None:
         return entry

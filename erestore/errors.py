@@ -124,11 +124,13 @@ class Conflict(NamedTuple):
 class CombinationError(ConflictError):
     """Variants that cannot be combined as they are; ``conflicts`` says why, one by one."""
 
+    conflicts: tuple[Conflict, ...] = ()
+    CHOOSE: ClassVar[str] = (
+        "Choose with --ours (the first one's that has it), --theirs (the last one's) or --drop (leave them out)."
+    )
+
     def __init__(self, message: str, conflicts: tuple[Conflict, ...], *, hint: str | None = None) -> None:
-        super().__init__(
-            message,
-            hint=hint or "Choose with --ours (the first one's), --theirs (the last one's) or --drop (leave them out).",
-        )
+        super().__init__(message, hint=hint or self.CHOOSE)
         self.conflicts = conflicts
 
 

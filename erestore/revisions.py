@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from erestore.errors import UsageError
+from erestore.errors import CombinationError, UsageError
 from erestore.model.expressions import is_expression, parse_expression
 from erestore.records import Commit, Layout, Manifest
 from erestore.store import Store
@@ -76,7 +76,12 @@ def open_revision(store: Store, text: str, choose: str | None = None) -> Revisio
     from erestore.model.combining import combine
 
     operands = open_operands(store, parse_expression(text).items())
-    combined = combine(store.objects, operands, choose)
+    try:
+        combined = combine(store.objects, operands, choose)
+    except CombinationError as error:
+        if choose is None and error.hint == CombinationError.CHOOSE:
+            error.hint = f'`erestore merge "{text}" --name NAME` decides it, with --ours, --theirs or --drop.'
+        raise
     if combined.equals is not None:
         return _of_commit(store, text, combined.equals)
     commit = Commit(
@@ -92,17 +97,30 @@ def open_revision(store: Store, text: str, choose: str | None = None) -> Revisio
 
 def open_operands(store: Store, weighted: Iterable[tuple[str, Fraction]]) -> list[Operand]:
     """Look up the revisions of an expression; bases, which are nothing in it, are left out where others are left."""
-    from erestore.model.combining import Operand
+    return without_bases(store, [open_operand(store, each, name, store.resolve(name)) for name, each in weighted])
 
-    found: list[Operand] = []
-    bases: list[Operand] = []
-    for name, coefficient in weighted:
-        oid = store.resolve(name)
-        commit = store.commit_record(oid)
-        manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
-        (bases if commit.edge == "imported" else found).append(Operand(coefficient, name, oid, manifest))
-    others = {operand.manifest.base for operand in bases} - {operand.manifest.base for operand in found}
-    return found if found and not others else [*found, *bases]
+
+def open_operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Operand:
+    """Open a commit as an operand.
+
+    Raises
+    ------
+    UsageError
+        If it keeps nothing but an exact remainder, which cannot be combined.
+    """
+    from erestore.model.combining import Operand
+    from erestore.model.ledger import require_lossy
+
+    commit = store.commit_record(oid)
+    require_lossy(commit, name, hint="Only linear parts are combined: commit it again with --exact instead.")
+    return Operand(coefficient, name, oid, Manifest.from_record(store.objects.get_record("manifest", commit.manifest)))
+
+
+def without_bases(store: Store, operands: list[Operand]) -> list[Operand]:
+    """Leave out bases, which are nothing in a combination, where others are left and all are of one base."""
+    found = [operand for operand in operands if store.commit_record(operand.commit).edge != "imported"]
+    one = len({operand.manifest.base for operand in operands}) == 1
+    return found if found and one else operands
 
 
 def require_commit(store: Store, text: str, what: str) -> str:

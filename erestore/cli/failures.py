@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
 from erestore.errors import (
     AccessError,
     CheckpointError,
+    CombinationError,
     ConflictError,
     CorruptionError,
     ErestoreError,
@@ -77,6 +79,9 @@ def report(error: BaseException, command: str = "erestore") -> int:
         error = RemoteError(f"The connection failed: {error}.", hint="Check the network, then repeat the command.")
     elif isinstance(error, OSError):
         error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
+    if isinstance(error, CombinationError):
+        for conflict in error.conflicts if len(error.conflicts) > 1 else ():
+            _print_line(f"conflict: {conflict.subject}: {conflict.reason} ({', '.join(conflict.operands)})")
     if isinstance(error, ErestoreError):
         steps = (step for kind, step in NEXT_STEPS.items() if isinstance(error, kind))
         _print(error.message, error.hint or next(steps, f"`{command} --help` shows how it is used."))
@@ -86,6 +91,11 @@ def report(error: BaseException, command: str = "erestore") -> int:
         f"This is a fault in erestore: please report it, with what `{DEBUG}=1` prints when you repeat the command.",
     )
     return UNEXPECTED
+
+
+def _print_line(line: str) -> None:
+    with suppress(OSError):
+        click.echo("".join(each if each.isprintable() else "?" for each in line), err=True)
 
 
 def _print(sentence: str, hint: str) -> None:

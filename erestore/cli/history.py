@@ -14,6 +14,7 @@ from erestore.cli.text import (
     date_text,
     error_text,
     json_text,
+    listed,
     plural,
     printable,
     share_text,
@@ -174,6 +175,7 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield f"Inputs:   calibrated with {plural(shown.calibrated_with, 'example')}"
     files = f"{plural(shown.files, 'weight file')} ({shown.format})"
     yield f"Files:    {files}, {plural(len(shown.side_files), 'side file')}"
+    yield from _recipe(shown.recipe)
     if shown.metrics:
         yield f"Metrics:  {', '.join(f'{printable(k)} {printable(v)}' for k, v in sorted(shown.metrics.items()))}"
     if shown.message:
@@ -184,6 +186,20 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield from _overlapping(overlap, every=every)
     if every or any(tensor.squared_norm for tensor in shown.tensors):
         yield from _worst(shown, every=every)
+
+
+def _recipe(recipe: Any) -> Iterator[str]:
+    """Yield how a merge was made: its operands with their weights, and what a greedy soup tried."""
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("operands"), list):
+        return
+    options = {**recipe.get("options", {})}
+    details = "".join(f", {key} {value}" for key, value in sorted(options.items()))
+    yield f"Merge:    {printable(str(recipe.get('strategy')))}{printable(details)}"
+    operands = [f"{each['weight']} {printable(str(each['name']))}" for each in recipe["operands"]]
+    yield f"Operands: {listed(operands, 8)}"
+    for run in recipe.get("tried", ()):
+        names = printable(listed(map(str, run["operands"]), 8))
+        yield f"Tried:    {names}: {printable(str(run['score']))}{'' if run['kept'] else ', not kept'}"
 
 
 def _quality(quality: Mapping[str, str]) -> str:

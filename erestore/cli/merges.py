@@ -32,8 +32,8 @@ def conflict_options(function: _C) -> _C:
     """Give a command --ours, --theirs and --drop."""
     for choice, text in (
         ("drop", "Leave out what cannot be combined."),
-        ("theirs", "Where something cannot be combined, take the last variant's."),
-        ("ours", "Where something cannot be combined, take the first variant's."),
+        ("theirs", "Where something cannot be combined, take the last variant's that has it."),
+        ("ours", "Where something cannot be combined, take the first variant's that has it."),
     ):
         function = click.option(f"--{choice}", "choose", flag_value=choice, default=None, help=text)(function)
     return function
@@ -425,7 +425,7 @@ def flatten(
 
 
 class _conflicts(AbstractContextManager[None]):  # noqa: N801 - used as a statement
-    """List conflicts, which are data, before they end the command: as JSON on standard output, or line by line as errors."""
+    """Print conflicts, which are data, as JSON before they end a command that was asked for that."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -435,10 +435,6 @@ class _conflicts(AbstractContextManager[None]):  # noqa: N801 - used as a statem
             return
         if self._as_json:
             click.echo(json_text({"conflicts": [conflict._asdict() for conflict in error.conflicts]}))
-            return
-        for conflict in error.conflicts:
-            subject = f"{printable(conflict.subject)}: " if conflict.subject else ""
-            click.echo(f"conflict: {subject}{printable(conflict.reason)} ({listed(conflict.operands)})", err=True)
 
 
 def _report(session: Session, done: Derived, *, as_json: bool) -> None:
@@ -512,4 +508,5 @@ def _on_checkout(variant: Variant, do: Callable[[Path], _T]) -> _T:
 
 
 def _line(run: Tried) -> str:
-    return f"eval: {listed(run.operands)}: {run.score:.6g}{'' if run.kept else ', not kept'}"
+    alone = len(run.operands) == 1
+    return f"eval: {listed(run.operands)}: {run.score:.6g}{'' if run.kept or alone else ', not kept'}"

@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 from erestore.errors import UsageError
 
 _LONGEST = 400
-_BITS = 1100
-"""Characters of a number, and bits of its parts: as much as a float64 can need."""
+_BITS = 1000
+"""Characters of a number, and bits of its parts: as much as a float64 holds."""
 
 
 def rational(text: Fraction | float | str) -> Fraction | None:

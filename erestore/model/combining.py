@@ -12,14 +12,14 @@ have no base to be a difference from, and are combined where that means somethin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from erestore.checkpoint.dtypes import is_floating
-from erestore.errors import CombinationError, Conflict
+from erestore.errors import CombinationError, Conflict, UsageError
 from erestore.records import (
     Base,
     Layout,
@@ -45,6 +45,8 @@ LABELS = ("id2label", "label2id")
 VOCABULARIES = frozenset(
     {"added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model"}
 )
+
+_SMALLEST = Fraction(1, 2**1000)
 
 Parts = tuple[Part, ...]
 
@@ -177,6 +179,10 @@ def _exact(coefficient: Fraction | float) -> Fraction:
 
 def _stored(coefficient: Fraction) -> Fraction | float:
     """Return a coefficient as it is after it was written and read."""
+    if coefficient and not _SMALLEST < abs(coefficient) < 1 / _SMALLEST:
+        raise UsageError(
+            "A coefficient of the result is beyond what floating-point numbers hold.", hint="Scale the variants less."
+        )
     return parse_coefficient(format_coefficient(coefficient))
 
 
@@ -230,13 +236,17 @@ class _Combiner:
         """Combine everything; conflicts are noted, and decided as chosen."""
         dense = self._all_parts(lambda manifest: manifest.dense, self._dense)
         rows = self._all_parts(lambda manifest: manifest.rows, self._rows)
-        heights = self._heights() if len({operand.manifest.layout for operand in self.operands}) > 1 else {}
+        heights = self._heights() if self._differ else {}
         primary = self._primary(dense, rows, heights)
-        layout = self._fit(self.layout(primary), dense, rows)
+        layout = self._fit(self.layout(primary), dense, rows, self._present() if self._differ else {})
         same = layout == self.layout(primary)
         if not same and layout.structure is not None and layout.tensors.keys() != self.layout(primary).tensors.keys():
-            reason = "the file around the weights has no place for tensors that come or go"
-            self.conflicts.append(Conflict("layout", "", reason, (primary.name,)))
+            reason = "the torch file around the weights has no place for tensors that come or go"
+            raise CombinationError(
+                f"The variants cannot be combined as they are: {reason}.",
+                (Conflict("layout", "", reason, (primary.name,)),),
+                hint=f"`erestore checkout {primary.name} --format safetensors`, commit that, and combine it instead.",
+            )
         oid = primary.manifest.layout if same else layout_oid(layout)
         base = self.operands[0].manifest.base
         return Manifest(base, _sum_terms(self.operands), oid, dense, rows), layout
@@ -409,6 +419,34 @@ class _Combiner:
                 heights[key] = left[0]
         return heights
 
+    @property
+    def _differ(self) -> bool:
+        """Whether there is more than one layout."""
+        return len({operand.manifest.layout for operand in self.operands}) > 1
+
+    def _present(self) -> dict[str, bool]:
+        """Return of the base's tensors that only some variants have whether the result has them."""
+        held = [{tensor.key for tensor in self.layout(operand).tensors.values()} for operand in self.operands]
+        found = {}
+        for key in sorted(set().union(*held) & set(self.base)):
+            having = [place for place, keys in enumerate(held) if key in keys]
+            lacking = sum(
+                (self.operands[place].coefficient for place in range(len(held)) if place not in having), Fraction(0)
+            )
+            if len(having) == len(held) or not lacking:
+                found[key] = True
+            elif not sum((self.operands[place].coefficient for place in having), Fraction(0)):
+                found[key] = False
+            else:
+                names = tuple(self.operands[place].name for place in having)
+                reason = (
+                    f"only {_names([self.operands[place] for place in having])} of the variants kept it of the base"
+                )
+                self.conflicts.append(Conflict("tensor", key, reason, names))
+                chosen = {"ours": 0 in having, "theirs": len(held) - 1 in having}
+                found[key] = chosen.get(self.choose or "", False)
+        return found
+
     def _primary(self, dense: Mapping[str, Parts], rows: Mapping[str, Parts], heights: Mapping[str, int]) -> Operand:
         """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it."""
         ordered = list(reversed(self.operands)) if self.choose == "theirs" else list(self.operands)
@@ -424,21 +462,22 @@ class _Combiner:
     def _height(self, key: str, parts: Parts) -> int:
         return self.base[key].shape[0] + parts[0].tensor.shape[0]
 
-    def _fit(self, layout: Layout, dense: Mapping[str, Parts], rows: Mapping[str, Parts]) -> Layout:
+    def _fit(
+        self, layout: Layout, dense: Mapping[str, Parts], rows: Mapping[str, Parts], present: Mapping[str, bool]
+    ) -> Layout:
         """Return a layout with the tensors that the result has, no others, in the shapes that it has them in."""
         tensors: dict[str, LayoutTensor] = {}
         for name, tensor in layout.tensors.items():
-            if tensor.key in dense:
-                held = dense[tensor.key][0].tensor
-                floating = is_floating(tensor.dtype) and is_floating(held.dtype)
-                tensors[name] = replace(tensor, shape=held.shape, dtype=tensor.dtype if floating else held.dtype)
-            elif tensor.key in self.base:
-                tensors[name] = self._fitted(tensor, rows)
+            if (fitted := self._fitted(tensor, dense, rows)) is not None and present.get(tensor.key, True):
+                tensors[name] = fitted
         named = {tensor.key for tensor in tensors.values()}
         added: dict[str, LayoutTensor] = {}
-        for key in (*dense, *rows):
+        for key in dict.fromkeys((*dense, *rows, *(key for key, is_held in present.items() if is_held))):
             if key not in named:
-                added |= next(self._found(key))
+                name, tensor = next(self._found(key, {*tensors, *added}))
+                fitted = self._fitted(tensor, dense, rows)
+                assert fitted is not None
+                added[name] = fitted
         tensors |= added
         if tensors == dict(layout.tensors):
             return layout
@@ -449,7 +488,16 @@ class _Combiner:
         ties = tuple(group for group in layout.ties if all(name in tensors for name in group))
         return replace(layout, tensors=tensors, files=tuple(files), ties=ties)
 
-    def _fitted(self, tensor: LayoutTensor, rows: Mapping[str, Parts]) -> LayoutTensor:
+    def _fitted(
+        self, tensor: LayoutTensor, dense: Mapping[str, Parts], rows: Mapping[str, Parts]
+    ) -> LayoutTensor | None:
+        """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""
+        if tensor.key in dense:
+            held = dense[tensor.key][0].tensor
+            floating = is_floating(tensor.dtype) and is_floating(held.dtype)
+            return replace(tensor, shape=held.shape, dtype=tensor.dtype if floating else held.dtype)
+        if tensor.key not in self.base:
+            return None
         base = self.base[tensor.key]
         if not is_floating(base.dtype):
             return replace(tensor, dtype=base.dtype, shape=base.shape)
@@ -459,9 +507,14 @@ class _Combiner:
             return replace(tensor, shape=base.shape)
         return tensor
 
-    def _found(self, key: str) -> Iterator[dict[str, LayoutTensor]]:
-        """Yield the names that operands have for a tensor which the result's layout lacks."""
+    def _found(self, key: str, taken: Collection[str]) -> Iterator[tuple[str, LayoutTensor]]:
+        """Yield names that operands have for a tensor which the result's layout lacks; the key itself at last."""
+        tensor = None
         for operand in self.operands:
-            found = {name: tensor for name, tensor in self.layout(operand).tensors.items() if tensor.key == key}
-            if found:
-                yield dict([next(iter(found.items()))])
+            for name, held in self.layout(operand).tensors.items():
+                if held.key == key:
+                    tensor = held
+                    if name not in taken:
+                        yield name, held
+        assert tensor is not None
+        yield key, tensor

@@ -25,6 +25,10 @@ Compute = Callable[[str], "torch.Tensor | None"]
 """Key to a tensor in the layout's dtype and shape; None where the variant's own value stands."""
 
 
+KEPT_BYTES = 128 << 20
+"""What is kept of computed tensors; those that come later are computed each time they are asked for."""
+
+
 def _as_it_is(_: str) -> None:
     """Change nothing."""
 
@@ -49,11 +53,20 @@ class ComputedCheckpoint(Checkpoint):
         self.left_out = {}
         self.structure = layout.structure
         self._variant, self._compute = variant, compute
+        self._kept: dict[str, torch.Tensor] = {}
+        self._room = KEPT_BYTES
 
     def read(self, name: str) -> torch.Tensor:
         """See :meth:`Checkpoint.read`."""
+        if name in self._kept:
+            return self._kept[name]
         computed = self._compute(self._variant.layout.tensors[name].key)
-        return self._variant.tensor(name) if computed is None else computed
+        found = self._variant.tensor(name) if computed is None else computed
+        size = found.numel() * found.element_size()
+        if size <= self._room:  # an encoder reads several times, and a sum of many terms takes long
+            self._room -= size
+            self._kept[name] = found
+        return found
 
     def close(self) -> None:
         """See :meth:`Checkpoint.close`."""

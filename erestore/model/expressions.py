@@ -23,7 +23,7 @@ LONGEST = 1 << 18
 """Characters of an expression."""
 DEEPEST = 50
 """Parentheses within parentheses."""
-LARGEST = 4096
+LARGEST = 1000
 """Bits of numerator and denominator of a coefficient."""
 
 _WORD = r"[A-Za-z0-9_./@{}~^-]"

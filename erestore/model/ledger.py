@@ -52,9 +52,10 @@ class Recorded:
 
 @dataclass
 class _Lineage:
-    """Of residuals: which one each was encoded against, the commit whose sum it stands for, the linear error recorded."""
+    """Of residuals: which one each was encoded against, or which combination; whose sum it stands for; linear errors."""
 
     parents: dict[str, str] = field(default_factory=dict)
+    combined: dict[str, Commit] = field(default_factory=dict)
     replaced: dict[str, Commit] = field(default_factory=dict)
     linear_errors: dict[str, float] = field(default_factory=dict)
 
@@ -157,13 +158,21 @@ def _weights(
         if oid in lineage.parents:
             parent = lineage.parents[oid]
             weights[parent] = weights.get(parent, 0.0) - coefficient
+    for oid, below in lineage.combined.items():
+        if weight := coefficients.get(oid):
+            for other, each in _weights(objects, below, _coefficients(objects, below), linear_errors).items():
+                weights[other] = weights.get(other, 0.0) - weight * each
     for oid, before in lineage.replaced.items():
         if weight := weights.get(oid):
-            terms = Manifest.from_record(objects.get_record("manifest", before.manifest)).terms
-            held = {term.residual: float(term.coefficient) for term in terms}
+            held = _coefficients(objects, before)
             for other, each in _weights(objects, before, held, linear_errors).items():
                 weights[other] = weights.get(other, 0.0) + weight * each
     return weights
+
+
+def _coefficients(objects: Objects, commit: Commit) -> dict[str, float]:
+    terms = Manifest.from_record(objects.get_record("manifest", commit.manifest)).terms
+    return {term.residual: float(term.coefficient) for term in terms}
 
 
 def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: float) -> float:
@@ -240,14 +249,17 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
             if current.edge in ("flattened", "rebased"):
                 found.replaced[oid] = known[current.parents[-1 if current.edge == "rebased" else 0]]
             elif current.parents and _continues(objects, current, parent := known[current.parents[0]]):
-                found.parents[oid] = parent.own[0]
-                wanted.add(parent.own[0])
+                if parent.own:
+                    found.parents[oid] = parent.own[0]
+                    wanted.add(parent.own[0])
+                else:
+                    found.combined[oid] = parent
     return found
 
 
 def _continues(objects: Objects, commit: Commit, parent: Commit) -> bool:
     """Tell whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
-    if (len(commit.own), len(parent.own)) != (1, 1):
+    if len(commit.own) != 1 or len(parent.own) > 1 or parent.edge == "imported":
         return False
     held, before = (
         {tuple(term) for term in Manifest.from_record(objects.get_record("manifest", each.manifest)).terms}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from erestore.errors import ConflictError, UsageError
+from erestore.derived import free_branch
+from erestore.errors import RefConflictError, UsageError
 from erestore.model.computed import write_computed
 from erestore.model.ledger import known_error
 from erestore.model.quality import DEFAULT_MAX_ERROR, Quality
@@ -15,7 +16,6 @@ from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
-from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Store
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
@@ -120,17 +120,19 @@ def flatten(
         raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = _branch(store, branch)
         former = store.commit_record(oid)
         if former.edge == "imported":
             raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
+        entry = free_branch(store, branch)
+        if name is None and (entry is None or entry.oid != oid):
+            raise RefConflictError(branch)
         variant = Variant.open(store.objects, former.manifest)
         before = Size.of(variant)
         if before.terms == 0 or (before.terms == 1 and variant.residuals[0][0] == 1):
             exact = former.quality.get("exact") == "yes"
             return FlattenResult(
                 commit=oid,
-                ref=branch,
+                ref=revision,
                 base=store.base_name(variant.manifest.base),
                 parents=former.parents,
                 stored_bytes=0,
@@ -172,10 +174,3 @@ def flatten(
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,
     )
-
-
-def _branch(store: Store, name: str) -> RefEntry | None:
-    entry = store.refs.read(check_name(name))
-    if entry is not None and entry.oid is not None and entry.kind == "tag":
-        raise ConflictError(f"'{name}' is a tag, and a tag never moves.", hint="Add --name REF.")
-    return entry

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.derived import Derived, derive
-from erestore.errors import CorruptionError, NotFoundError, UsageError
+from erestore.errors import CorruptionError, NotFoundError, UnknownRevisionError, UsageError
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
@@ -23,7 +23,7 @@ from erestore.model.expressions import is_expression, parse_expression
 from erestore.model.originals import original_digest
 from erestore.progress import Progress, silent
 from erestore.records import Layout, Manifest
-from erestore.revisions import require_commit
+from erestore.revisions import open_operand, require_commit, without_bases
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -158,6 +158,9 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
     NotFoundError
         If it has no such operand.
     """
+    if not store.has_ref(name):
+        require_commit(store, name, "A merge")
+        raise UsageError(f"'{name}' is no branch, which alone can be given a new version.", hint="Name the branch.")
     oid = store.ref(name).oid
     assert oid is not None
     commit = store.commit_record(oid)
@@ -171,7 +174,10 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         )
     left = tuple(each for each in recipe.operands if each[0] != operand)
     if len(left) == len(recipe.operands):
-        named = require_commit(store, operand, "An operand") if store.has_ref(operand) or len(operand) >= 4 else operand
+        try:
+            named = require_commit(store, operand, "An operand")
+        except UnknownRevisionError:
+            named = operand
         left = tuple(each for each in recipe.operands if each[1] != named)
     if len(left) == len(recipe.operands):
         held = ", ".join(each[0] for each in recipe.operands)
@@ -180,20 +186,32 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."
         )
-    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress)
+    return _make(store, name, replace(recipe, operands=left), message or f"without {operand}", (), progress, oid)
 
 
 def _make(
-    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[str | Path], progress: Progress
+    store: Store,
+    name: str,
+    recipe: Recipe,
+    message: str,
+    statistics: Sequence[str | Path],
+    progress: Progress,
+    tip: str | None = None,
 ) -> Derived:
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(open_checkpoint(Path(path))) for path in statistics]
         recipe = replace(recipe, statistics=tuple(map(original_digest, checkpoints)))
-        return _make_with(store, name, recipe, message, checkpoints, progress)
+        return _make_with(store, name, recipe, message, checkpoints, progress, tip)
 
 
 def _make_with(
-    store: Store, name: str, recipe: Recipe, message: str, statistics: Sequence[Checkpoint], progress: Progress
+    store: Store,
+    name: str,
+    recipe: Recipe,
+    message: str,
+    statistics: Sequence[Checkpoint],
+    progress: Progress,
+    tip: str | None,
 ) -> Derived:
     operands = _opened(store, recipe)
     encode = None
@@ -219,8 +237,9 @@ def _make_with(
     return derive(
         store,
         name,
-        operands,
+        without_bases(store, operands),
         parents=tuple(dict.fromkeys(operand.commit for operand in operands)),
+        tip=tip or next((operand.commit for operand in operands if operand.name == name), None),
         edge="merged",
         message=message,
         recipe=recipe.to_record(),
@@ -259,7 +278,7 @@ def _known(store: Store, operand: Operand, checkpoint: Checkpoint) -> Statistics
     from erestore.arrays import as_array
 
     def known(key: str, shape: tuple[int, int]) -> Array:
-        name = names[key]
+        name = names.get(key, key)
         if name not in checkpoint.tensors:
             raise UsageError(
                 f"{checkpoint.path} has no statistics for '{name}'.", hint="They go by the variant's names."
@@ -300,11 +319,7 @@ def _operands(store: Store, weighted: Sequence[tuple[str, str]]) -> tuple[tuple[
 
 def _opened(store: Store, recipe: Recipe) -> list[Operand]:
     """Return the operands, with their weights as coefficients."""
-    found = []
-    for name, oid, weight in recipe.operands:
-        record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
-        found.append(Operand(_rational(weight), name, oid, Manifest.from_record(record)))
-    return found
+    return [open_operand(store, _rational(weight), name, oid) for name, oid, weight in recipe.operands]
 
 
 def _rational(weight: Fraction | float | str) -> Fraction:

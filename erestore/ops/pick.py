@@ -12,7 +12,7 @@ from erestore.errors import UsageError
 from erestore.merge.configuration import rational
 from erestore.model.combining import Operand, require_one_base
 from erestore.records import Commit, Layout, Manifest, Term, normal_terms
-from erestore.revisions import require_commit
+from erestore.revisions import open_operand, require_commit
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -146,13 +146,14 @@ def _apply(
     commit = store.commit_record(oid)
     parent = _parent(commit, oid, mainline)
     weighted = [(Fraction(1), onto, tip), (coefficient, oid[:12], oid), (-coefficient, f"{oid[:12]}'s parent", parent)]
-    operands = [operand for each in weighted if (operand := _operand(store, *each)) is not None]
+    opened = [open_operand(store, *each) for each in weighted]
+    require_one_base(opened)
+    operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
     recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
     own: list[Written] = []
     if part is not None:
         target = [operand for operand in operands if operand.commit == tip][:1]
         changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
-        require_one_base([*target, *changed])
         operands = [*target, *_parts(store, changed, coefficient, part, own)]
         recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
     if not operands:
@@ -167,6 +168,7 @@ def _apply(
         recipe=recipe,
         choose=choose,
         own=own,
+        tip=tip if name == onto else None,
     )
 
 
@@ -251,11 +253,3 @@ def _parent(commit: Commit, oid: str, mainline: int | None) -> str:
     if not 1 <= mainline <= len(commit.parents):
         raise UsageError(f"{oid[:12]} has {len(commit.parents)} parents, and no parent {mainline}.")
     return commit.parents[mainline - 1]
-
-
-def _operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Operand | None:
-    """Open a commit as an operand; None for a base, which adds nothing."""
-    commit = store.commit_record(oid)
-    if commit.edge == "imported":
-        return None
-    return Operand(coefficient, name, oid, Manifest.from_record(store.objects.get_record("manifest", commit.manifest)))

@@ -9,10 +9,11 @@ import numpy as np
 
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.errors import ConflictError, UsageError
+from erestore.derived import free_branch
+from erestore.errors import UsageError
 from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
-from erestore.model.ledger import known_error
+from erestore.model.ledger import known_error, require_lossy
 from erestore.model.matching import match_base
 from erestore.model.quality import Quality
 from erestore.model.residuals import matrix_shape
@@ -22,7 +23,6 @@ from erestore.records import Commit, Manifest
 from erestore.residual.rounding import round_to
 from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
-from erestore.storage.refs import check_name
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -113,13 +113,9 @@ def rebase(
         )
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = store.refs.read(check_name(name))
-        if (
-            entry is not None
-            and entry.oid is not None
-            and (entry.kind == "tag" or store.commit_record(entry.oid).edge == "imported")
-        ):
-            raise ConflictError(f"'{name}' is a tag or a base, which do not move.", hint="Give another --name.")
+        entry = free_branch(store, name)
+        if carry:
+            require_lossy(former, revision, hint="Leave --carry out, or commit it again with --exact.")
         variant, base = (
             Variant.open(store.objects, former.manifest, lossy=carry),
             Variant.open(store.objects, new.manifest),

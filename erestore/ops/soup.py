@@ -12,13 +12,12 @@ from erestore.derived import Derived, derive
 from erestore.errors import UsageError
 from erestore.model.combining import Operand, combine
 from erestore.model.variant import Variant
-from erestore.records import Manifest
-from erestore.revisions import require_commit
+from erestore.revisions import open_operand, require_commit
 from erestore.store import Store
 
 
 class Tried(NamedTuple):
-    """One candidate: the names in it, its score, and whether it was kept."""
+    """One candidate: the names in it, its score, and whether the soup went on with it."""
 
     operands: tuple[str, ...]
     score: float
@@ -107,9 +106,7 @@ def soup(
 
 
 def _operand(store: Store, revision: str) -> Operand:
-    oid = require_commit(store, revision, "A soup")
-    record = store.objects.get_record("manifest", store.commit_record(oid).manifest)
-    return Operand(Fraction(1), revision, oid, Manifest.from_record(record))
+    return open_operand(store, Fraction(1), revision, require_commit(store, revision, "A soup"))
 
 
 def _mean(operands: Sequence[Operand]) -> list[Operand]:
@@ -133,7 +130,7 @@ def _greedy(
             raise UsageError(
                 f"The score of {', '.join(operand.name for operand in candidate)} is {found}, which is no score."
             )
-        kept = best is None or (found <= best if minimise else found >= best)
+        kept = best is not None and (found <= best if minimise else found >= best)
         runs.append(Tried(tuple(operand.name for operand in candidate), found, kept))
         tried(runs[-1])
         return found
@@ -142,6 +139,7 @@ def _greedy(
     alone = [score([operand], None) for operand in operands]
     order = sorted(range(len(operands)), key=lambda place: alone[place] if minimise else -alone[place])
     chosen, best = [operands[order[0]]], alone[order[0]]
+    runs[order[0]] = runs[order[0]]._replace(kept=True)
     for place in order[1:]:
         found = score([*chosen, operands[place]], best)
         if runs[-1].kept:

@@ -62,7 +62,10 @@ def test_an_expression_and_its_undo(work: Here) -> None:
     assert found["coefficients"] == {"one": "1/2"}
     assert work.run("undo").code == 0
     assert work.json("show", "between")["recipe"]["operands"][1]["name"] == "two"
-    assert work.run("merge", "between", "--undo", "more").code == 3
+    for unknown in ("more", "zzzzz"):
+        ran = work.run("merge", "between", "--undo", unknown)
+        assert (ran.code, "Its operands are one, two" in ran.err) == (3, True)
+    assert "no branch" in work.run("merge", "between~1", "--undo", "two").err
     assert work.run("merge", "one", "--undo", "two").code == 2
     assert work.run("merge", "between", "--undo", "two", "--name", "x").code == 2
 
@@ -75,7 +78,7 @@ def test_conflicts_are_listed(work: Here) -> None:
     assert work.run("commit", "headless", "--base", "base").code == 0
     ran = work.run("merge", "one", "headless", "--name", "x")
     assert (ran.code, ran.out) == (5, "")
-    assert "conflict: head.weight: only 'one' has it, and it would be scaled by 1/2 (one)" in ran.err
+    assert "as they are: head.weight: only 'one' has it, and it would be scaled by 1/2." in ran.err
     assert "--ours" in ran.err
     as_json = work.run("merge", "one", "headless", "--name", "x", "--json")
     assert as_json.code == 5
@@ -84,7 +87,8 @@ def test_conflicts_are_listed(work: Here) -> None:
     done = work.run("merge", "one", "headless", "--name", "x", "--ours")
     assert done.code == 0
     assert "Decided as asked: head.weight" in done.err
-    assert work.run("checkout", "mean(one, headless)", "out").code == 5
+    ran = work.run("checkout", "mean(one, headless)", "out")
+    assert (ran.code, "erestore merge" in ran.err) == (5, True)
     assert not (work.directory / "out").exists()
 
 
@@ -143,6 +147,9 @@ def test_a_greedy_soup_by_a_command(work: Here) -> None:
     assert "eval: two, one: " in found.err
     assert "not kept" in found.err
     assert work.json("show", "best")["recipe"]["tried"][1]["kept"] is True
+    shown = work.run("show", "best").out
+    assert "Operands: 1 two" in shown
+    assert "Tried:    two, one: " in shown
     plain = work.json("soup", "one", "two", "ft", "--name", "all")
     assert set(plain["coefficients"].values()) == {"1/3"}
 
