@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from erestore.errors import UsageError
 from erestore.merge.abc import Kind, MergeStrategy
-from erestore.merge.configuration import rational
-
-__all__ = ["STRATEGIES", "LinearStrategy", "linear_strategy", "normalised", "rational"]
 
 Gram = Callable[[], Sequence[Sequence[float]]]
 """Computes the Gram matrix of the variants when it is asked for."""
@@ -166,23 +163,6 @@ class ModelStock(LinearStrategy):
 
 _PARALLEL = 1e-6
 """Sine of an angle below which two directions count as one."""
-
-STRATEGIES: Mapping[str, type[LinearStrategy]] = {
-    kind.name: kind for kind in (Average, Weighted, TaskArithmetic, Ema, Slerp, ModelStock)
-}
-
-
-def linear_strategy(name: str, options: Mapping[str, str]) -> LinearStrategy:
-    """Return the strategy of a name with its parameters.
-
-    Raises
-    ------
-    UsageError
-        If there is none, or it has no such parameter, or a value is not a number.
-    """
-    if name not in STRATEGIES:
-        raise UsageError(f"There is no strategy '{name}'.", hint=f"Use one of {', '.join(STRATEGIES)}.")
-    return STRATEGIES[name].configured(options)
 
 
 def normalised(weights: Sequence[Fraction]) -> list[Fraction]:

@@ -13,6 +13,7 @@ from erestore.merge.configuration import rational
 from erestore.model.combining import Operand, require_one_base
 from erestore.records import Commit, Layout, Manifest, Term, normal_terms
 from erestore.revisions import open_operand, require_commit
+from erestore.storage.leases import Lease
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def revert(
 def _coefficient(scale: Fraction | float | str) -> Fraction:
     if (found := rational(scale)) is None:
         raise UsageError(f"'{scale}' is not a number to scale by.", hint="Write it as 0.5 or 1/2.")
+    if not found:
+        raise UsageError("Scaled by 0 nothing is added.", hint="Give another --scale.")
     return found
 
 
@@ -142,34 +145,39 @@ def _apply(
     choose: str | None,
     message: str,
 ) -> Derived:
-    tip = require_commit(store, onto, "The target")
-    commit = store.commit_record(oid)
-    parent = _parent(commit, oid, mainline)
-    weighted = [(Fraction(1), onto, tip), (coefficient, oid[:12], oid), (-coefficient, f"{oid[:12]}'s parent", parent)]
-    opened = [open_operand(store, *each) for each in weighted]
-    require_one_base(opened)
-    operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
-    recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
-    own: list[Written] = []
-    if part is not None:
-        target = [operand for operand in operands if operand.commit == tip][:1]
-        changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
-        operands = [*target, *_parts(store, changed, coefficient, part, own)]
-        recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
-    if not operands:
-        raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
-    return derive(
-        store,
-        name,
-        operands,
-        parents=tuple(dict.fromkeys((tip, oid))),
-        edge=edge,
-        message=message,
-        recipe=recipe,
-        choose=choose,
-        own=own,
-        tip=tip if name == onto else None,
-    )
+    with Lease(store.storage, "writer", store.begin().writer):  # a part is written before there is a commit of it
+        tip = require_commit(store, onto, "The target")
+        commit = store.commit_record(oid)
+        parent = _parent(commit, oid, mainline)
+        weighted = [
+            (Fraction(1), onto, tip),
+            (coefficient, oid[:12], oid),
+            (-coefficient, f"{oid[:12]}'s parent", parent),
+        ]
+        opened = [open_operand(store, *each) for each in weighted]
+        require_one_base(opened)
+        operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
+        recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
+        own: list[Written] = []
+        if part is not None:
+            target = [operand for operand in operands if operand.commit == tip][:1]
+            changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
+            operands = [*target, *_parts(store, changed, coefficient, part, own)]
+            recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
+        if not operands:
+            raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
+        return derive(
+            store,
+            name,
+            operands,
+            parents=tuple(dict.fromkeys((tip, oid))),
+            edge=edge,
+            message=message,
+            recipe=recipe,
+            choose=choose,
+            own=own,
+            tip=tip if name == onto else None,
+        )
 
 
 def _parts(
@@ -192,7 +200,7 @@ def _parts(
     terms: list[Term] = []
     for term in normal_terms(
         tuple(
-            Term(term.residual, operand.coefficient / coefficient * _exactly(term.coefficient))
+            Term(term.residual, operand.coefficient / coefficient * Fraction(term.coefficient))
             for operand in changed
             for term in operand.manifest.terms
         )
@@ -222,10 +230,6 @@ def _parts(
             + (f" in components {components.first}-{components.last}." if components else "."),
             hint="`erestore show COMMIT --json` lists what it changed.",
         )
-
-
-def _exactly(coefficient: Fraction | float) -> Fraction:
-    return Fraction(coefficient)
 
 
 def _range(text: str | None) -> Components | None:

@@ -89,6 +89,8 @@ def test_what_cannot_be_picked_is_refused_in_a_sentence(world: World) -> None:
         world.store.revert(world.store.resolve("a"))
     with pytest.raises(UsageError, match="not a number"):
         world.store.cherry_pick("a2", onto="b", scale="much")
+    with pytest.raises(UsageError, match="Scaled by 0"):
+        world.store.cherry_pick("a2", onto="b", scale=0, tensors="layer*")
     done = world.store.cherry_pick("merged", onto="b", mainline=1)
     assert done.error_bound is not None
     world.store.cherry_pick("b~1", onto="a", name="headed")
