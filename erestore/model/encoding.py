@@ -18,12 +18,13 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.calibrations import Calibration
 from erestore.model.passes import Attempt, Passes
-from erestore.model.profiles import VECTOR_WEIGHT, BasisSpool, Profiled, profile
+from erestore.model.profiles import BasisSpool, Profiled, profile
 from erestore.model.quality import Outcome, Quality
 from erestore.model.searches import Admits, Room, as_the_paper, through_gate, within_budget, within_error
 from erestore.model.targets import Loaded, Target
 from erestore.model.variant import Variant
 from erestore.progress import Progress
+from erestore.residual.objectives import ANSWERS, WEIGHTS
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -129,7 +130,7 @@ class Encoder:
                 factorise=not self.quality.exact_only,
                 gamma=ours,
                 precision=self._precision(ours=ours),
-                vector_weight=1.0 if self.quality.objective == "frobenius" else VECTOR_WEIGHT,
+                objective=WEIGHTS if self.quality.objective == "frobenius" else ANSWERS,
             )
 
         found: dict[str, Profiled] = {}

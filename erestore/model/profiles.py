@@ -18,6 +18,7 @@ from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
 from erestore.residual.codecs.gamma import GAMMA_BITS
+from erestore.residual.objectives import ANSWERS, Objective
 from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
@@ -29,9 +30,6 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
-VECTOR_WEIGHT = 8.0
-"""How much a squared error of a bias or a gain counts against one of a matrix: it meets every input alike, and is not scaled
-down by it (docs/decisions/0015)."""
 _SPOOL_MEMORY = 64 << 20
 
 
@@ -65,7 +63,7 @@ def profile(
     factorise: bool,
     gamma: bool,
     precision: torch.dtype = torch.float64,
-    vector_weight: float = VECTOR_WEIGHT,
+    objective: Objective = ANSWERS,
 ) -> Profiled:
     """Look at one tensor's residual.
 
@@ -78,8 +76,7 @@ def profile(
         Whether to take out a multiple of the base first.
     precision : torch.dtype
         Arithmetic of the spectrum; see :func:`erestore.residual.spectrum.decompose`.
-    vector_weight : float
-        How often the squared error of a vector counts.
+    objective : Objective
     """
     if loaded.is_unchanged():
         base_norm = _norms(loaded)[1]
@@ -105,8 +102,8 @@ def profile(
     scales, counts, curve = _rows(delta)
     energy = _energy(delta)
     taken = max(0.0, whole - energy) if factor else 0.0
-    weight = vector_weight if len(loaded.target.shape) == 1 else 1.0
-    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight)
+    weight = objective.vector_weight if len(loaded.target.shape) == 1 else 1.0
+    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight, objective)
     return Profiled("changed", norm, base_norm, seen, basis, side)
 
 

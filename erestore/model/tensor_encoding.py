@@ -91,7 +91,8 @@ def _encode_as(
         assert item.basis is not None
         assert item.profile.singular_values is not None
         sigma = item.profile.singular_values[: plan.rank]
-        codes = factorising.quantise(delta, item.basis[:, : plan.rank], sigma, item.profiled.side, step)
+        basis, side, rounding = item.basis[:, : plan.rank], item.profiled.side, item.profile.objective.rounding
+        codes = factorising.quantise(delta, basis, sigma, side, step, rounding)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
             left, right = (as_tensor(side).to(delta) for side in codes.sides())

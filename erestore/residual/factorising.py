@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ _BLOCK = 1 << 22
 """Elements of the residual that are projected at a time."""
 
 
-def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Tensor, side: str, step: float) -> Codes:
+def quantise(
+    delta: torch.Tensor,
+    basis: torch.Tensor,
+    singular_values: torch.Tensor,
+    side: str,
+    step: float,
+    rounding: Callable[[torch.Tensor], torch.Tensor] = round_codes,
+) -> Codes:
     """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
 
     The short side is quantised first; the long side is then fitted to it (least squares), so that it makes up for what
@@ -37,6 +44,8 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     side : str
         ``right`` if `basis` spans rows (``V``), ``left`` if it spans columns (``U``).
     step : float
+    rounding : Callable
+        Of components as rows, in units of the step; see :class:`erestore.residual.objectives.Objective`.
 
     Returns
     -------
@@ -47,13 +56,13 @@ def quantise(delta: torch.Tensor, basis: torch.Tensor, singular_values: torch.Te
     sigma = singular_values.to(device=delta.device, dtype=torch.float64)
     # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
     dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
-    short = round_codes((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
+    short = rounding((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
     alive = _largest(short) > 0
     short, sigma = short[:, alive.to(short.device)], sigma.cpu()[alive]
     mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
     weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
     tall = delta if side == "right" else delta.T
-    long = round_codes(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
+    long = rounding(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
     used = _largest(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
     kept = used.nonzero().flatten().tolist()

@@ -3,7 +3,7 @@
 Minimising squared error under a budget of bits gives the same uniform step ``q`` for every element of ``U S`` and ``V S`` of
 every layer, and for every element of what is left of the matrix (reverse water-filling). Ranks, bits and section kinds of each
 tensor follow from that one number: each is worth keeping iff what it removes from the error is worth its bits, at the price
-of :mod:`erestore.residual.quantisation`.
+of its :class:`erestore.residual.objectives.Objective`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from functools import cache
 import torch
 
 from erestore.residual.dyadic import Dyadic
-from erestore.residual.quantisation import PRICE, quantise_runs, round_codes
+from erestore.residual.objectives import ANSWERS, Objective
+from erestore.residual.quantisation import quantise_runs, round_codes
 
 _COMPONENT_BITS = 20
 """Multiplier and classes of one component."""
@@ -72,10 +73,10 @@ class Curve:
 
 
 @cache
-def gaussian() -> Curve:
+def gaussian(rounding: Callable[[torch.Tensor], torch.Tensor] = round_codes) -> Curve:
     """Return the curve of the normal distribution, which columns of singular vectors are close to."""
     shares = (torch.arange(8192, dtype=torch.float64) + 0.5) / 8192
-    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), round_codes)
+    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), rounding)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Profile:
         Squared norm of that multiple.
     weight : float
         How much a squared error of this tensor counts against one of a matrix.
+    objective : Objective
     """
 
     shape: tuple[int, int]
@@ -111,6 +113,7 @@ class Profile:
     gamma: Dyadic | None = None
     gamma_energy: float = 0.0
     weight: float = 1.0
+    objective: Objective = ANSWERS
 
     def own_step(self, step: float) -> float:
         """Return this tensor's step where that of a tensor of weight 1 is `step`: the finer, the more its error counts."""
@@ -118,7 +121,11 @@ class Profile:
 
     def takes_gamma(self, step: float) -> bool:
         """Tell whether the multiple of the base is worth a section of its own at the tensor's own step."""
-        return self.gamma is not None and self.gamma_energy > PRICE * step**2 * SECTION_BITS
+        return self.gamma is not None and self.gamma_energy > self.price(step) * SECTION_BITS
+
+    def price(self, step: float) -> float:
+        """Return the squared error that a bit has to save at the tensor's own step."""
+        return self.objective.price * step**2
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,9 @@ class Plan:
     error: float
     bits: float
 
-    def cost(self, step: float) -> float:
+    def cost(self, price: float) -> float:
         """Return error plus the price of bits."""
-        return self.error + PRICE * step**2 * self.bits
+        return self.error + price * self.bits
 
 
 def _components(profile: Profile, step: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +158,7 @@ def _components(profile: Profile, step: float) -> tuple[torch.Tensor, torch.Tens
     assert sigma is not None
     error = bits = torch.zeros_like(sigma)
     for length in profile.shape:
-        each, lost = gaussian().at(sigma / (math.sqrt(length) * step))
+        each, lost = gaussian(profile.objective.rounding).at(sigma / (math.sqrt(length) * step))
         bits, error = bits + length * each, error + length * lost * step**2
     return error, bits + _COMPONENT_BITS
 
@@ -179,7 +186,7 @@ def plans(profile: Profile, step: float) -> list[Plan]:
     if sigma is not None and len(sigma) and float(sigma[0]) < _TALLEST * step:
         error, bits = _components(profile, step)
         energy = sigma**2
-        pays = energy > error + PRICE * step**2 * bits
+        pays = energy > error + profile.price(step) * bits
         # Gains fall with sigma, so what pays is a prefix up to rounding of the model; the longest prefix is taken.
         longest = int(pays.nonzero().max()) + 1 if bool(pays.any()) else 0
         for rank in sorted({round(share * longest) for share in _SHARES} - {0}):
@@ -188,7 +195,7 @@ def plans(profile: Profile, step: float) -> list[Plan]:
             found.append(Plan(rank, False, lost + tail, size))
             rest = _remainder(profile, step, lost + tail)
             found.append(Plan(rank, True, rest[0], size + rest[1]))
-    return sorted(found, key=lambda each: each.cost(step))
+    return sorted(found, key=lambda each: each.cost(profile.price(step)))
 
 
 def plan(profile: Profile, step: float) -> Plan:

@@ -1,8 +1,8 @@
 """Codes of one step: rounding to nearest, and rate-distortion-optimised rounding.
 
-Factors are rounded to nearest, remainders with a dead zone: a code is lowered where the bits that saves are worth the error.
-In factors that would take 3 % of the bytes at equal squared error, but on the one fine-tune that was measured it lost the
-residual's own direction, and answers diverged more at equal bytes (docs/decisions/0013, with what limits that evidence).
+Remainders are rounded with a dead zone: a code is lowered where the bits that saves are worth the error. Factors are too where
+squared error is all that counts; otherwise to nearest, since what a dead zone loses of them is the change's own direction
+(:mod:`erestore.residual.objectives`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
 
 SLOPE = 2 * math.log(2) / 12
 """Squared error that a bit saves an entropy-coded uniform quantiser, in units of the squared step."""
-PRICE = SLOPE / 2
-"""Squared error that a bit must save to be worth keeping a component: less than the slope, since what is left out hurts a
-model's answers more than as much rounding noise does."""
 _CLASSES_AN_OCTAVE = 2
 _LARGEST = 48
 """Codes above are rounded to nearest: their neighbours cost the same."""

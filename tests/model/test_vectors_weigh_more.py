@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.profiles import VECTOR_WEIGHT
 from erestore.model.quality import Quality
+from erestore.residual.objectives import ANSWERS
 
 
-@pytest.mark.parametrize(("objective", "weight"), [(None, VECTOR_WEIGHT), ("frobenius", 1)])
+@pytest.mark.parametrize(("objective", "weight"), [(None, ANSWERS.vector_weight), ("frobenius", 1)])
 def test_the_error_left_in_a_vector_is_as_much_smaller_as_vectors_weigh_more(tmp_path: Path, objective, weight):
     generator = torch.Generator().manual_seed(3)
     base = {"weight": torch.randn(200, 300, generator=generator), "bias": torch.randn(4000, generator=generator)}

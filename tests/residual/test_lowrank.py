@@ -16,6 +16,7 @@ from erestore.residual import factorising, packing
 from erestore.residual.codecs import lowrank, lowrank2
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.lowrank import Codes, LowRankSection
+from erestore.residual.quantisation import quantise_runs, round_codes
 from erestore.residual.spectrum import decompose
 
 M, N = 40, 28
@@ -55,10 +56,10 @@ SPIKES = torch.diag(0.9 ** torch.arange(11, dtype=torch.float64))
 FINE = 2.0**-23
 
 
-def quantised(delta, step, rank=None):
+def quantised(delta, step, rank=None, rounding=round_codes):
     found = decompose(delta)
     rank = found.rank if rank is None else rank
-    return factorising.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, step)
+    return factorising.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, step, rounding)
 
 
 def value(section):
@@ -239,13 +240,26 @@ def test_columns_that_vanish_on_the_long_side_only_are_dropped_too(monkeypatch):
     monkeypatch.setattr(
         factorising, "_fit", lambda tall, short, dtype: torch.eye(len(tall), short.shape[1])[:, [0, 2, 2]] * 9
     )
-    monkeypatch.setattr(
-        factorising, "round_codes", lambda values: torch.round(values).to(torch.int32).mul_(values[:, 2:3] != 9)
+    codes = quantised(
+        delta, 0.01, rounding=lambda values: torch.round(values).to(torch.int32).mul_(values[:, 2:3] != 9)
     )
-    codes = quantised(delta, 0.01)
     assert codes.rank == 1
     assert codes.right.shape == (N, 1)
     assert codes.groups[0][0] == 1
+
+
+def test_a_dead_zone_in_factors_takes_fewer_bytes_at_equal_error():
+    delta = residual(M, 300, N, decay=0.9)
+
+    def size_and_error(step: float, rounding) -> tuple[int, float]:
+        codes = quantised(delta, step, rounding=rounding)
+        left, right = (torch.from_numpy(side) for side in codes.sides())
+        stored = sum(len(part.content) for part in lowrank2.encode(codes).parts)
+        return stored, float((delta - left @ right.T).square().sum())
+
+    nearest, dead = size_and_error(0.3, round_codes), size_and_error(0.27, quantise_runs)
+    assert dead[0] < nearest[0]
+    assert dead[1] < nearest[1]
 
 
 def test_multipliers_have_six_bits():

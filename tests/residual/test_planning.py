@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from erestore.residual import factorising, pco, planning
 from erestore.residual.codecs import lowrank2, remainder
 from erestore.residual.dyadic import Dyadic
+from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.quantisation import quantise_matrix, quantise_runs, round_codes, usable_step
 from erestore.residual.runs import encode
@@ -58,19 +60,27 @@ def test_the_step_meets_the_error_and_no_larger_one_does(share):
     assert sum(planning.plan(each, 1.03 * step).error for each in MIXED) > allowed
 
 
+@pytest.mark.parametrize("objective", [ANSWERS, WEIGHTS])
 @pytest.mark.parametrize("factor", [0.05, 20])
-def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(monkeypatch, factor):
+def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(objective, factor):
     decaying = noise(80, 60) * 0.9 ** torch.arange(60)
-    profiles = [profile(decaying), profile(decaying @ noise(60, 70, 9) / 8)]
-    allowed = 0.02 * sum(each.energy for each in profiles)
 
-    def bits() -> float:
-        step = planning.solve_step(profiles, allowed)
-        return sum(planning.plan(each, step).bits for each in profiles)
+    def bits(factor: float) -> float:
+        priced = replace(objective, price=factor * objective.price)
+        both = [profile(matrix, objective=priced) for matrix in (decaying, decaying @ noise(60, 70, 9) / 8)]
+        step = planning.solve_step(both, 0.02 * sum(each.energy for each in both))
+        return sum(planning.plan(each, step).bits for each in both)
 
-    best = bits()
-    monkeypatch.setattr(planning, "PRICE", factor * planning.PRICE)
-    assert bits() > 1.01 * best
+    assert bits(factor) > 1.01 * bits(1)
+
+
+def test_where_weights_alone_count_fewer_bits_are_planned_for_the_same_error():
+    def bits(objective: Objective) -> float:
+        both = [replace(each, objective=objective) for each in MIXED]
+        step = planning.solve_step(both, 0.1 * sum(each.energy for each in both))
+        return sum(planning.plan(each, step).bits for each in both)
+
+    assert bits(WEIGHTS) < 0.99 * bits(ANSWERS)
 
 
 def test_smaller_errors_take_more_bits():
@@ -97,8 +107,8 @@ def test_each_tensor_gets_what_suits_it():
 def test_plans_are_ordered_by_error_and_the_price_of_bits():
     step = 0.02
     found = planning.plans(profile(steep(60, 50) + sparse(60, 50)), step)
-    costs = [each.error + planning.PRICE * step**2 * each.bits for each in found]
-    assert costs == sorted(costs) == [each.cost(step) for each in found]
+    costs = [each.error + ANSWERS.price * step**2 * each.bits for each in found]
+    assert costs == sorted(costs) == [each.cost(ANSWERS.price * step**2) for each in found]
     assert found[0] == planning.plan(profile(steep(60, 50) + sparse(60, 50)), step)
     assert (0, False) in map(kind, found)
     assert (0, True) in map(kind, found)
@@ -117,7 +127,7 @@ def test_a_component_too_tall_for_its_step_is_left_to_the_remainder():
 def test_a_multiple_of_the_base_is_taken_where_it_is_worth_a_section():
     found = profile(noise(20, 30), gamma=Dyadic(1, -7), gamma_energy=5.0)
     steps = [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if found.takes_gamma(step)]
-    assert steps == [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if planning.PRICE * step**2 * planning.SECTION_BITS < 5]
+    assert steps == [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if ANSWERS.price * step**2 * planning.SECTION_BITS < 5]
     assert steps[-1] < 3
     assert planning.plan(found, 1e-3).error < 5
     coarse = [each for each in planning.plans(found, 3.0) if kind(each) == (0, False)]

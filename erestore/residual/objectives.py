@@ -1,0 +1,38 @@
+"""What an encoder makes small, and so how it shares out bits: distance of answers, or squared error of weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from erestore.residual.quantisation import SLOPE, quantise_runs, round_codes
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How error and bits are weighed.
+
+    Attributes
+    ----------
+    price : float
+        Squared error that a bit must save to be worth keeping a component, a section or a multiple of the base, in units of
+        the squared step.
+    rounding : Callable
+        Of factors: runs of one scale, in units of the step, to codes.
+    vector_weight : float
+        How much a squared error of a bias or a gain counts against one of a matrix.
+    """
+
+    price: float
+    rounding: Callable[[torch.Tensor], torch.Tensor]
+    vector_weight: float
+
+
+ANSWERS = Objective(price=SLOPE / 2, rounding=round_codes, vector_weight=8.0)
+"""Keeps answers close. What is left out of a change hurts them more than as much noise of rounding does, so components are
+kept at half the price and factors have no dead zone (docs/decisions/0013); a vector meets every input alike, and is not scaled
+down by it (docs/decisions/0015)."""
+WEIGHTS = Objective(price=SLOPE, rounding=quantise_runs, vector_weight=1.0)
+"""Squared error over all weights alike, as small as it gets for the bytes."""
