@@ -45,6 +45,7 @@ class ResidualWriter:
         self._last = ""
         self._losses: list[dict[int, float]] = []
         self._norm = 0.0
+        self._rounding = (0.0, 0.0)
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +90,11 @@ class ResidualWriter:
             "sections": described,
             "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
         }
+        noted = Errors(*map(float, self._tensors[key]["errors"].values()))
+        self._rounding = (
+            self._rounding[0] + noted.linear - errors.linear,
+            self._rounding[1] + noted.norm - errors.norm,
+        )
 
     def _take(self, part: EncodedPart) -> int:
         """Put a part into its band's segment and return the segment's number, in the order in which they were begun."""
@@ -146,11 +152,18 @@ class ResidualWriter:
         return index, [handle for _, _, handle in order]
 
     def _band_errors(self, bands: Sequence[int]) -> list[list[Any]]:
-        """Return, for every band, the number of segments up to its end and the relative error that they leave."""
+        """Return, for every band, the number of segments up to its end and the relative error that they leave.
+
+        That of all bands is over the errors of tensors as they are noted, so that what a reader takes as the error of tensors
+        without sections, the difference of the two, is not what rounding them left.
+        """
         found: list[list[Any]] = []
         for band in sorted(set(bands)):
             lost = sum(each[min(other for other in each if other > band)] for each in self._losses)
             found.append([sum(other <= band for other in bands), f"{lost / self._norm:.4g}"])
+        if found:
+            linear, norm = (total + more for total, more in zip((lost, self._norm), self._rounding, strict=True))
+            found[-1][1] = f"{linear / norm:.9g}"
         return found
 
     def __enter__(self) -> Self:

@@ -83,28 +83,32 @@ def encode_at(item: Item, step: float, calibration: Calibration | None) -> Encod
 def _encode_as(
     plan: planning.Plan, item: Item, delta: torch.Tensor, step: float, calibration: Calibration | None
 ) -> Encoding:
-    """Encode one tensor's residual as planned; `delta` is used up."""
+    """Encode one tensor's residual as planned, times its gain; `delta` is used up."""
     sections: list[EncodedSection] = []
     lost: dict[int, float] = {}
-    rest = delta
+    rest, gain = delta, item.profile.gain(plan)
+    aimed = partial(torch.mul, delta, gain, out=delta)
     if plan.rank:
         assert item.basis is not None
         assert item.profile.singular_values is not None
         sigma = item.profile.singular_values[: plan.rank]
         basis, side, rounding = item.basis[:, : plan.rank], item.profiled.side, item.profile.objective.rounding
-        codes = factorising.quantise(delta, basis, sigma, side, step, rounding)
+        codes = factorising.quantise(delta, basis, sigma, side, step, rounding, gain)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
             left, right = (as_tensor(side).to(delta) for side in codes.sides())
             rest = delta.addmm_(left, right.T, alpha=-1)
             lost |= factorising.prefix_errors(codes, rest)
+            aimed = partial(rest.addmm_, left, right.T, beta=gain, alpha=gain - 1)
     if plan.remainder:
+        missing = squared_norm(rest)
+        rest = aimed()
         size = quantisation.usable_step(rest, step)
         metrics = calibration.metrics(item.key, rest.shape[1]) if calibration else None
         rounding = quantisation.quantise_runs if metrics is None else partial(shape_codes, metrics=metrics)
         parts = quantisation.quantise_matrix(rest, size, rounding)
         if any(bool(part.any()) for part in parts):
-            lost[remainder.band_of((*rest.shape,))] = squared_norm(rest)
+            lost[remainder.band_of((*rest.shape,))] = missing
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
     return Encoding(tuple(sections), lost)
 

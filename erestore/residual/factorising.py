@@ -27,6 +27,7 @@ def quantise(
     side: str,
     step: float,
     rounding: Callable[[torch.Tensor], torch.Tensor] = round_codes,
+    gain: float = 1.0,
 ) -> Codes:
     """Quantise ``U S`` and ``V S`` uniformly with one step (reverse water-filling over components).
 
@@ -46,6 +47,8 @@ def quantise(
     step : float
     rounding : Callable
         Of components as rows, in units of the step; see :class:`erestore.residual.objectives.Objective`.
+    gain : float
+        What is quantised is `delta` times this.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def quantise(
         Components whose codes all vanish on one side are dropped.
     """
     rank = len(singular_values)
-    sigma = singular_values.to(device=delta.device, dtype=torch.float64)
+    sigma = gain * singular_values.to(device=delta.device, dtype=torch.float64)
     # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
     dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
     short = rounding((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
@@ -62,7 +65,8 @@ def quantise(
     mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
     weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
     tall = delta if side == "right" else delta.T
-    long = rounding(_fit(tall, short.to(torch.float64) * weights.to(short.device), dtype).T).T
+    fitted = _fit(tall, short.to(torch.float64) * weights.to(short.device), dtype)
+    long = rounding(fitted.T * gain).T
     used = _largest(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
     kept = used.nonzero().flatten().tolist()

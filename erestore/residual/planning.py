@@ -127,6 +127,10 @@ class Profile:
         """Return the squared error that a bit has to save at the tensor's own step."""
         return self.objective.price * step**2
 
+    def gain(self, plan: Plan) -> float:
+        """Return by how much the residual is multiplied before it is encoded as planned."""
+        return self.objective.gain(plan.error / self.energy) if self.energy else 1.0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -163,10 +167,14 @@ def _components(profile: Profile, step: float) -> tuple[torch.Tensor, torch.Tens
     return error, bits + _COMPONENT_BITS
 
 
-def _remainder(profile: Profile, step: float, energy: float) -> tuple[float, float]:
-    """Return squared error and bits of quantising what is left of the matrix, `energy` in all."""
-    scales = profile.row_scales * (math.sqrt(energy / profile.energy) / step)
-    bits, error = profile.curve.at(scales)
+def _remainder(profile: Profile, step: float, energy: float, noise: float = 0.0) -> tuple[float, float]:
+    """Return squared error and bits of quantising what is left of the matrix.
+
+    Of the matrix itself `energy` is left, shared out among rows as the whole is; beside it the `noise` of rounding factors,
+    which all rows have alike.
+    """
+    squares = profile.row_scales**2 * (energy / profile.energy) + noise / math.prod(profile.shape)
+    bits, error = profile.curve.at(squares.sqrt() / step)
     columns = profile.shape[1]
     overhead = SECTION_BITS + (_ROW_BITS * profile.shape[0] if profile.shape[0] > 1 else 0)
     return (
@@ -193,7 +201,7 @@ def plans(profile: Profile, step: float) -> list[Plan]:
             lost, size = float(error[:rank].sum()), float(bits[:rank].sum()) + SECTION_BITS
             tail = max(0.0, profile.energy - float(energy[:rank].sum()))
             found.append(Plan(rank, False, lost + tail, size))
-            rest = _remainder(profile, step, lost + tail)
+            rest = _remainder(profile, step, tail, lost)
             found.append(Plan(rank, True, rest[0], size + rest[1]))
     return sorted(found, key=lambda each: each.cost(profile.price(step)))
 
