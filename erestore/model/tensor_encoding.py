@@ -87,7 +87,6 @@ def _encode_as(
     sections: list[EncodedSection] = []
     lost: dict[int, float] = {}
     rest, gain = delta, item.profile.gain(plan)
-    aimed = partial(torch.mul, delta, gain, out=delta)
     if plan.rank:
         assert item.basis is not None
         assert item.profile.singular_values is not None
@@ -99,16 +98,17 @@ def _encode_as(
             left, right = (as_tensor(side).to(delta) for side in codes.sides())
             rest = delta.addmm_(left, right.T, alpha=-1)
             lost |= factorising.prefix_errors(codes, rest)
-            aimed = partial(rest.addmm_, left, right.T, beta=gain, alpha=gain - 1)
     if plan.remainder:
         missing = squared_norm(rest)
-        rest = aimed()
+        rest.mul_(gain)
         size = quantisation.usable_step(rest, step)
         metrics = calibration.metrics(item.key, rest.shape[1]) if calibration else None
         rounding = quantisation.quantise_runs if metrics is None else partial(shape_codes, metrics=metrics)
         parts = quantisation.quantise_matrix(rest, size, rounding)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = missing
+            if item.profile.objective.fits_step:
+                size = quantisation.fitted_step(rest, parts)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
     return Encoding(tuple(sections), lost)
 

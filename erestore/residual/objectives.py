@@ -29,12 +29,15 @@ class Objective:
         How much a squared error of a bias or a gain counts against one of a matrix.
     exponent : float
         Of what is encoded over the change; see :meth:`gain`.
+    fits_step : bool
+        Whether the step of a remainder is fitted to its codes after rounding, which makes what they stand for shorter.
     """
 
     price: float
     rounding: Callable[[torch.Tensor], torch.Tensor]
     vector_weight: float
     exponent: float
+    fits_step: bool
 
     def gain(self, error: float) -> float:
         """Return by how much a tensor's change is multiplied before it is encoded.
@@ -50,9 +53,9 @@ class Objective:
         return math.pow(1 - min(error, _LARGEST_ERROR), -self.exponent)
 
 
-ANSWERS = Objective(price=SLOPE / 8, rounding=round_codes, vector_weight=8.0, exponent=1 / 8)
+ANSWERS = Objective(price=SLOPE / 8, rounding=round_codes, vector_weight=8.0, exponent=1 / 8, fits_step=False)
 """Keeps answers close. What is left out of a change hurts them more than as much noise of rounding does, so components are
 kept at half the price and factors have no dead zone (docs/decisions/0013); a vector meets every input alike, and is not scaled
 down by it (docs/decisions/0015)."""
-WEIGHTS = Objective(price=SLOPE, rounding=quantise_runs, vector_weight=1.0, exponent=0.0)
+WEIGHTS = Objective(price=SLOPE, rounding=quantise_runs, vector_weight=1.0, exponent=0.0, fits_step=True)
 """Squared error over all weights alike, as small as it gets for the bytes."""

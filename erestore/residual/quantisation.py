@@ -8,11 +8,11 @@ squared error is all that counts; otherwise to nearest, since what a dead zone l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from erestore.arrays import Array, as_array
+from erestore.arrays import Array, as_array, as_tensor
 from erestore.residual import dyadic
 from erestore.residual.codecs.remainder import row_ranges
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
@@ -91,6 +91,20 @@ def quantise_matrix(
     """Return integer codes of the parts of a matrix ``(m, n)``; `rounding` takes rows in units of the step."""
     parts = (values[start:stop].to(torch.float64) / step.value for start, stop in row_ranges((*values.shape,)))
     return [as_array(rounding(part)) for part in parts]
+
+
+def fitted_step(values: torch.Tensor, parts: Sequence[Array]) -> dyadic.Dyadic:
+    """Return the step with which codes of the parts of a matrix are nearest to its values, of which one at least is not 0.
+
+    It is less than the step they were rounded with where most codes are small: values between two codes are more often near
+    the smaller.
+    """
+    inner = square = 0.0
+    for (start, stop), part in zip(row_ranges((*values.shape,)), parts, strict=True):
+        codes = as_tensor(part).to(values.device, torch.float64)
+        inner += float((codes * values[start:stop]).sum())
+        square += float(codes.square().sum())
+    return dyadic.nearest(inner / square, STEP_BITS)
 
 
 def _levels(codes: torch.Tensor) -> torch.Tensor:
