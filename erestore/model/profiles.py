@@ -33,7 +33,7 @@ _GAMMA_SHARE = 1e-3
 VECTOR_WEIGHT = 8.0
 """How much a squared error of a bias or a gain counts against one of a matrix: it meets every input alike, and is not scaled
 down by it (docs/decisions/0015)."""
-_SPOOL_MEMORY = 64 << 20
+_SPOOL_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)

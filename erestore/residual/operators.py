@@ -80,7 +80,7 @@ class Operator(ABC):
         """
 
 
-def row_tiles(shape: tuple[int, int], elements: int = TILE) -> Iterator[tuple[int, int]]:
+def row_tiles(shape: tuple[int, int], elements: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of rows of about `elements`, at least one row."""
     height = max(1, elements // max(1, shape[1]))
     for start in range(0, shape[0], height):
@@ -138,7 +138,7 @@ class Product(Operator):
             return _alive(*gram.decompose(), "right")
         if not self._is_thin:
             gram = RowGram(m)
-            for start, stop in row_tiles((n, m)):
+            for start, stop in row_tiles((n, m), TILE):
                 gram.add(self.right[start:stop] @ self.left.T)
             return _alive(*gram.decompose(), "left")
         left, right = torch.linalg.qr(self.left), torch.linalg.qr(self.right)
@@ -169,7 +169,7 @@ class Tiled(Operator):
         if shape[0] * shape[1] > HELD:
             return cls(shape, evaluate)
         held = np.empty(shape)
-        for start, stop in row_tiles(shape):
+        for start, stop in row_tiles(shape, TILE):
             held[start:stop] = evaluate(start, stop)
         return cls(shape, lambda start, stop: held[start:stop])
 
@@ -180,14 +180,14 @@ class Tiled(Operator):
     def times(self, x: Tensor) -> Tensor:
         """See :meth:`Operator.times`."""
         found = torch.empty((self.shape[0], x.shape[1]), dtype=x.dtype)
-        for start, stop in row_tiles(self.shape):
+        for start, stop in row_tiles(self.shape, TILE):
             found[start:stop] = as_tensor(self.evaluate(start, stop)).to(x.dtype) @ x
         return found
 
     def transposed_times(self, x: Tensor) -> Tensor:
         """See :meth:`Operator.transposed_times`."""
         found = torch.zeros((self.shape[1], x.shape[1]), dtype=torch.float64)
-        for start, stop in row_tiles(self.shape):
+        for start, stop in row_tiles(self.shape, TILE):
             found += as_tensor(self.evaluate(start, stop)).to(x.dtype).T @ x[start:stop]
         return found.to(x.dtype)
 
