@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
