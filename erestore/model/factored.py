@@ -64,8 +64,8 @@ class Computed(Opened):
             if self.difference is None:
                 yield Block(start, stop, round_to(parent, dtype), parent, base), np.zeros(parent.shape)
                 continue
-            rest = self.difference.rest.rows(start, stop)
             with without_warnings():
+                rest = self.difference.rest.rows(start, stop)
                 value = parent + (rest + parent * self.difference.gamma if self.difference.gamma else rest)
             yield Block(start, stop, round_to(value, dtype), parent, base), rest
 
