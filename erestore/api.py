@@ -338,10 +338,9 @@ class Store(_store.Store):
         progress: Progress = silent,
     ) -> FlattenResult:
         """Encode what a variant adds to its base as one residual; see :func:`erestore.ops.flatten.flatten`."""
-        from erestore.ops.flatten import FLATTEN_ERROR, flatten
+        from erestore.ops.flatten import flatten
 
-        error = FLATTEN_ERROR if max_error is None else max_error
-        return flatten(self, revision, name=name, max_error=error, message=message, progress=progress)
+        return flatten(self, revision, name=name, max_error=max_error, message=message, progress=progress)
 
     def rebase(
         self,

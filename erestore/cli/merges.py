@@ -386,7 +386,8 @@ def bisect(session: Session, *, good: str, bad: str, command: str, as_json: bool
     "--max-error",
     type=float,
     metavar="E",
-    help="Most of the squared norm of all that the variant changed of its base that may be lost. Default: 0.001.",
+    help="Most of the squared norm of all that the variant changed of its base that may be lost. Default: 0.001, or a "
+    "quarter of what was lost before, if that is known and less.",
 )
 @message_options
 @json_option

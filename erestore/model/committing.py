@@ -20,7 +20,8 @@ from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.bases import original_bytes
 from erestore.model.calibrations import Calibration
-from erestore.model.encoding import Encoder
+from erestore.model.changes import Changes
+from erestore.model.encoding import CheckpointChanges, Encoder
 from erestore.model.layouts import store_layout
 from erestore.model.packing import ResidualWriter
 from erestore.model.patches import DEEPEST, Patch, PatchWriter, Remainder, cost
@@ -94,6 +95,8 @@ class VariantWriter:
         See :class:`erestore.model.encoding.Encoder`.
     layout : str, optional
         Oid of a layout that is stored already and is the checkpoint's.
+    changes : Changes, optional
+        What is encoded of the checkpoint, if that is known better than by reading its tensors.
     """
 
     objects: Objects
@@ -106,6 +109,7 @@ class VariantWriter:
     trials: Trials | None = None
     calibration: Calibration | None = None
     layout: str | None = None
+    changes: Changes | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -142,9 +146,9 @@ class VariantWriter:
             return partial(self._room, budget, frame)
 
         admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
-        encoder = Encoder(
-            self.objects, self.checkpoint, self.parent, self.quality, self.progress, admits, self.calibration
-        )
+        changes = self.changes or CheckpointChanges(self.checkpoint, self.parent)
+        base = self.parent.manifest.base
+        encoder = Encoder(self.objects, changes, base, self.quality, self.progress, admits, self.calibration)
         residual = encoder.run(targets, outcome, prepare)
         manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())
@@ -223,7 +227,7 @@ class VariantWriter:
                 if target.has_added_rows:
                     outcome.count("added rows")
                     shape = (target.info.shape[0] - target.shared, *target.info.shape[1:])
-                    content = raw_bytes(as_array(self.checkpoint.read(target.name)[target.shared :]))
+                    content = raw_bytes(as_array(self.checkpoint.rows_from(target.name, target.shared)))
                     keep(rows, manifest.rows, target.key, target.info.dtype, shape, content)
             added, oid = 0, ""
             if fresh:
@@ -242,11 +246,13 @@ class VariantWriter:
         digests: dict[str, str] = {}
 
         def look(target: Target) -> tuple[str, Remainder | None]:
+            wanted = written.is_reproducible and target.key in touched
+            if not exact:  # block by block: nothing of the tensor's size
+                digest = written.linear_digest(target.key, target.info.dtype, target.shared) if wanted else ""
+                return digest, None
             value = written.rounded(target.key, target.info.dtype, target.info.shape)
-            digest = ""
-            if written.is_reproducible and target.key in touched:
-                digest = value_digest(value.reshape(-1)[: math.prod(target.shape)])
-            return digest, self._remainder(written, former, target, value) if exact else None
+            digest = value_digest(value.reshape(-1)[: math.prod(target.shape)]) if wanted else ""
+            return digest, self._remainder(written, former, target, value)
 
         added = 0
         with tensor_threads() as executor, PatchWriter(self.objects) as patch:

@@ -17,14 +17,15 @@ import torch
 from erestore.checkpoint.abc import Checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.calibrations import Calibration
+from erestore.model.changes import Changes
 from erestore.model.passes import Attempt, Passes
-from erestore.model.profiles import BasisSpool, Profiled, profile
+from erestore.model.profiles import Profiled, TensorSpool, objective_of, profile
 from erestore.model.quality import Outcome, Quality
 from erestore.model.searches import Admits, Room, as_the_paper, through_gate, within_budget, within_error
 from erestore.model.targets import Loaded, Target
+from erestore.model.tensor_encoding import LoadedItem
 from erestore.model.variant import Variant
 from erestore.progress import Progress
-from erestore.residual.objectives import ANSWERS, WEIGHTS
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -34,13 +35,14 @@ _FLOAT32_ERROR = 2e-3
 
 @dataclass
 class Encoder:
-    """Encodes one fine-tune against its parent's linear value.
+    """Encodes one fine-tune, or what is computed in place of one, against its parent's linear value.
 
     Attributes
     ----------
     objects : Objects
-    checkpoint : Checkpoint
-    parent : Variant
+    changes : Changes
+    base : str
+        Oid of the base.
     quality : Quality
     progress : Progress
     admits : Admits, optional
@@ -50,8 +52,8 @@ class Encoder:
     """
 
     objects: Objects
-    checkpoint: Checkpoint
-    parent: Variant
+    changes: Changes
+    base: str
     quality: Quality
     progress: Progress
     admits: Admits | None = None
@@ -77,7 +79,7 @@ class Encoder:
         Written or None
             None where nothing changed, or nothing that is worth its bytes (or only exact remainders are wanted).
         """
-        with tensor_threads() as executor, BasisSpool() as bases, ExitStack() as stack:
+        with tensor_threads() as executor, TensorSpool() as bases, ExitStack() as stack:
             profiled = self._profile(executor, targets, bases)
             for target in targets:
                 seen = profiled[target.key]
@@ -97,8 +99,8 @@ class Encoder:
             passes = stack.enter_context(
                 Passes(
                     self.objects,
-                    self.checkpoint,
-                    self.parent,
+                    self.changes,
+                    self.base,
                     self.progress,
                     self.calibration,
                     executor,
@@ -121,17 +123,9 @@ class Encoder:
             return through_gate(passes, self.admits)
         return within_error(passes, self.quality) if room is None else within_budget(passes, self.quality, room)
 
-    def _profile(self, executor: Executor, targets: list[Target], bases: BasisSpool) -> dict[str, Profiled]:
+    def _profile(self, executor: Executor, targets: list[Target], bases: TensorSpool) -> dict[str, Profiled]:
         def look(target: Target) -> Profiled:
-            loaded = Loaded.read(target, self.checkpoint.read, self.parent)
-            ours = self.quality.codec == "lowrank" and not self.quality.exact_only
-            return profile(
-                loaded,
-                factorise=not self.quality.exact_only,
-                gamma=ours,
-                precision=self._precision(ours=ours),
-                objective=WEIGHTS if self.quality.objective == "frobenius" else ANSWERS,
-            )
+            return self.changes.profile(target, self.quality)
 
         found: dict[str, Profiled] = {}
         results = bounded_map(executor, look, targets, in_flight=worker_count())
@@ -142,7 +136,36 @@ class Encoder:
             self.progress("spectra", number, len(targets))
         return found
 
-    def _precision(self, *, ours: bool) -> torch.dtype:
-        """Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost."""
-        may_lose = ours and not self.quality.gate and self.quality.max_error >= _FLOAT32_ERROR
-        return torch.float32 if may_lose else torch.float64
+
+@dataclass(frozen=True)
+class CheckpointChanges(Changes):
+    """The tensors of a checkpoint, minus a parent's linear values.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    parent : Variant
+    """
+
+    checkpoint: Checkpoint
+    parent: Variant
+
+    def profile(self, target: Target, quality: Quality) -> Profiled:
+        """See :meth:`Changes.profile`."""
+        ours = quality.codec == "lowrank" and not quality.exact_only
+        # Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost.
+        may_lose = ours and not quality.gate and quality.max_error >= _FLOAT32_ERROR
+        return profile(
+            self._loaded(target),
+            factorise=not quality.exact_only,
+            gamma=ours,
+            precision=torch.float32 if may_lose else torch.float64,
+            objective=objective_of(quality),
+        )
+
+    def item(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> LoadedItem:
+        """See :meth:`Changes.item`."""
+        return LoadedItem(profiled, basis, self._loaded(target))
+
+    def _loaded(self, target: Target) -> Loaded:
+        return Loaded.read(target, self.checkpoint.read, self.parent)

@@ -100,6 +100,27 @@ def known_error(objects: Objects, commit: Commit, manifest: Manifest | None = No
     return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit, manifest))
 
 
+def lost_before(objects: Objects, commit: Commit, manifest: Manifest) -> float | None:
+    """Return the squared error of a commit's lossy value, as it was measured or else an upper bound; None if not known.
+
+    It is in the units of the weights squared: what is relative to one change says little of another.
+    """
+    measured = lossy_error(objects, commit)
+    if measured is not None and len(commit.own) == 1:
+        recorded = read_errors(objects, commit.own[0], measured)
+        return None if recorded is None else measured * recorded.norm
+    found = _bound(objects, commit, manifest, {})
+    return None if found is None else found.squared
+
+
+class _Bound(NamedTuple):
+    """A bound on a squared error, and the squared norms of residuals."""
+
+    squared: float
+    norms: Mapping[str, float]
+    coefficients: Mapping[str, float]
+
+
 def error_bound(
     objects: Objects, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
 ) -> float | None:
@@ -120,8 +141,17 @@ def error_bound(
         Relative, where the commit has an original, to what changed since its parent, as the error that it records; else to
         the sum of the squared norms of all changes that it combines, times the squares of their coefficients.
     """
-    left = left or {}
     manifest = manifest or Manifest.from_record(objects.get_record("manifest", commit.manifest))
+    found = _bound(objects, commit, manifest, left or {})
+    if found is None:
+        return None
+    if len(commit.own) == 1 and relative_error(commit) is not None:
+        return ratio(found.squared, found.norms.get(commit.own[0], 0.0))
+    norm = math.fsum(coefficient**2 * found.norms[oid] for oid, coefficient in found.coefficients.items())
+    return ratio(found.squared, norm)
+
+
+def _bound(objects: Objects, commit: Commit, manifest: Manifest, left: Mapping[str, float]) -> _Bound | None:
     coefficients = {term.residual: float(term.coefficient) for term in manifest.terms}
     linear_errors: dict[str, float] = {}
     weights = _weights(objects, commit, coefficients, linear_errors)
@@ -141,10 +171,7 @@ def error_bound(
             weight -= coefficient
         weighted.append((abs(weight), recorded.errors))
         rest += abs(weight) * recorded.rest
-    squared = _squared_sum(weighted, rest)
-    if len(commit.own) == 1 and relative_error(commit) is not None:
-        return ratio(squared, norms.get(commit.own[0], 0.0))
-    return ratio(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
+    return _Bound(_squared_sum(weighted, rest), norms, coefficients)
 
 
 def _weights(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erestore.arrays import Array, as_tensor, widen, without_warnings
-from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
+from erestore.arrays import Array, as_array, as_tensor, without_warnings
+from erestore.checkpoint.abc import TensorInfo
+from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
 from erestore.merge.linear import LinearStrategy
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
 from erestore.merge.tiles import combination
+from erestore.model.differences import Difference, Differences, evaluated, side_by_side
+from erestore.model.factored import Computed
 from erestore.model.residuals import matrix_shape
-from erestore.model.variant import LinearTensor, Variant, row_blocks
-from erestore.residual.rounding import round_to
+from erestore.model.targets import Target
+from erestore.model.variant import Terms, Variant
+from erestore.residual.operators import Operator, Product, Tiled
+from erestore.residual.products import Matrix
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +30,8 @@ Statistics = Callable[[str, tuple[int, int]], Array]
 """Key and matrix shape of a tensor to what a strategy needs to know of a variant besides its values."""
 
 
-class NonlinearMerge:
-    """Computes the tensors of a merge, in the dtypes and shapes of a layout, one at a time.
+class NonlinearMerge(Differences):
+    """Computes what a merge adds to the base, tensor by tensor: as factors, or in tiles of rows.
 
     Parameters
     ----------
@@ -62,54 +66,63 @@ class NonlinearMerge:
         self._result = result
         self._layout = {tensor.key: tensor for tensor in result.layout.tensors.values()}
 
-    def __call__(self, key: str) -> torch.Tensor | None:
-        """Return one tensor; None where the linear result stands: what is held whole, and what no variant changed."""
-        if key in self._whole or key not in self._result.base or not any(v.terms(key) for v in self._variants):
+    def of(self, target: Target) -> Difference | None:
+        """Return what is added to one tensor; None for what no variant changed, and for what is held whole."""
+        key, terms = target.key, [variant.terms(target.key) for variant in self._variants]
+        if key in self._whole or not any(terms):
             return None
-        held = self._layout[key]
-        base = self._result.linear(key).base
-        rows = min(matrix_shape(held.shape)[0], len(base))
-        linear = [LinearTensor(base, variant.terms(key)) for variant in self._variants]
+        base = self._result.base_rows(key)
+        shape = target.shared, base.shape[1]
         with without_warnings():
-            merged = self._merged(key, linear, (rows, base.shape[1]), is_matrix=len(held.shape) > 1)
-            dtype = array_dtype(held.dtype)
-            found = np.empty((matrix_shape(held.shape)[0], base.shape[1]), dtype)
-            for start, stop in row_blocks(rows, base.shape[1]):
-                found[start:stop] = round_to(widen(base[start:stop]) + merged(start, stop), dtype)
-        if rows < len(found):  # rows of a grown vocabulary, which are combined linearly
-            found[rows:] = self._result.rounded(key, held.dtype, held.shape).reshape(found.shape)[rows:]
-        return as_tensor(found.reshape(held.shape), torch_dtype(held.dtype))
+            return Difference(self._merged(key, terms, base, shape, is_matrix=len(target.shape) > 1))
 
-    def _merged(self, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int], *, is_matrix: bool) -> Rows:
-        """Return what evaluates rows of the merged difference."""
+    def tensor(self, key: str) -> torch.Tensor | None:
+        """See :meth:`Differences.tensor`."""
+        if key in self._whole or key not in self._result.base:
+            return None
+        held, whole = self._layout[key], matrix_shape(self._result.base[key].shape)
+        info = TensorInfo(key, held.dtype, held.shape)
+        target = Target(key, key, info, min(matrix_shape(held.shape)[0], whole[0]))
+        difference = self.of(target)
+        if difference is None:
+            return None
+        found = self._result.rounded(key, held.dtype, held.shape).copy()  # rows of a grown vocabulary stand as they are
+        matrix = found.reshape(matrix_shape(held.shape))
+        for block, _ in Computed(target, self._result.base_rows(key), difference).changes():
+            matrix[block.start : block.stop] = block.own
+        return as_tensor(found, torch_dtype(held.dtype))
+
+    def _merged(
+        self, key: str, terms: Sequence[Terms], base: Rows, shape: tuple[int, int], *, is_matrix: bool
+    ) -> Operator:
+        """Return the merged difference."""
         strategy = self._strategy
         if strategy.kind == "factors" and not is_matrix:
             assert isinstance(strategy, FactorStrategy)
             strategy = strategy.elsewhere()
         if strategy.kind == "factors":
             assert isinstance(strategy, FactorStrategy)
-            left, right = strategy.merge(self._factored(strategy, key, linear, shape))
-            return lambda start, stop: left[start:stop] @ right.T
-        operands = self._tiled(strategy, key, linear, shape)
+            return Product.of(*strategy.merge(self._factored(strategy, key, terms, base, shape)))
+        operands = self._tiled(strategy, key, [evaluated(each, shape[1], base) for each in terms], shape)
         if isinstance(strategy, LinearStrategy):
-            return combination(operands, [float(each) for each in strategy.coefficients(self._weights, list)])
-        assert isinstance(strategy, ElementwiseStrategy)
-        return strategy.prepare(operands)
+            found = combination(operands, [float(each) for each in strategy.coefficients(self._weights, list)])
+        else:
+            assert isinstance(strategy, ElementwiseStrategy)
+            found = strategy.prepare(operands)
+        return Tiled.of(shape, found)
 
-    def _tiled(
-        self, strategy: MergeStrategy, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int]
-    ) -> TiledOperands:
+    def _tiled(self, strategy: MergeStrategy, key: str, rows: Sequence[Rows], shape: tuple[int, int]) -> TiledOperands:
         return TiledOperands(
             tensor=key,
             shape=shape,
             labels=self._labels,
             weights=self._weights,
             statistics=self._known(strategy, key, shape),
-            rows=[_delta(tensor) for tensor in linear],
+            rows=rows,
         )
 
     def _factored(
-        self, strategy: MergeStrategy, key: str, linear: Sequence[LinearTensor], shape: tuple[int, int]
+        self, strategy: MergeStrategy, key: str, terms: Sequence[Terms], base: Rows, shape: tuple[int, int]
     ) -> FactoredOperands:
         return FactoredOperands(
             tensor=key,
@@ -117,7 +130,7 @@ class NonlinearMerge:
             labels=self._labels,
             weights=self._weights,
             statistics=self._known(strategy, key, shape),
-            factors=[_factors(tensor, shape) for tensor in linear],
+            factors=[_factors(each, base, shape) for each in terms],
         )
 
     def _known(self, strategy: MergeStrategy, key: str, shape: tuple[int, int]) -> list[Array] | None:
@@ -126,23 +139,12 @@ class NonlinearMerge:
         return [known(key, shape) for known in self._statistics]
 
 
-def _delta(tensor: LinearTensor) -> Rows:
-    """Return what evaluates rows of what a variant adds to the base."""
-    nothing = replace(tensor, terms=())
-    return lambda start, stop: tensor.rows(start, stop) - nothing.rows(start, stop)
-
-
-def _factors(tensor: LinearTensor, shape: tuple[int, int]) -> Factors:
+def _factors(terms: Terms, base: Rows, shape: tuple[int, int]) -> Factors:
     """Return what a variant adds to the base as factors; where some of it has none, the matrix itself is one of them."""
     rows, columns = shape
-    sides: list[tuple[Array, Array]] = [(np.zeros((rows, 0)), np.zeros((columns, 0)))]
-    for coefficient, sections in tensor.terms:
-        for section in sections:
-            found = section.factors()
-            if found is None:
-                delta = _delta(tensor)(0, rows)
-                return Factors(delta, np.eye(columns)) if columns <= rows else Factors(np.eye(rows), delta.T)
-            left = np.zeros((rows, found[0].shape[1]))
-            left[: len(found[0])] = coefficient * found[0][:rows]
-            sides.append((left, found[1]))
-    return Factors(*(np.concatenate(side, axis=1) for side in zip(*sides, strict=True)))
+    parts = [(coefficient, Matrix.of(sections)) for coefficient, sections in terms]
+    if any(matrix.others for _, matrix in parts):
+        delta = evaluated(terms, columns, base)(0, rows)
+        return Factors(delta, np.eye(columns)) if columns <= rows else Factors(np.eye(rows), delta.T)
+    product = side_by_side(parts, shape)
+    return Factors(as_array(product.left), as_array(product.right))

@@ -13,16 +13,15 @@ from typing import NamedTuple, Self
 
 import torch
 
-from erestore.checkpoint.abc import Checkpoint
 from erestore.execute import bounded_map, worker_count
 from erestore.model.calibrations import Calibration
+from erestore.model.changes import Changes
 from erestore.model.packing import ResidualWriter
-from erestore.model.profiles import BasisSpool, Profiled
+from erestore.model.profiles import Profiled, TensorSpool
 from erestore.model.quality import ratio
 from erestore.model.residuals import Errors
-from erestore.model.targets import Loaded, Target
-from erestore.model.tensor_encoding import Encoding, Item, encode_at, measure
-from erestore.model.variant import Variant
+from erestore.model.targets import Target
+from erestore.model.tensor_encoding import Encoding, Item, measure
 from erestore.progress import Progress
 from erestore.residual import planning
 from erestore.storage.objects import Objects
@@ -65,8 +64,9 @@ class Passes:
     Attributes
     ----------
     objects : Objects
-    checkpoint : Checkpoint
-    parent : Variant
+    changes : Changes
+    base : str
+        Oid of the base.
     progress : Progress
     calibration : Calibration or None
         Where rounding is to serve what comes out of the base's layers.
@@ -75,18 +75,18 @@ class Passes:
         Those that changed, sorted by key.
     profiled : Mapping[str, Profiled]
         By key.
-    bases : BasisSpool
+    bases : TensorSpool
     """
 
     objects: Objects
-    checkpoint: Checkpoint
-    parent: Variant
+    changes: Changes
+    base: str
     progress: Progress
     calibration: Calibration | None
     executor: Executor
     targets: Sequence[Target]
     profiled: Mapping[str, Profiled]
-    bases: BasisSpool
+    bases: TensorSpool
     _lives: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -102,7 +102,7 @@ class Passes:
 
     def at(self, step: float) -> Attempt:
         """Encode everything at one step."""
-        return self.encode(lambda item: encode_at(item, step, self.calibration))
+        return self.encode(lambda item: item.encode_at(step, self.calibration))
 
     def encode(self, encode: Callable[[Item], Encoding]) -> Attempt:
         """Encode and measure every target."""
@@ -110,10 +110,10 @@ class Passes:
         def work(given: _Given) -> tuple[Encoding, Errors]:
             item = self._item(given)
             encoded = encode(item)
-            return encoded, measure(item.loaded, encoded.sections)
+            return encoded, measure(item.opened, encoded.sections)
 
         life = self._lives.enter_context(ExitStack())
-        writer = life.enter_context(ResidualWriter(self.objects, self.parent.manifest.base))
+        writer = life.enter_context(ResidualWriter(self.objects, self.base))
         kinds: dict[str, int] = {}
         total = [0.0, 0.0, 0.0]
         results = bounded_map(self.executor, work, self._given(self.targets), in_flight=worker_count())
@@ -140,8 +140,8 @@ class Passes:
 
         def work(given: _Given) -> tuple[float, float]:
             item = self._item(given)
-            sections = encode_at(item, step, self.calibration).sections
-            return measure(item.loaded, sections).rounded, planning.plan(item.profile, step).error
+            sections = item.encode_at(step, self.calibration).sections
+            return measure(item.opened, sections).rounded, planning.plan(item.profile, step).error
 
         pairs = list(bounded_map(self.executor, work, self._given(judged), in_flight=worker_count()))
         rounded, predicted = (sum(values) for values in zip(*pairs, strict=True))
@@ -156,8 +156,7 @@ class Passes:
             )
 
     def _item(self, given: _Given) -> Item:
-        loaded = Loaded.read(given.target, self.checkpoint.read, self.parent)
-        return Item(loaded, self.profiled[given.target.key], given.basis)
+        return self.changes.item(given.target, self.profiled[given.target.key], given.basis)
 
     def __enter__(self) -> Self:
         self._lives.__enter__()

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
 
-from erestore.arrays import as_array, as_tensor, widen, without_warnings
+from erestore.arrays import as_tensor, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
+from erestore.model.quality import Quality
 from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
 from erestore.residual.codecs.gamma import GAMMA_BITS
-from erestore.residual.objectives import ANSWERS, Objective
+from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
@@ -30,7 +32,7 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
-_SPOOL_MEMORY = 64 << 20
+_SPOOL_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Profiled:
     profile: Profile | None = None
     basis: torch.Tensor | None = None
     side: Literal["left", "right"] = "right"
+
+
+def objective_of(quality: Quality) -> Objective:
+    """Return what is to be made small: the error of the weights alone, or what it does to answers."""
+    return WEIGHTS if quality.objective == "frobenius" else ANSWERS
 
 
 def profile(
@@ -94,7 +101,7 @@ def profile(
     m, n = delta.shape
     singular_values, basis = None, None
     side: Literal["left", "right"] = "right"
-    if factorise and min(m, n) >= _MIN_SIDE and m * n >= _MIN_ELEMENTS:
+    if factorise and has_factors((m, n)):
         found = decompose(delta, precision=precision)
         singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side
         alive = singular_values > 0
@@ -105,6 +112,11 @@ def profile(
     weight = objective.vector_weight if len(loaded.target.shape) == 1 else 1.0
     seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight, objective)
     return Profiled("changed", norm, base_norm, seen, basis, side)
+
+
+def has_factors(shape: tuple[int, int]) -> bool:
+    """Tell whether factors of a matrix can be smaller than its values."""
+    return min(shape) >= _MIN_SIDE and math.prod(shape) >= _MIN_ELEMENTS
 
 
 def take_gamma(delta: torch.Tensor, loaded: Loaded, gamma: dyadic.Dyadic) -> None:
@@ -129,11 +141,10 @@ def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
 def _norms(loaded: Loaded) -> tuple[float, float]:
     norm = base_norm = 0.0
     with without_warnings():
-        for start, stop in row_blocks(loaded.target.shared, loaded.own.shape[1]):
-            parent = loaded.parent.rows(start, stop)
-            base_norm += float((parent * parent).sum())
-            before = widen(round_to(parent, array_dtype(loaded.target.info.dtype)))
-            norm += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
+        for block in loaded.blocks():
+            base_norm += float((block.parent * block.parent).sum())
+            before = widen(round_to(block.parent, array_dtype(loaded.target.info.dtype)))
+            norm += float(((block.own - before) ** 2).sum())
     return norm, base_norm
 
 
@@ -144,42 +155,75 @@ def _energy(delta: torch.Tensor) -> float:
 def _rows(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Curve]:
     """Return scales of rows to half an octave, how many rows have each, and the curve of values over their row's scale."""
     scales = torch.cat([delta[a:b].to(torch.float64).square().mean(dim=1).sqrt() for a, b in row_blocks(*delta.shape)])
+    places = sample_places(delta.numel())
+    return describe_rows(scales, places // delta.shape[1], delta.reshape(-1)[places])
+
+
+def sample_places(elements: int) -> torch.Tensor:
+    """Return which elements of a residual stand for all, the same for every residual of a size."""
+    if elements <= SAMPLE:
+        return torch.arange(elements)
+    return torch.randint(elements, (SAMPLE,), generator=torch.Generator().manual_seed(0))
+
+
+def describe_rows(
+    scales: torch.Tensor, rows: torch.Tensor, sample: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, Curve]:
+    """Return scales to half an octave, how many rows have each, and the curve of a sample over its rows' scales.
+
+    Parameters
+    ----------
+    scales : torch.Tensor
+        Root mean squares of all rows.
+    rows : torch.Tensor
+        The row of each element of the sample.
+    sample : torch.Tensor
+    """
     levels = torch.round(2 * torch.log2(scales))
     found, counts = torch.unique(levels[torch.isfinite(levels)], return_counts=True)
-    generator = torch.Generator().manual_seed(0)
-    places = torch.randint(delta.numel(), (min(SAMPLE, delta.numel()),), generator=generator)
-    if delta.numel() <= SAMPLE:
-        places = torch.arange(delta.numel())
-    sample = delta.reshape(-1)[places] / scales[places // delta.shape[1]]
+    sample = sample / scales[rows]
     sample = sample[torch.isfinite(sample)]
     size = sample.square().mean().sqrt() if len(sample) else torch.zeros(())
     return 2.0 ** (found / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()
 
 
-class BasisSpool:
-    """Singular bases kept outside memory between the passes. A context manager."""
+class TensorSpool:
+    """Tensors of one dtype, such as singular bases, kept outside memory between the passes. A context manager.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    dtype : torch.dtype
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # noqa: SIM115 - closed by __exit__
+        self._dtype = dtype
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._length = 0
+        self._lock = threading.Lock()
 
-    def put(self, key: str, basis: torch.Tensor) -> None:
-        """Keep one float32 basis."""
-        content = basis.contiguous().numpy().tobytes()
-        self._file.seek(self._length)
-        self._file.write(content)
-        self._places[key] = self._length, tuple(basis.shape)
-        self._length += len(content)
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a tensor is kept."""
+        return key in self._places
+
+    def put(self, key: str, tensor: torch.Tensor) -> None:
+        """Keep one tensor."""
+        content = tensor.contiguous().numpy().tobytes()
+        with self._lock:
+            self._file.seek(self._length)
+            self._file.write(content)
+            self._places[key] = self._length, tuple(tensor.shape)
+            self._length += len(content)
 
     def get(self, key: str) -> torch.Tensor:
-        """Return one basis."""
-        start, shape = self._places[key]
-        self._file.seek(start)
-        content = bytearray(self._file.read(4 * shape[0] * shape[1]))
+        """Return one tensor."""
+        with self._lock:
+            start, shape = self._places[key]
+            self._file.seek(start)
+            content = bytearray(self._file.read(self._dtype.itemsize * math.prod(shape)))
         if not content:  # of rank 0: all of the difference was a multiple of the parent
-            return torch.empty(shape)
-        return torch.frombuffer(content, dtype=torch.float32).view(shape)
+            return torch.empty(shape, dtype=self._dtype)
+        return torch.frombuffer(content, dtype=self._dtype).view(shape)
 
     def __enter__(self) -> Self:
         return self

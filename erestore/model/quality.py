@@ -40,6 +40,8 @@ class Quality:
         What is made small for the bytes it takes: the error of the weights, all alike (``frobenius``), or what comes out of
         layers (``calibrated``, for bases that are calibrated). By default the latter where it can be had, and else the error
         of the weights with those of biases and gains counted more.
+    squared_error : float, optional
+        Besides `max_error`, a bound on the squared norm itself of what is lost.
     """
 
     max_error: float = DEFAULT_MAX_ERROR
@@ -53,6 +55,7 @@ class Quality:
     alpha: float = 0.5
     allocation: str = "ere"
     objective: str | None = None
+    squared_error: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -91,6 +94,13 @@ class Quality:
                 "The ere codec decodes differently from machine to machine, so an exact remainder over it is refused.",
                 hint="Use --exact with the default codec.",
             )
+
+    def allowed(self, norm: float) -> float:
+        """Return the squared error that may be made of a residual of a squared norm, never less than can be reached."""
+        allowed = self.max_error * norm
+        if self.squared_error is None:
+            return allowed
+        return min(allowed, max(self.squared_error, SMALLEST_MAX_ERROR * norm))
 
     @property
     def takes_calibration(self) -> bool:

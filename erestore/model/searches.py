@@ -10,7 +10,7 @@ from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.model.packing import ResidualWriter
 from erestore.model.passes import Attempt, Passes
 from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, ratio
-from erestore.model.tensor_encoding import Encoding, Item
+from erestore.model.tensor_encoding import Encoding, Item, LoadedItem
 from erestore.residual import allocation, planning
 from erestore.residual.codecs import dense, ere
 from erestore.residual.searching import StepSearch
@@ -30,8 +30,8 @@ _ERROR_EXPONENT = 1.2
 
 
 def within_error(passes: Passes, quality: Quality) -> Attempt:
-    """Encode at the largest step that meets `quality.max_error`; where the rest is kept too, it may be missed."""
-    allowed = quality.max_error * passes.norm
+    """Encode at the largest step that meets the bound of `quality`; where the rest is kept too, it may be missed."""
+    allowed = quality.allowed(passes.norm)
     search = StepSearch(passes.step_for(allowed), _ERROR_EXPONENT)
     found = _best(
         passes,
@@ -136,6 +136,7 @@ def as_the_paper(passes: Passes, quality: Quality) -> Attempt:
     ranks = dict(zip(known, allocate(list(known.values()), shapes, quality.rank, quality.alpha), strict=True))
 
     def encode(item: Item) -> Encoding:
+        assert isinstance(item, LoadedItem)
         delta = item.loaded.delta()
         if item.key not in ranks:
             return Encoding((dense.encode(as_array(delta)),))

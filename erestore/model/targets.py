@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from erestore.arrays import as_tensor
+from erestore.arrays import Array, as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.model.residuals import matrix_shape
@@ -90,8 +92,46 @@ def divide(
     return sorted(targets, key=lambda target: target.key), whole
 
 
+class Block(NamedTuple):
+    """Rows of a target.
+
+    Attributes
+    ----------
+    own, parent : ndarray
+        The original and the parent's linear value, float64.
+    base : ndarray
+        The base, in its own dtype.
+    """
+
+    start: int
+    stop: int
+    own: Array
+    parent: Array
+    base: Array
+
+
+class Opened(ABC):
+    """One target, opened for encoding.
+
+    Attributes
+    ----------
+    target : Target
+    """
+
+    target: Target
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows that base and variant share, and columns."""
+        return self.target.shared, matrix_shape(self.target.info.shape)[1]
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """Yield all shared rows in order."""
+
+
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Opened):
     """One target with its tensors in memory.
 
     Attributes
@@ -111,6 +151,12 @@ class Loaded:
         """Read the original and open the parent's linear value."""
         own = read(target.name).reshape(matrix_shape(target.info.shape))
         return cls(target, own, parent.linear(target.key))
+
+    def blocks(self) -> Iterator[Block]:
+        """See :meth:`Opened.blocks`."""
+        for start, stop in row_blocks(*self.shape):
+            own = widen(as_array(self.own[start:stop]))
+            yield Block(start, stop, own, self.parent.rows(start, stop), self.parent.base[start:stop])
 
     def delta(self) -> torch.Tensor:
         """Return the residual against the parent's linear value, float32 ``(shared, n)``."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
-from erestore.arrays import as_array, as_tensor, widen, without_warnings
+from erestore.arrays import as_tensor, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.model.calibrations import Calibration
 from erestore.model.profiles import Profiled, take_gamma
 from erestore.model.residuals import Errors
-from erestore.model.targets import Loaded
-from erestore.model.variant import evaluate, row_blocks
+from erestore.model.targets import Loaded, Opened
+from erestore.model.variant import evaluate
 from erestore.residual import factorising, planning, quantisation
 from erestore.residual.codecs import gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
@@ -22,35 +23,6 @@ from erestore.residual.codecs.registry import codec
 from erestore.residual.rounding import round_to
 from erestore.residual.shaping import shape_codes
 from erestore.residual.spectrum import squared_norm
-
-
-@dataclass(frozen=True)
-class Item:
-    """One tensor of the second pass.
-
-    Attributes
-    ----------
-    loaded : Loaded
-    profiled : Profiled
-        With a profile.
-    basis : torch.Tensor or None
-        Singular vectors of the short side, where the profile has a spectrum.
-    """
-
-    loaded: Loaded
-    profiled: Profiled
-    basis: torch.Tensor | None
-
-    @property
-    def key(self) -> str:
-        """The base's name of the tensor."""
-        return self.loaded.target.key
-
-    @property
-    def profile(self) -> planning.Profile:
-        """What the first pass found."""
-        assert self.profiled.profile is not None
-        return self.profiled.profile
 
 
 @dataclass(frozen=True)
@@ -68,20 +40,72 @@ class Encoding:
     lost: Mapping[int, float] = field(default_factory=dict)
 
 
-def encode_at(item: Item, step: float, calibration: Calibration | None) -> Encoding:
-    """Encode one tensor's residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
-    delta, found = item.loaded.delta(), item.profile
-    own_step = found.own_step(step)
-    before: tuple[EncodedSection, ...] = ()
-    if found.gamma is not None and found.takes_gamma(own_step):
-        take_gamma(delta, item.loaded, found.gamma)
-        before = (gamma.encode(found.gamma),)
-    encoded = _encode_as(planning.plan(found, step), item, delta, own_step, calibration)
-    return replace(encoded, sections=before + encoded.sections)
+@dataclass(frozen=True)
+class Item(ABC):
+    """One tensor of the second pass.
+
+    Attributes
+    ----------
+    profiled : Profiled
+        With a profile.
+    basis : torch.Tensor or None
+        Singular vectors of the short side, where the profile has a spectrum.
+    """
+
+    profiled: Profiled
+    basis: torch.Tensor | None
+
+    @property
+    @abstractmethod
+    def opened(self) -> Opened:
+        """Original and parent."""
+
+    @property
+    def key(self) -> str:
+        """The base's name of the tensor."""
+        return self.opened.target.key
+
+    @property
+    def profile(self) -> planning.Profile:
+        """What the first pass found."""
+        assert self.profiled.profile is not None
+        return self.profiled.profile
+
+    @abstractmethod
+    def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:
+        """Encode the residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
+
+
+@dataclass(frozen=True)
+class LoadedItem(Item):
+    """One whose tensors are in memory.
+
+    Attributes
+    ----------
+    loaded : Loaded
+    """
+
+    loaded: Loaded
+
+    @property
+    def opened(self) -> Loaded:
+        """See :attr:`Item.opened`."""
+        return self.loaded
+
+    def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:
+        """See :meth:`Item.encode_at`."""
+        delta, found = self.loaded.delta(), self.profile
+        own_step = found.own_step(step)
+        before: tuple[EncodedSection, ...] = ()
+        if found.gamma is not None and found.takes_gamma(own_step):
+            take_gamma(delta, self.loaded, found.gamma)
+            before = (gamma.encode(found.gamma),)
+        encoded = _encode_as(planning.plan(found, step), self, delta, own_step, calibration)
+        return replace(encoded, sections=before + encoded.sections)
 
 
 def _encode_as(
-    plan: planning.Plan, item: Item, delta: torch.Tensor, step: float, calibration: Calibration | None
+    plan: planning.Plan, item: LoadedItem, delta: torch.Tensor, step: float, calibration: Calibration | None
 ) -> Encoding:
     """Encode one tensor's residual as planned, times its gain; `delta` is used up."""
     sections: list[EncodedSection] = []
@@ -113,24 +137,21 @@ def _encode_as(
     return Encoding(tuple(sections), lost)
 
 
-def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
+def measure(opened: Opened, encoded: tuple[EncodedSection, ...]) -> Errors:
     """Decode sections as a reader does and return what they lose, and the residual's own squared norm."""
-    shape = (loaded.target.shared, loaded.own.shape[1])
     sections = tuple(
-        codec(section.codec).decode(section.parameters, [part.content for part in section.parts], shape)
+        codec(section.codec).decode(section.parameters, [part.content for part in section.parts], opened.shape)
         for section in encoded
     )
-    dtype = array_dtype(loaded.target.info.dtype)
+    dtype = array_dtype(opened.target.info.dtype)
     linear = rounded = norm = 0.0
     with without_warnings():
-        for start, stop in row_blocks(*shape):
-            own = widen(as_array(loaded.own[start:stop]))
-            parent = loaded.parent.rows(start, stop)
+        for start, stop, own, parent, base in opened.blocks():
             before = widen(round_to(parent, dtype))
             norm += float(((own - before) ** 2).sum())
             value = parent
             if sections:
-                value = parent + evaluate(sections, start, stop, widen(loaded.parent.base[start:stop]))
+                value = parent + evaluate(sections, start, stop, widen(base))
             linear += float(((own - value) ** 2).sum())
             rounded += float(((own - widen(round_to(value, dtype))) ** 2).sum())
     return Errors(linear, rounded, norm)

@@ -6,8 +6,10 @@ checkout can clone ranges of an object's file.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Self
+from itertools import accumulate
+from typing import Any, Self
 
 import numpy as np
 from blake3 import blake3
@@ -138,6 +140,17 @@ class TensorReader:
             position += len(piece)
         return content.view(array_dtype(dtype)).reshape(torch_shape(dtype, shape))
 
+    def rows(self, data: TensorRef, dtype: str, shape: tuple[int, int]) -> MatrixRows:
+        """Return what reads rows of a matrix.
+
+        Raises
+        ------
+        CorruptionError
+            If dtype, shape and segments do not agree.
+        """
+        self._check_size(data, dtype, shape)
+        return MatrixRows(*self._segments(data), array_dtype(dtype), shape)
+
     def row_blocks(
         self, data: TensorRef, dtype: str, shape: tuple[int, int], elements: int
     ) -> Iterator[tuple[int, Array]]:
@@ -173,3 +186,44 @@ class TensorReader:
             for start in range(0, len(matrix), height):
                 yield row + start, matrix[start : start + height]
             row += len(matrix)
+
+
+class MatrixRows:
+    """Reads rows of a raw matrix in any order; of the matrix one segment is kept, for whoever asks for what follows.
+
+    Parameters
+    ----------
+    held : SegmentedObject
+    numbers : range
+        Of its segments.
+    dtype : dtype
+    shape : tuple of int
+        ``(m, n)``.
+    """
+
+    def __init__(self, held: SegmentedObject, numbers: range, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
+        self._held, self._numbers, self._dtype, self.shape = held, numbers, dtype, shape
+        lengths = (held.segments[number].raw_length for number in numbers)
+        self._edges = list(accumulate(lengths, initial=0))
+        self._last: tuple[int, bytes] = (-1, b"")
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return rows ``start:stop`` in their own dtype; not to be written to."""
+        rows, columns = self.shape
+        width = columns * self._dtype.itemsize
+        first, last = min(start, rows) * width, min(stop, rows) * width
+        parts = []
+        for place in range(bisect_right(self._edges, first) - 1, len(self._numbers)):
+            begin = self._edges[place]
+            if begin >= last:
+                break
+            parts.append(memoryview(self._piece(place))[max(0, first - begin) : last - begin])
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
+        return np.frombuffer(content, self._dtype).reshape(-1, columns) if width else np.empty((stop - start, 0))
+
+    def _piece(self, place: int) -> bytes:
+        if self._last[0] != place:
+            number = self._numbers[place]
+            segment = self._held.segments[number]
+            self._last = place, entropy.decode(segment.stage, self._held.read(number), segment.raw_length)
+        return self._last[1]

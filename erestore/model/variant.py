@@ -22,7 +22,7 @@ from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch
 from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
-from erestore.model.tensors import VALUE_DIGEST_BYTES, TensorReader
+from erestore.model.tensors import VALUE_DIGEST_BYTES, MatrixRows, TensorReader
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
 from erestore.residual.rounding import round_to
@@ -216,6 +216,11 @@ class Variant:
         tensor = self.base[key]
         return self._tensors.read(tensor.data, tensor.dtype, tensor.shape)
 
+    def base_rows(self, key: str) -> MatrixRows:
+        """Return what reads rows of one of the base's tensors, seen as a matrix, in its own dtype."""
+        tensor = self.base[key]
+        return self._tensors.rows(tensor.data, tensor.dtype, matrix_shape(tensor.shape))
+
     def terms(self, key: str) -> Terms:
         """Return what is added to one of the base's tensors."""
         found = ((coefficient, residual.sections(key)) for coefficient, residual in self.residuals)
@@ -260,13 +265,21 @@ class Variant:
         if not (is_floating(dtype) and is_floating(held.dtype)) or columns != base_columns:
             raise CorruptionError(f"The layout gives '{key}' a dtype or shape that the base's tensor cannot have.")
         shared = min(rows, base_rows)
-        added: tuple[
-            Array, ...
-        ] = ()  # read first: a shape that they do not fill is refused before anything is made for it
-        if rows > shared:
-            added = (self._combine(self.manifest.rows.get(key, ()), dtype, (rows - shared, *shape[1:])),)
+        # Read first: a shape that they do not fill is refused before anything is made for it.
+        added = (self.added_rows(key, dtype, (rows - shared, *shape[1:])),) if rows > shared else ()
         yield from self._linear_blocks(key, array_dtype(dtype), shared)
         yield from added
+
+    def added_rows(self, key: str, dtype: str, shape: tuple[int, ...]) -> Array:
+        """Return the rows below the base's, in a dtype and of the shape that they have to be of."""
+        return self._combine(self.manifest.rows.get(key, ()), dtype, shape)
+
+    def linear_digest(self, key: str, dtype: str, rows: int) -> str:
+        """Return :func:`erestore.model.tensors.value_digest` of the first rows of the linear value, rounded to `dtype`."""
+        hasher = blake3()
+        for block in self._linear_blocks(key, array_dtype(dtype), rows):
+            hasher.update(raw_bytes(block))
+        return str(hasher.hexdigest(length=VALUE_DIGEST_BYTES))
 
     def _linear_blocks(self, key: str, dtype: np.dtype[Any], rows: int) -> Iterator[Array]:
         """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""

@@ -8,7 +8,7 @@ from typing import Self
 from erestore.derived import free_branch
 from erestore.errors import RefConflictError, UsageError
 from erestore.model.computed import write_computed
-from erestore.model.ledger import known_error
+from erestore.model.ledger import known_error, lost_before
 from erestore.model.quality import DEFAULT_MAX_ERROR, Quality
 from erestore.model.ranks import total_rank
 from erestore.model.variant import Variant
@@ -19,7 +19,9 @@ from erestore.storage.leases import Lease
 from erestore.store import Store
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
-"""What is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
+"""Most that is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
+SHARE_OF_LOST = 0.25
+"""Most that is lost by default, of the squared error that the variant had before."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def flatten(
     revision: str,
     *,
     name: str | None = None,
-    max_error: float = FLATTEN_ERROR,
+    max_error: float | None = None,
     message: str = "",
     progress: Progress = silent,
 ) -> FlattenResult:
@@ -97,8 +99,9 @@ def flatten(
         A variant.
     name : str, optional
         Branch of the result; by default `revision`, which then has to be a branch and gets a new version.
-    max_error : float
-        Most of the squared norm of all that the variant changed of its base that may be lost.
+    max_error : float, optional
+        Most of the squared norm of all that the variant changed of its base that may be lost. By default
+        :data:`FLATTEN_ERROR`, or :data:`SHARE_OF_LOST` of what was lost before where that is known and less.
     message : str
     progress : Progress
 
@@ -114,7 +117,7 @@ def flatten(
         If another writer moved the branch meanwhile.
     """
     oid = require_commit(store, revision, "Flattening")
-    quality = Quality(max_error=max_error)
+    quality = Quality(max_error=FLATTEN_ERROR if max_error is None else max_error)
     branch = name or revision
     if name is None and not store.has_ref(revision):
         raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
@@ -144,6 +147,8 @@ def flatten(
                 unchanged=True,
             )
         exact = variant.manifest.patch is not None
+        if max_error is None and (lost := lost_before(store.objects, former, variant.manifest)):
+            quality = replace(quality, squared_error=SHARE_OF_LOST * lost)
         stored = write_computed(store.objects, variant, replace(quality, exact=exact), progress=progress)
         reached = {"codec": "lowrank", "flatten_error": repr(stored.outcome.relative_error), "exact": "no"}
         previous = entry.oid if entry is not None and entry.oid != oid else None

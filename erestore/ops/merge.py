@@ -308,9 +308,9 @@ def _nonlinear(
     weights = [_rational(weight) for _, _, weight in recipe.operands]
     result = Variant(store.objects, manifest, layout=layout)
     labels = [operand.commit for operand in operands]
-    compute = NonlinearMerge(strategy, variants, labels, weights, result, statistics)
+    differences = NonlinearMerge(strategy, variants, labels, weights, result, statistics)
     quality = Quality(max_error=MERGE_ERROR if recipe.max_error is None else float(recipe.max_error))
-    return write_computed(store.objects, result, quality, compute=compute, progress=progress)
+    return write_computed(store.objects, result, quality, differences=differences, progress=progress)
 
 
 def _operands(store: Store, weighted: Sequence[tuple[str, str]]) -> tuple[tuple[str, str, str], ...]:

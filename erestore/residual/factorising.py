@@ -11,17 +11,20 @@ import torch
 from erestore.arrays import as_array, as_tensor
 from erestore.residual.codecs.lowrank import Codes, cut_groups
 from erestore.residual.codecs.lowrank2 import bands
+from erestore.residual.operators import Operator
 from erestore.residual.quantisation import round_codes
 from erestore.residual.spectrum import squared_norm
 
 MULTIPLIER_BITS = 6
 """Of a mantissa when encoding: the other side is fitted to the rounded multiplier, so that only its step varies a little."""
+Times = Callable[[torch.Tensor], torch.Tensor]
+"""A matrix as what multiplies a few columns with it."""
 _BLOCK = 1 << 22
 """Elements of the residual that are projected at a time."""
 
 
 def quantise(
-    delta: torch.Tensor,
+    delta: torch.Tensor | Operator,
     basis: torch.Tensor,
     singular_values: torch.Tensor,
     side: str,
@@ -36,8 +39,8 @@ def quantise(
 
     Parameters
     ----------
-    delta : torch.Tensor
-        ``(m, n)``, the residual.
+    delta : torch.Tensor or Operator
+        ``(m, n)``, the residual; of an operator only products with a few columns are asked for.
     basis : torch.Tensor
         Singular vectors of the short side as columns, largest singular value first.
     singular_values : torch.Tensor
@@ -56,7 +59,7 @@ def quantise(
         Components whose codes all vanish on one side are dropped.
     """
     rank = len(singular_values)
-    sigma = gain * singular_values.to(device=delta.device, dtype=torch.float64)
+    sigma = gain * singular_values.to(device=basis.device, dtype=torch.float64)
     # Float32 products lose about 1e-6 of sigma_1, which matters only against a step of that size.
     dtype = torch.float64 if rank and step < 1e-4 * float(sigma[0]) else torch.float32
     short = rounding((basis[:, :rank].to(torch.float64) * (sigma / step)).T.to(dtype)).T
@@ -64,8 +67,7 @@ def quantise(
     short, sigma = short[:, alive.to(short.device)], sigma.cpu()[alive]
     mantissas, exponents = _multipliers([step * step / float(value) for value in sigma])
     weights = torch.tensor([math.ldexp(a, e) for a, e in zip(mantissas, exponents, strict=True)], dtype=torch.float64)
-    tall = delta if side == "right" else delta.T
-    fitted = _fit(tall, short.to(torch.float64) * weights.to(short.device), dtype)
+    fitted = _fit(_tall(delta, side), short.to(torch.float64) * weights.to(short.device), dtype)
     long = rounding(fitted.T * gain).T
     used = _largest(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
@@ -108,14 +110,46 @@ def _multipliers(weights: Sequence[float]) -> tuple[list[int], list[int]]:
     return rounded, [exponent - MULTIPLIER_BITS for _, exponent in pairs]
 
 
-def _fit(tall: torch.Tensor, short: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def leading_errors(codes: Codes, delta: Operator, energy: float) -> dict[int, float]:
+    """Return what :func:`prefix_errors` does, from products alone.
+
+    Each is the norm of the residual less what the bands before take of it: as much as that is certain to about ``1e-15`` of
+    the norm, far below what a band that counts removes.
+
+    Parameters
+    ----------
+    codes : Codes
+    delta : Operator
+        ``(m, n)``, the residual.
+    energy : float
+        Its squared norm.
+    """
+    left, right = map(as_tensor, codes.sides())
+    inner = (left * delta.times(right)).sum(dim=0)
+    gram = (left.T @ left) * (right.T @ right)
+    return {
+        band: max(0.0, energy - float(2 * inner[:start].sum() - gram[:start, :start].sum()))
+        for band, (start, _) in enumerate(bands(codes.rank))
+    }
+
+
+def _tall(delta: torch.Tensor | Operator, side: str) -> torch.Tensor | Times:
+    """Return the residual with its long side down, or what multiplies with that."""
+    if isinstance(delta, Operator):
+        return delta.times if side == "right" else delta.transposed_times
+    return delta if side == "right" else delta.T
+
+
+def _fit(tall: torch.Tensor | Times, short: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return ``X`` that minimises ``|tall - X short^T|``, ``(rows, r)``, with products in `dtype`."""
-    if not short.shape[1]:
-        return torch.zeros((tall.shape[0], 0), dtype=dtype, device=tall.device)
     scale = torch.linalg.vector_norm(short, dim=0)
     unit = short / scale
     gram = unit.T @ unit
     gram.diagonal().add_(1e-10)
     solved = torch.cholesky_solve(unit.T, torch.linalg.cholesky(gram)).T.div_(scale).to(dtype)
+    if not isinstance(tall, torch.Tensor):
+        return tall(solved)
+    if not short.shape[1]:
+        return torch.zeros((tall.shape[0], 0), dtype=dtype, device=tall.device)
     height = max(1, _BLOCK // max(1, tall.shape[1]))
     return torch.cat([rows.to(dtype) @ solved for rows in torch.split(tall, height)])

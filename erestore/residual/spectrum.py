@@ -109,14 +109,9 @@ def decompose(delta: Tensor, *, precision: torch.dtype = torch.float64) -> Decom
         and to about ``1e-3 · σ₁`` in float32, which takes about half the time; the subspaces of what lies well
         above are equally good.
     """
-    gram, exponent, floor = _gram(delta, precision)
-    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-    basis = eigenvectors.flip(1)
-    if basis.numel():
-        peaks = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        basis = torch.where(peaks < 0, -basis, basis)
+    values, basis = _of_gram(*_gram(delta, precision))
     side: Literal["left", "right"] = "left" if delta.shape[0] <= delta.shape[1] else "right"
-    return Decomposition(delta, _roots(eigenvalues, exponent, floor), basis, side)
+    return Decomposition(delta, values, basis, side)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -139,10 +134,40 @@ def singular_values_of_rows(blocks: Iterable[Tensor], columns: int) -> Tensor:
     Tensor, shape (columns,), float64
         Descending; with fewer rows than columns, followed by zeros.
     """
-    gram = torch.zeros(columns, columns, dtype=torch.float64)
+    gram = RowGram(columns)
     for rows in blocks:
-        _add_gram(gram, rows)
-    return _roots(torch.linalg.eigvalsh(gram), 0, _noise_floor(columns, torch.float64))
+        gram.add(rows)
+    return gram.singular_values()
+
+
+class RowGram:
+    """The float64 Gram matrix of the columns of a matrix that comes in blocks of rows and is never held.
+
+    Parameters
+    ----------
+    columns : int
+
+    Attributes
+    ----------
+    matrix : Tensor, shape (columns, columns)
+        Its lower triangle; the rest is not filled in.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.matrix = torch.zeros(columns, columns, dtype=torch.float64)
+        self._floor = _noise_floor(columns, torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Take rows, float64 ``(any, columns)``, of magnitudes whose squares float64 holds."""
+        _add_gram(self.matrix, rows)
+
+    def singular_values(self) -> Tensor:
+        """Return the matrix's singular values, float64, descending, zero below the noise."""
+        return _roots(torch.linalg.eigvalsh(self.matrix), 0, self._floor)
+
+    def decompose(self) -> tuple[Tensor, Tensor]:
+        """Return these, and the right singular vectors as columns; see :class:`Decomposition`."""
+        return _of_gram(self.matrix, 0, self._floor)
 
 
 def singular_values_of_product(left: Tensor, right: Tensor) -> Tensor:
@@ -222,6 +247,20 @@ def _gram(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, int, float]:
     for rows in _long_rows(matrix, dtype):
         _add_gram(gram, _times_power(rows, -exponent))
     return gram, exponent, _noise_floor(size, dtype)
+
+
+def _of_gram(gram: Tensor, exponent: int, floor: float) -> tuple[Tensor, Tensor]:
+    """Return singular values and vectors of the side that a scaled Gram matrix is of."""
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+    return _roots(eigenvalues, exponent, floor), positive_peaks(eigenvectors.flip(1))
+
+
+def positive_peaks(basis: Tensor) -> Tensor:
+    """Return columns with signs such that in each the entry of largest magnitude is positive."""
+    if not basis.numel():
+        return basis
+    peaks = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+    return torch.where(peaks < 0, -basis, basis)
 
 
 def _add_gram(gram: Tensor, rows: Tensor) -> None:

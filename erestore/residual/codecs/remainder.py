@@ -11,7 +11,7 @@ Parameters: ``step`` as ``[mantissa, exponent]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,8 @@ def band_of(shape: tuple[int, ...]) -> int:
     return LAST_BAND if shape[0] > 1 else 0
 
 
-def encode(codes: Sequence[Array], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
-    """Write codes as a section."""
+def encode(codes: Iterable[Array], step: dyadic.Dyadic, shape: tuple[int, ...]) -> EncodedSection:
+    """Write codes, part by part, as a section."""
     band = band_of(shape)
     parts = []
     for part in codes:
