@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from erestore.derived import free_branch
 from erestore.errors import RefConflictError, UsageError
 from erestore.model.computed import write_computed
 from erestore.model.ledger import known_error
@@ -13,10 +12,9 @@ from erestore.model.quality import DEFAULT_MAX_ERROR, Quality
 from erestore.model.ranks import total_rank
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
-from erestore.records import Commit
 from erestore.revisions import require_commit
-from erestore.storage.leases import Lease
 from erestore.store import Store
+from erestore.versions import next_version
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
 """What is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
@@ -118,13 +116,11 @@ def flatten(
     branch = name or revision
     if name is None and not store.has_ref(revision):
         raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
-    operation = store.begin()
-    with Lease(store.storage, "writer", operation.writer) as lease:
-        former = store.commit_record(oid)
-        if former.edge == "imported":
-            raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
-        entry = free_branch(store, branch)
-        if name is None and (entry is None or entry.oid != oid):
+    former = store.commit_record(oid)
+    if former.edge == "imported":
+        raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
+    with next_version(store, branch) as version:
+        if name is None and version.previous != oid:
             raise RefConflictError(branch)
         variant = Variant.open(store.objects, former.manifest)
         before = Size.of(variant)
@@ -145,23 +141,16 @@ def flatten(
             )
         exact = variant.manifest.patch is not None
         stored = write_computed(store.objects, variant, replace(quality, exact=exact), progress=progress)
-        reached = {"codec": "lowrank", "flatten_error": repr(stored.outcome.relative_error), "exact": "no"}
-        previous = entry.oid if entry is not None and entry.oid != oid else None
-        commit = Commit(
-            manifest=stored.manifest_oid,
+        previous = version.previous
+        commit, recorded = version.record_encoded(
+            stored,
+            former,
             parents=(oid,) if previous is None or store.is_ancestor(previous, oid) else (oid, previous),
             edge="flattened",
-            author=operation.author,
-            time=operation.time,
             message=message or f"flatten {revision}",
-            own=stored.own,
-            metrics=dict(former.metrics),
-            quality=reached | ({"exact": "yes", "relative_error": "0.0"} if exact else {}),
-            original_bytes=former.original_bytes,
-            stored_bytes=stored.added_bytes,
+            quality={"flatten_error": repr(stored.outcome.relative_error)},
+            exact=exact,
         )
-        lease.confirm()
-        recorded = store.record(commit, branch, operation, expected=entry.number if entry else 0)
     return FlattenResult(
         commit=recorded.oid,
         ref=branch,

@@ -18,8 +18,8 @@ from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
 from erestore.merge.registry import strategy as named_strategy
-from erestore.model.combining import Operand, require_one_base
 from erestore.model.expressions import is_expression, parse_expression
+from erestore.model.operands import Operand, require_one_base
 from erestore.model.originals import original_digest
 from erestore.progress import Progress, silent
 from erestore.records import Layout, Manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from erestore.derived import Derived, derive
 from erestore.errors import UsageError
 from erestore.merge.configuration import rational
-from erestore.model.combining import Operand, require_one_base
+from erestore.model.operands import Operand, require_one_base
 from erestore.records import Commit, Layout, Manifest, Term, normal_terms
 from erestore.revisions import open_operand, require_commit
 from erestore.storage.leases import Lease

@@ -9,7 +9,6 @@ import numpy as np
 
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.derived import free_branch
 from erestore.errors import UsageError
 from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
@@ -19,11 +18,11 @@ from erestore.model.quality import Quality
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
 from erestore.progress import Progress, silent
-from erestore.records import Commit, Manifest
+from erestore.records import Manifest
 from erestore.residual.rounding import round_to
 from erestore.revisions import require_commit
-from erestore.storage.leases import Lease
 from erestore.store import Store
+from erestore.versions import next_version
 
 if TYPE_CHECKING:
     import torch
@@ -111,9 +110,7 @@ def rebase(
         raise UsageError(
             f"'{onto}' is a variant, not a base.", hint=f"`erestore cherry-pick {revision} --onto {onto}`?"
         )
-    operation = store.begin()
-    with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = free_branch(store, name)
+    with next_version(store, name) as version:
         if carry:
             require_lossy(former, revision, hint="Leave --carry out, or commit it again with --exact.")
         variant, base = (
@@ -144,35 +141,26 @@ def rebase(
             layout=stored_layout.oid,
         ).write()
         error, distance = stored.outcome.relative_error, stored.outcome
-        previous = (entry.oid,) if entry is not None and entry.oid not in (None, oid) else ()
-        commit = Commit(
-            manifest=stored.manifest_oid,
-            parents=tuple(each for each in (target, *previous, oid) if each is not None),
+        previous = version.previous
+        kept = "change" if carry else "weights"
+        commit, recorded = version.record_encoded(
+            stored,
+            former,
+            parents=tuple(dict.fromkeys(each for each in (target, previous, oid) if each is not None)),
             edge="rebased",
-            author=operation.author,
-            time=operation.time,
             message=message or f"rebase {revision} onto {onto}",
-            own=stored.own,
-            metrics=dict(former.metrics) if not carry else {},
-            quality={
-                "codec": "lowrank",
-                "rebase_error": repr(error),
-                "kept": "change" if carry else "weights",
-                "exact": "yes" if exact else "no",
-            }
-            | ({"relative_error": "0.0"} if exact else {}),
-            original_bytes=former.original_bytes,
-            stored_bytes=stored.added_bytes + stored_layout.added_bytes,
+            quality={"rebase_error": repr(error), "kept": kept},
+            exact=exact,
+            same_value=not carry,
+            layout_bytes=stored_layout.added_bytes,
         )
-        lease.confirm()
-        recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
     return RebaseResult(
         commit=recorded.oid,
         ref=name,
         base=store.base_name(base.manifest.base),
         parents=commit.parents,
         stored_bytes=recorded.stored_bytes,
-        kept=commit.quality["kept"],
+        kept=kept,
         rebase_error=error,
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,
