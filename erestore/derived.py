@@ -13,7 +13,7 @@ from erestore.model.operands import Operand
 from erestore.model.quality import ratio
 from erestore.records import Commit, Layout, Manifest, relative_error
 from erestore.store import Store
-from erestore.versions import encoded, next_version
+from erestore.versions import encoded, next_version, of_value
 
 if TYPE_CHECKING:
     from erestore.model.committing import StoredVariant
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Encode = Callable[[Manifest, Layout], "StoredVariant"]
 """Given a manifest and its layout, which is stored, writes another value of the same layout."""
-
-_OF_VALUE = ("relative_error", "linear_error", "lossy_error", "relative_norm", "exact", "codec")
-"""What a commit records of its value, which a commit of the same value has too."""
 
 
 @dataclass(frozen=True)
@@ -173,16 +170,14 @@ def _encode(store: Store, combined: Combination, commit: Commit, encode: Encode)
         "relative_error": repr(stored.outcome.relative_error),
         "linear_error": repr(ratio(stored.outcome.linear_error, stored.outcome.squared_norm)),
     }
-    return encoded(commit, stored, reached, layout.added_bytes), replace(
-        combined, manifest=stored.manifest, equals=None
-    )
+    combined = replace(combined, manifest=stored.manifest, equals=None, loses_exact=combined.exact)
+    return encoded(commit, stored, reached, layout.added_bytes), combined
 
 
 def _write(store: Store, combined: Combination, commit: Commit) -> Commit:
     if combined.equals is not None:
         equal = store.commit_record(combined.equals)
-        quality = {key: equal.quality[key] for key in _OF_VALUE if key in equal.quality}
-        return replace(commit, manifest=equal.manifest, quality=quality)
+        return replace(commit, manifest=equal.manifest, quality=of_value(equal))
     layout = store.objects.put_record("layout", combined.layout.to_record())
     manifest = store.objects.put_record("manifest", combined.manifest.to_record())
     added = commit.stored_bytes + layout.added_bytes + manifest.added_bytes

@@ -16,6 +16,8 @@ from erestore.store import Operation, Recorded, Store
 if TYPE_CHECKING:
     from erestore.model.committing import StoredVariant
 
+_OF_VALUE = ("relative_error", "linear_error", "lossy_error", "relative_norm", "exact", "codec")
+
 
 @dataclass(frozen=True)
 class NextVersion:
@@ -102,6 +104,29 @@ class NextVersion:
         )
         return commit, self.record(commit)
 
+    def record_same(self, former: Commit, *, parents: Sequence[str], edge: str, message: str) -> Recorded:
+        """Record a commit of the same value as another.
+
+        Parameters
+        ----------
+        former : Commit
+            The other.
+        parents : sequence of str
+        edge, message : str
+        """
+        commit = Commit(
+            manifest=former.manifest,
+            parents=tuple(parents),
+            edge=edge,
+            author=self.operation.author,
+            time=self.operation.time,
+            message=message,
+            metrics=dict(former.metrics),
+            quality=of_value(former),
+            original_bytes=former.original_bytes,
+        )
+        return self.record(commit)
+
 
 @contextmanager
 def next_version(store: Store, name: str) -> Iterator[NextVersion]:
@@ -126,6 +151,11 @@ def encoded(commit: Commit, stored: StoredVariant, quality: Mapping[str, str], l
         quality={"codec": "lowrank", **quality},
         stored_bytes=stored.added_bytes + layout_bytes,
     )
+
+
+def of_value(commit: Commit) -> dict[str, str]:
+    """Return what a commit records of its value, which a commit of the same value has too."""
+    return {key: commit.quality[key] for key in _OF_VALUE if key in commit.quality}
 
 
 def free_branch(store: Store, name: str) -> RefEntry | None:

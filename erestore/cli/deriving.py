@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,10 +113,16 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
     shown = list(done.coefficients.items())
     text = ", ".join(f"{coefficient} {printable(name)}" for name, coefficient in shown[:8])
     session.result(f"  {text}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
-    if done.loses_exact:
-        session.notice(f"Exact remainders do not apply to the result and were left out ({listed(done.loses_exact)}).")
+    notice_lost_remainders(session, done.loses_exact)
     for conflict in done.chosen:
         session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
+
+
+def notice_lost_remainders(session: Session, names: Sequence[str]) -> None:
+    """Say whose exact remainders are left out."""
+    if names:
+        shown = printable(listed(names))
+        session.notice(f"Exact remainders do not apply to the result and were left out ({shown}).")
 
 
 def headline(ref: str, commit: str) -> str:

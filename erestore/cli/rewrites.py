@@ -10,10 +10,11 @@ from erestore.cli.deriving import (
     max_error_option,
     message_options,
     name_option,
+    notice_lost_remainders,
     one_of,
 )
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, plural, size_text
+from erestore.cli.text import json_text, plural, printable, size_text
 from erestore.errors import UsageError
 
 
@@ -75,6 +76,7 @@ def rebase(
     head = headline(done.ref, done.commit)
     lost = "exact" if done.exact else f"lost {done.rebase_error:.3g} of what it changes of that"
     session.result(f"{head} {size_text(done.stored_bytes)}, the {done.kept} on {done.base}; {lost}")
+    notice_lost_remainders(session, done.loses_exact)
 
 
 @verb(
@@ -113,6 +115,10 @@ def flatten(
         session.result(f"{head} Nothing to flatten: it has {plural(done.before.terms, 'residual')}.")
         return
     before, after = done.before, done.after
+    if before == after:
+        residuals = plural(before.terms, "residual")
+        session.result(f"{head} Nothing to flatten: it has the value of {printable(revision)}, which has {residuals}.")
+        return
     session.result(
         f"{head} {plural(before.terms, 'residual')} of {size_text(before.residual_bytes)} became "
         f"{plural(after.terms, 'residual')} of {size_text(after.residual_bytes)}"

@@ -37,8 +37,8 @@ class Combination:
     layout : Layout
     equals : str or None
         Commit of the operand whose linear value this is; then the manifest is that operand's, exact remainder included.
-    loses_exact : tuple of str
-        Names of operands whose exact remainders do not apply to the result.
+    exact, loses_exact : tuple of str
+        Names of operands that have exact remainders, and of those whose exact remainders do not apply to the result.
     chosen : tuple of Conflict
         What was decided by `choose`.
     """
@@ -46,6 +46,7 @@ class Combination:
     manifest: Manifest
     layout: Layout
     equals: str | None
+    exact: tuple[str, ...]
     loses_exact: tuple[str, ...]
     chosen: tuple[Conflict, ...]
 
@@ -77,8 +78,9 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
     equal = next((operand for operand in commits if _same_value(operand.manifest, manifest)), None)
     if equal is not None:
         manifest = equal.manifest
-    lost = () if equal else tuple(operand.name for operand in remaining if operand.manifest.patch)
-    return Combination(manifest, layout, equal.commit if equal else None, lost, tuple(conflicts.found))
+    exact = tuple(operand.name for operand in remaining if operand.manifest.patch)
+    commit = equal.commit if equal else None
+    return Combination(manifest, layout, commit, exact, () if equal else exact, tuple(conflicts.found))
 
 
 def layout_oid(layout: Layout) -> str:

@@ -21,6 +21,7 @@ from erestore.merge.registry import strategy as named_strategy
 from erestore.model.expressions import is_expression, parse_expression
 from erestore.model.operands import Operand, require_one_base
 from erestore.model.originals import original_digest
+from erestore.model.quality import require_max_error
 from erestore.progress import Progress, silent
 from erestore.records import Layout, Manifest
 from erestore.revisions import open_operand, require_commit, without_bases
@@ -142,6 +143,8 @@ def merge(
     texts = ["1"] * len(revisions) if weights is None else [str(_rational(weight)) for weight in weights]
     if len(texts) != len(revisions):
         raise UsageError(f"There are {len(revisions)} variants and {len(texts)} weights.", hint="Give one weight each.")
+    if max_error is not None:
+        require_max_error(max_error)
     operands = _operands(store, list(zip(revisions, texts, strict=True)))
     error = None if max_error is None else repr(max_error)
     recipe = Recipe(strategy, operands, dict(options or {}), choose, error)

@@ -14,7 +14,7 @@ from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.matching import match_base
-from erestore.model.quality import Quality
+from erestore.model.quality import Quality, require_max_error
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
 from erestore.progress import Progress, silent
@@ -48,6 +48,8 @@ class RebaseResult:
     error_bound : float or None
         Of both together, what was lost before and now.
     exact : bool
+    loses_exact : tuple of str
+        The variant, if it is exact and its exact remainder does not apply to the result.
     relative_norm : float
         How far the result is from its new base, relative to that.
     """
@@ -61,6 +63,7 @@ class RebaseResult:
     rebase_error: float
     error_bound: float | None
     exact: bool
+    loses_exact: tuple[str, ...]
     relative_norm: float
 
 
@@ -110,6 +113,7 @@ def rebase(
         raise UsageError(
             f"'{onto}' is a variant, not a base.", hint=f"`erestore cherry-pick {revision} --onto {onto}`?"
         )
+    require_max_error(max_error)
     with next_version(store, name) as version:
         if carry:
             require_lossy(former, revision, hint="Leave --carry out, or commit it again with --exact.")
@@ -164,6 +168,7 @@ def rebase(
         rebase_error=error,
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,
+        loses_exact=(revision,) if carry and variant.manifest.patch is not None else (),
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
     )
 

@@ -109,6 +109,10 @@ def test_conflicts_are_listed(work: Here) -> None:
         (("soup", "one", "two", "--name", "x", "--eval", "true"), 2, "{path}"),
         (("soup", "one", "two", "--name", "x", "--eval", "echo {path} words"), 2, "no number"),
         (("soup", "one", "two", "--name", "x", "--eval", "exit 3 {path}"), 2, "exit code 3"),
+        (("merge", "one", "two", "--name", "x", "--ours", "--theirs"), 2, "--ours and --theirs exclude each other"),
+        (("soup", "one", "two", "--name", "x", "--drop", "--ours"), 2, "--ours and --drop exclude each other"),
+        (("cherry-pick", "two", "--onto", "one~0"), 2, "Add --name REF"),
+        (("revert", "two", "--on", "one~0"), 2, "Add --name REF"),
         (("cherry-pick", "base", "--onto", "one"), 2, "changes nothing"),
         (("cherry-pick", "one + two", "--onto", "one"), 2, "expression"),
         (("revert", "one + two"), 2, "expression"),
@@ -163,3 +167,39 @@ def test_picks_and_reverts(work: Here) -> None:
     assert work.json("show", "back")["terms"] == work.json("show", "ft")["terms"] or "back" in ran.out
     graph = work.run("log", "--graph", "picked").out
     assert "reverted" in graph
+
+
+def test_exact_remainders_that_are_left_out_are_named(work: Here) -> None:
+    for name in ("one", "two"):
+        tensors = tiny.tuned(tiny.tuned(tiny.base_weights(), 5 if name == "one" else 6), 7)
+        tiny.write_model(work.directory / f"exact-{name}", tensors)
+        assert work.run("commit", f"exact-{name}", "--parent", name, "--exact").code == 0
+    for verb in (
+        ("merge", "one", "exact-one"),
+        ("merge", "one", "exact-one", "--strategy", "ties"),
+        ("merge", "exact-one", "--strategy", "ties", "--option", "density=1"),
+        ("soup", "one", "exact-one"),
+        ("cherry-pick", "two", "--onto", "exact-one", "--drop"),
+        ("revert", "one", "--on", "exact-one", "--drop"),
+    ):
+        ran = work.run(*verb, "--name", "said")
+        assert ran.code == 0, ran.err
+        assert "Exact remainders do not apply to the result and were left out (exact-one)." in ran.err
+        assert work.json(*verb, "--name", "listed")["loses_exact"] == ["exact-one"]
+
+
+def test_many_parents_are_counted_and_not_all_shown(work: Here) -> None:
+    names = ["one", "two", "ft", "more", *(f"run-{number}" for number in range(5))]
+    for number, name in enumerate(names[4:], 20):
+        tiny.write_model(work.directory / name, tiny.tuned(tiny.base_weights(), number))
+        assert work.run("commit", name, "--base", "base").code == 0
+    assert work.run("soup", *names, "--name", "soup", "--drop").code == 0
+    for command in (("show", "soup"), ("log", "soup", "-n", "1")):
+        (edge,) = [line for line in work.run(*command).out.splitlines() if line.startswith("Edge:")]
+        assert edge.count(",") == 4
+        assert edge.endswith(" and 4 more")
+    assert len(work.json("show", "soup")["parents"]) == len(work.json("log", "soup")[0]["parents"]) == 9
+    drawn = work.run("log", "soup", "--graph", "--oneline").out.splitlines()
+    assert max(len(line) - len(line.lstrip("*|/\\_ ")) for line in drawn) <= 14  # five columns
+    assert "(4 more parents, without lines to them)" in "\n".join(drawn)
+    assert sum("*" in line for line in drawn) == len(work.json("log", "soup"))
