@@ -37,9 +37,10 @@ OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-sp
     example="erestore merge task-a task-b --name both\n"
     "erestore merge task-a task-b --strategy weighted --weights 0.7,0.3 --name both\n"
     'erestore merge "a + 0.5*(b - a)" --name between\n'
+    "erestore merge --recipe mergekit.yaml --name both\n"
     "erestore merge both --undo task-b",
 )
-@click.argument("revisions", nargs=-1, required=True, metavar="REVISION...")
+@click.argument("revisions", nargs=-1, metavar="[REVISION]...")
 @name_option()
 @click.option("--strategy", metavar="S", help=f"How: {', '.join(LINEAR + OTHERS)}. Default: average.")
 @click.option("--weights", metavar="W,...", help="A weight for each variant, such as 0.7,0.3 or 2/3,1/3.")
@@ -53,6 +54,13 @@ OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-sp
     metavar="FILE",
     help="For fisher and regmean, once for each variant: a file of tensors under its names, of squared gradients or of second "
     "moments of the inputs of linear layers.",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A merge configuration of mergekit (YAML) instead of revisions, strategy, weights and options; its models are "
+    "revisions.",
 )
 @click.option("--undo", metavar="OPERAND", help="Take this operand out of the merge that REVISION is.")
 @conflict_options
@@ -69,6 +77,7 @@ def merge(
     pairs: tuple[str, ...],
     max_error: float | None,
     statistics: tuple[str, ...],
+    recipe: Path | None,
     undo: str | None,
     choose: str | None,
     message: str,
@@ -80,22 +89,27 @@ def merge(
     The first strategies write a list of residuals with coefficients; nothing of a tensor is computed. The result of the others
     (ties and those after it) is computed tensor by tensor and encoded as one residual. In an expression a name stands for what
     the variant changed of the base. The result is checked out, compared and committed upon like any variant.
+
+    With --recipe it is a merge configuration of mergekit that says what is merged and how; what has no meaning for a merge of
+    variants (slices of layers, gradients, filters) is refused by name.
     """
+    chosen = bool(strategy or weights or pairs or statistics)
+    if undo is not None and (len(revisions) != 1 or name or recipe or choose or chosen or max_error is not None):
+        raise UsageError("--undo takes the name of one merge and nothing else.")
+    if recipe is not None and (revisions or chosen):
+        raise UsageError(
+            "--recipe says what is merged and how.", hint="Leave revisions, --strategy, --weights and --option out."
+        )
+    differs = None
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
         if undo is not None:
-            if (
-                len(revisions) != 1
-                or name
-                or strategy
-                or weights
-                or pairs
-                or choose
-                or statistics
-                or max_error is not None
-            ):
-                raise UsageError("--undo takes the name of one merge and nothing else.")
             done = store.unmerge(revisions[0], undo, message=message, progress=progress)
+        elif recipe is not None:
+            followed = store.merge_recipe(
+                recipe, name=_required(name), max_error=max_error, choose=choose, message=message, progress=progress
+            )
+            done, differs = followed.made, followed.differs
         else:
             done = store.merge(
                 revisions,
@@ -109,7 +123,12 @@ def merge(
                 message=message,
                 progress=progress,
             )
+    if as_json and differs is not None:
+        click.echo(json_text(vars(done) | {"differs": differs}))
+        return
     report(session, done, as_json=as_json)
+    if differs:
+        session.notice(f"This differs from mergekit's result: {differs}")
 
 
 @verb(

@@ -203,3 +203,59 @@ def test_many_parents_are_counted_and_not_all_shown(work: Here) -> None:
     assert max(len(line) - len(line.lstrip("*|/\\_ ")) for line in drawn) <= 14  # five columns
     assert "(4 more parents, without lines to them)" in "\n".join(drawn)
     assert sum("*" in line for line in drawn) == len(work.json("log", "soup"))
+
+
+RECIPE = """
+models:
+  - model: one
+    parameters: {weight: 0.25}
+  - model: two
+    parameters: {weight: 0.75}
+merge_method: linear
+"""
+
+
+def test_a_recipe_of_mergekit(work: Here) -> None:
+    recipe = work.directory / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    ran = work.run("merge", "--recipe", "recipe.yaml", "--name", "both")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1/4 one, 3/4 two" in ran.out
+    assert work.json("merge", "one", "two", "--strategy", "weighted", "--weights", "1/4,3/4", "--name", "both")[
+        "unchanged"
+    ]
+    found = work.json("merge", "--recipe", recipe, "--name", "both")
+    assert (found["unchanged"], found["differs"]) == (True, "")
+    assert work.json("merge", "both", "--undo", "two")["coefficients"] == {"one": "1"}
+    recipe.write_text(
+        "merge_method: slerp\nbase_model: one\nparameters: {t: 0.1}\nmodels: [{model: one}, {model: two}]"
+    )
+    ran = work.run("merge", "--recipe", "recipe.yaml", "--name", "between", "-m", "a message")
+    assert "note: This differs from mergekit's result: mergekit interpolates" in ran.err
+    assert work.json("log", "between")[0]["message"] == "a message"
+    assert "whole weights" in work.json("merge", "--recipe", recipe, "--name", "between")["differs"]
+    tensors = tiny.tuned(tiny.base_weights(), 9)
+    del tensors["head.weight"]
+    tiny.write_model(work.directory / "headless", tensors)
+    assert work.run("commit", "headless", "--base", "base").code == 0
+    recipe.write_text(RECIPE.replace("two", "headless"))
+    as_data = work.run("merge", "--recipe", "recipe.yaml", "--name", "x", "--json")
+    assert (as_data.code, json.loads(as_data.out)["conflicts"][0]["subject"]) == (5, "head.weight")
+    assert work.run("merge", "--recipe", "recipe.yaml", "--name", "x", "--theirs").code == 0
+    recipe.write_text(RECIPE.replace("merge_method: linear", "merge_method: ties\nbase_model: base"))
+    assert work.run("merge", "--recipe", "recipe.yaml", "--name", "few", "--max-error", "0.01").code == 0
+    recipe.write_text(RECIPE + "slices: []\n")
+    for arguments, code, words in (
+        (("--recipe", "recipe.yaml", "--name", "x"), 2, "`slices`"),
+        (("--recipe", "recipe.yaml"), 2, "--name"),
+        (("--recipe", "nothing.yaml", "--name", "x"), 3, "no file"),
+        (("--recipe", ".", "--name", "x"), 10, "cannot be read"),
+        (("one", "--recipe", "recipe.yaml", "--name", "x"), 2, "--recipe says"),
+        (("--recipe", "recipe.yaml", "--name", "x", "--strategy", "ties"), 2, "--recipe says"),
+        (("both", "--recipe", "recipe.yaml", "--undo", "one"), 2, "--undo takes"),
+        (("--name", "x"), 2, "nothing to merge"),
+    ):
+        ran = work.run("merge", *arguments)
+        assert (ran.code, ran.out) == (code, "")
+        assert words in ran.err
+        assert "hint:" in ran.err
