@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import Any
 
 from erestore.integrations.parameters import Parameters, refuse, shown
-from erestore.integrations.parameters import names as key_names
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ def read_mergekit(document: Any) -> MergekitMerge:
         If it has a key, a method or a value that has no meaning here; it is named.
     """
     if not isinstance(document, dict):
-        refuse("It is no merge configuration", "Write `merge_method: ...` and `models: ...`, as for mergekit.")
+        refuse("it is no merge configuration", "Write `merge_method: ...` and `models: ...`, as for mergekit.")
     for key in document:
         if key not in _KNOWN:
-            hint = _REFUSED.get(key, f"Leave it out; there are {key_names(sorted(_KNOWN))}.")
+            hint = _REFUSED.get(key, f"Leave it out; there are {', '.join(sorted(_KNOWN))}.")
             refuse(f"`{shown(key)}` has no meaning for a merge of variants", hint)
     name = document.get("merge_method")
     if not isinstance(name, str) or name not in _METHODS:
@@ -88,7 +87,7 @@ def read_mergekit(document: Any) -> MergekitMerge:
             f"`merge_method: {shown(name)}` is none of the methods that are merged here"
             if name is not None
             else "`merge_method` is missing",
-            f"Use {key_names(_METHODS)}; `erestore merge --strategy` has more.",
+            f"Use {', '.join(_METHODS)}; `erestore merge --strategy` has more.",
         )
     method = _METHODS[name]
     base_model = _base_model(document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -148,11 +148,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def names(keys: Iterable[str]) -> str:
-    """Return names as a hint lists them."""
-    return ", ".join(keys)
-
-
 def _model(entry: Any, number: int) -> tuple[str, Any]:
     where = f"entry {number} of `models`"
     if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
@@ -174,7 +169,7 @@ def _section(
         if key in elsewhere:
             refuse(f"`{shown(key)}` in {where} is for all models alike", "Write it under `parameters` of the recipe.")
         if key not in known:
-            hint = f"Leave it out; there is {names(known)}." if known else "Leave it out."
+            hint = f"Leave it out; there is {', '.join(known)}." if known else "Leave it out."
             refuse(f"`{shown(key)}` in {where} is no parameter of {method} here", hint)
         if isinstance(value, dict | list):
             conditional = isinstance(value, dict) or any(isinstance(each, dict) for each in value)

@@ -83,6 +83,10 @@ SAME: dict[str, tuple[str, dict[str, Any]]] = {
         "merge_method: ties" + DENSE + "parameters:\n  normalize: true\n  int8_mask: true\ndtype: null\n",
         {"strategy": "ties", "weights": ["0.5", "0.3"], "options": {"density": "0.5"}},
     ),
+    "ties, by default": (
+        "merge_method: ties" + DENSE,
+        {"strategy": "ties", "weights": ["0.5", "0.3"], "options": {"density": "0.5", "combine": "mean"}},
+    ),
     "ties, summed": (
         "merge_method: ties\nbase_model: base\nparameters: {normalize: false, lambda: 1.5}" + TWO,
         {
