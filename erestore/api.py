@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from erestore.ops.identify import IdentifyResult
     from erestore.ops.import_base import ImportResult
     from erestore.ops.log import LogEntry
+    from erestore.ops.merge import RecipeResult
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
     from erestore.ops.show import ShowResult
@@ -249,6 +250,23 @@ class Store(_store.Store):
             choose=choose,
             message=message,
             progress=progress,
+        )
+
+    def merge_recipe(
+        self,
+        path: str | Path,
+        *,
+        name: str,
+        max_error: float | None = None,
+        choose: str | None = None,
+        message: str = "",
+        progress: Progress = silent,
+    ) -> RecipeResult:
+        """Merge as a configuration of mergekit says (``merge --recipe``); see :func:`erestore.ops.merge.merge_recipe`."""
+        from erestore.ops.merge import merge_recipe
+
+        return merge_recipe(
+            self, path, name=name, max_error=max_error, choose=choose, message=message, progress=progress
         )
 
     def unmerge(self, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:

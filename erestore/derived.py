@@ -1,4 +1,4 @@
-"""Commits that are made from other commits alone: merges, picks, reverts. A manifest is all that they write."""
+"""Commits that are made from other commits alone: merges, picks, reverts. Most write nothing but a manifest."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from erestore.errors import Conflict, ConflictError, RefConflictError
-from erestore.model.combining import Combination, Operand, combine
+from erestore.errors import Conflict, RefConflictError
+from erestore.model.combining import Combination, combine
 from erestore.model.ledger import known_error
+from erestore.model.operands import Operand
 from erestore.model.quality import ratio
 from erestore.records import Commit, Layout, Manifest, relative_error
-from erestore.storage.leases import Lease
-from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Store
+from erestore.versions import encoded, next_version, of_value
 
 if TYPE_CHECKING:
     from erestore.model.committing import StoredVariant
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Encode = Callable[[Manifest, Layout], "StoredVariant"]
 """Given a manifest and its layout, which is stored, writes another value of the same layout."""
-
-_OF_VALUE = ("relative_error", "linear_error", "lossy_error", "relative_norm", "exact", "codec")
-"""What a commit records of its value, which a commit of the same value has too."""
 
 
 @dataclass(frozen=True)
@@ -121,56 +118,33 @@ def derive(
     RefConflictError
         If another writer moved the branch meanwhile.
     """
-    operation = store.begin()
-    with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = free_branch(store, name)
-        previous = entry.oid if entry else None
+    with next_version(store, name) as version:
+        previous = version.previous
         if tip is not None and previous != tip:
             raise RefConflictError(name)
         combined = combine(store.objects, operands, choose)
-        equal = store.commit_record(combined.equals) if combined.equals else None
+        if previous is not None and _is_there(store, previous, None if encode else combined, edge, recipe):
+            held = store.commit_record(previous)
+            return _result(store, name, operands, combined, previous, held, 0, unchanged=True)
         commit = Commit(
-            manifest=combined.equals or "",
+            manifest="",
             parents=_parents(store, previous, parents),
             edge=edge,
-            author=operation.author,
-            time=operation.time,
+            author=version.operation.author,
+            time=version.operation.time,
             message=message,
-            quality={key: equal.quality[key] for key in _OF_VALUE if key in equal.quality} if equal else {},
             original_bytes=store.commit_record(parents[0]).original_bytes,
             recipe=recipe,
             own=tuple(each.oid for each in own),
             stored_bytes=sum(each.added_bytes for each in own),
         )
-        if previous is not None and _is_there(store, previous, None if encode else combined, commit):
-            held = store.commit_record(previous)
-            return _result(store, name, operands, combined, previous, held, 0, unchanged=True)
         if encode is None:
-            commit = _write(store, combined, equal, commit)
+            commit = _write(store, combined, commit)
         else:
             commit, combined = _encode(store, combined, commit, encode)
-        lease.confirm()
-        recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
+        recorded = version.record(commit)
         commit = store.commit_record(recorded.oid)
         return _result(store, name, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
-
-
-def free_branch(store: Store, name: str) -> RefEntry | None:
-    """Return the newest entry of a branch that may be moved on, or made.
-
-    Raises
-    ------
-    ConflictError
-        If it is a tag or a base.
-    """
-    entry = store.refs.read(check_name(name))
-    if entry is None or entry.oid is None:
-        return entry
-    if entry.kind == "tag":
-        raise ConflictError(f"'{name}' is a tag, and a tag never moves.", hint="Give another --name.")
-    if store.commit_record(entry.oid).edge == "imported":
-        raise ConflictError(f"'{name}' is a base, and a base has no versions.", hint="Give another --name.")
-    return entry
 
 
 def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tuple[str, ...]:
@@ -180,10 +154,10 @@ def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tupl
     return previous, *parents
 
 
-def _is_there(store: Store, oid: str, combined: Combination | None, commit: Commit) -> bool:
+def _is_there(store: Store, oid: str, combined: Combination | None, edge: str, recipe: Any) -> bool:
     """Tell whether a branch's newest commit is what would be made: as with git, that is not made again."""
     held = store.commit_record(oid)
-    same = (held.edge, held.recipe) == (commit.edge, commit.recipe)
+    same = (held.edge, held.recipe) == (edge, recipe)
     return same and (combined is None or store.manifest_of(oid) == combined.manifest)
 
 
@@ -192,24 +166,18 @@ def _encode(store: Store, combined: Combination, commit: Commit, encode: Encode)
     manifest = replace(combined.manifest, patch=None, digests={})
     stored = encode(manifest, combined.layout)
     reached = {
-        "codec": "lowrank",
         "exact": "no",
         "relative_error": repr(stored.outcome.relative_error),
         "linear_error": repr(ratio(stored.outcome.linear_error, stored.outcome.squared_norm)),
     }
-    commit = replace(
-        commit,
-        manifest=stored.manifest_oid,
-        own=stored.own,
-        quality=reached,
-        stored_bytes=layout.added_bytes + stored.added_bytes,
-    )
-    return commit, replace(combined, manifest=stored.manifest, equals=None)
+    combined = replace(combined, manifest=stored.manifest, equals=None, loses_exact=combined.exact)
+    return encoded(commit, stored, reached, layout.added_bytes), combined
 
 
-def _write(store: Store, combined: Combination, equal: Commit | None, commit: Commit) -> Commit:
-    if equal is not None:
-        return replace(commit, manifest=equal.manifest)
+def _write(store: Store, combined: Combination, commit: Commit) -> Commit:
+    if combined.equals is not None:
+        equal = store.commit_record(combined.equals)
+        return replace(commit, manifest=equal.manifest, quality=of_value(equal))
     layout = store.objects.put_record("layout", combined.layout.to_record())
     manifest = store.objects.put_record("manifest", combined.manifest.to_record())
     added = commit.stored_bytes + layout.added_bytes + manifest.added_bytes

@@ -13,7 +13,7 @@ from erestore.records import Commit, Layout, Manifest
 from erestore.store import Store
 
 if TYPE_CHECKING:
-    from erestore.model.combining import Operand
+    from erestore.model.operands import Operand
     from erestore.model.prefixes import Prefix
     from erestore.model.variant import Variant
 
@@ -108,8 +108,8 @@ def open_operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Op
     UsageError
         If it keeps nothing but an exact remainder, which cannot be combined.
     """
-    from erestore.model.combining import Operand
     from erestore.model.ledger import require_lossy
+    from erestore.model.operands import Operand
 
     commit = store.commit_record(oid)
     require_lossy(commit, name, hint="Only linear parts are combined: commit it again with --exact instead.")

@@ -1,7 +1,8 @@
 """Every command and every program in the README, the tutorial and the how-to pages is run, page by page.
 
 In a block marked ``console`` a line after ``$`` is run; what follows it, if anything, is what it prints, of which numbers, ids
-and dates may differ. Blocks marked ``python`` are run as well. One page is one session in one directory.
+and dates may differ. Blocks marked ``python`` are run as well; one marked ``yaml`` is written to the file that its first line
+names. One page is one session in one directory.
 """
 
 import os
@@ -50,9 +51,9 @@ class Step(NamedTuple):
 def steps(page: Path) -> list[Step]:
     found = []
     for kind, block in re.findall(
-        r"^```(console|python)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^```(console|python|yaml)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
     ):
-        if kind == "python":
+        if kind != "console":
             found.append(Step(kind, block, ""))
             continue
         assert block.startswith("$ "), block
@@ -83,7 +84,9 @@ class Session:
         assert steps(page), "nothing to run"
         for step in steps(page):
             self.capsys.readouterr()
-            if step.kind == "python":
+            if step.kind == "yaml":
+                Path(re.match(r"# (\S+\.yaml)\n", step.code)[1]).write_text(step.code)
+            elif step.kind == "python":
                 exec(compile(step.code, str(page), "exec"), self.names)
             elif not step.code.startswith(NOT_RUN):
                 self.type(step.code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from erestore.cli.bar import progress_bar
+from erestore.cli.deriving import conflicts_as_data
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import json_text, listed, plural, printable, short, table
 
@@ -40,7 +41,7 @@ def similar(session: Session, *, revisions: tuple[str, ...], base: str | None, a
     Without a REVISION all branches are compared. No variant is built: inner products of residuals come from their factors,
     and are kept for the next time.
     """
-    with session.open() as store, progress_bar(session) as progress:
+    with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         found = store.similar(
             revisions, base=base, angles=angles, products_directory=cache_directory("products"), progress=progress
         )

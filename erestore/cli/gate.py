@@ -1,4 +1,4 @@
-"""``commit --gate``: a command of the user's as a gate."""
+"""Commands of the user's that judge checkpoints: as a gate, a test or a score."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from erestore.cli.session import Session
 from erestore.cli.text import size_text
 from erestore.errors import UsageError
 from erestore.model.gating import Gate, Trial
+
+if TYPE_CHECKING:
+    from erestore.model.variant import Variant
+
+_T = TypeVar("_T")
 
 PLACE = "{path}"
 _NOUNS = {"--gate": "gate", "--run": "test"}
@@ -47,11 +52,7 @@ def command_gate(
     UsageError
         If the command does not say where the model goes.
     """
-    if PLACE not in text:
-        raise UsageError(
-            f"The {_NOUNS[option]} `{text}` does not say where the model's path goes.",
-            hint=f"Write it as {option} 'python eval.py {PLACE}'.",
-        )
+    _require_place(f"The {_NOUNS[option]} `{text}`", text, f"{option} 'python eval.py {PLACE}'")
 
     def passes(path: Path) -> bool:
         with paused():
@@ -79,15 +80,29 @@ def run_on(text: str, path: Path) -> tuple[int, str]:
     UsageError
         If the command does not say where the model goes.
     """
-    if PLACE not in text:
-        raise UsageError(
-            f"The command `{text}` does not say where the model's path goes.",
-            hint=f"Write it as --eval 'python score.py {PLACE}'.",
-        )
+    _require_place(f"The command `{text}`", text, f"--eval 'python score.py {PLACE}'")
     with tempfile.TemporaryFile() as output:  # not a pipe, which whatever is left running would keep open
         code = _run(text.replace(PLACE, shlex.quote(str(path))), output)
         output.seek(0)
         return code, output.read().decode(errors="replace")
+
+
+def on_checkout(variant: Variant, do: Callable[[Path], _T]) -> _T:
+    """Do something with a checkpoint of a variant that is removed afterwards."""
+    from erestore.model.writing import write_variant
+
+    with tempfile.TemporaryDirectory(prefix="erestore-eval-", ignore_cleanup_errors=True) as place:
+        target = Path(place, "model")
+        if not variant.layout.is_directory:
+            target.mkdir()
+            target /= Path(variant.layout.files[0].name).name
+        write_variant(variant, target)
+        return do(target)
+
+
+def _require_place(what: str, text: str, example: str) -> None:
+    if PLACE not in text:
+        raise UsageError(f"{what} does not say where the model's path goes.", hint=f"Write it as {example}.")
 
 
 def _run(command: str, output: int | IO[bytes]) -> int:

@@ -32,6 +32,8 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 
 TOP = 10
 """Tensors that ``show`` lists."""
+PARENTS = 5
+"""Parents of a merge that are named, and that lines of a drawing lead to."""
 
 
 def overlap_option(function: _C) -> _C:
@@ -84,11 +86,17 @@ def log(
         from erestore.cli.drawing import draw
 
         lines: Iterable[str] = draw(
-            (entry.commit, entry.parents, text) for entry, text in zip(entries, texts, strict=True)
+            (entry.commit, entry.parents[:PARENTS], [*text, *_not_drawn(entry)])
+            for entry, text in zip(entries, texts, strict=True)
         )
     else:
         lines = (line for text in texts for line in text)
     print_long("\n".join(lines).rstrip())
+
+
+def _not_drawn(entry: LogEntry) -> Iterator[str]:
+    if (more := len(entry.parents) - PARENTS) > 0:
+        yield f"({more} more parents, without lines to them)"
 
 
 def _refs(entry: LogEntry | ShowResult) -> str:
@@ -136,8 +144,8 @@ def _overlap(overlap: AncestorOverlap, names: Mapping[str, str]) -> str:
 def _edge(edge: str, parents: tuple[str, ...], names: dict[str, str]) -> str:
     if not parents:
         return edge
-    shown = ", ".join(f"{names[oid]} ({short(oid)})" if oid in names else short(oid) for oid in parents)
-    return f"{edge} from {shown}"
+    shown = [f"{names[oid]} ({short(oid)})" if oid in names else short(oid) for oid in parents]
+    return f"{edge} from {listed(shown, PARENTS)}"
 
 
 def _size(entry: LogEntry | ShowResult) -> str:

@@ -13,13 +13,16 @@ from types import FrameType
 
 import click
 
+from erestore.cli.bisecting import bisect
 from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, report
 from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
-from erestore.cli.merges import bisect, cherry_pick, flatten, merge, rebase, revert, soup
+from erestore.cli.merges import merge, soup
 from erestore.cli.names import branch, reflog, tag, undo
+from erestore.cli.picks import cherry_pick, revert
+from erestore.cli.rewrites import flatten, rebase
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
 from erestore.cli.spectra import diff

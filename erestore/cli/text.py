@@ -48,14 +48,16 @@ def error_text(error: float | None, *, exact: bool, bound: float | None = None, 
     error : float or None
     exact : bool
     bound : float, optional
-        Upper bound, where the error was not measured.
+        Upper bound, where the error was not measured; above 1 it says nothing.
     lossy : float, optional
         What is left without the exact remainder, to be said of what is exact.
     """
     if exact:
         return f"exact, relative error {lossy:.2g} without the exact remainder" if lossy else "exact"
     if error is None:
-        return "error not recorded" if bound is None else f"relative error at most {bound:.2g}"
+        if bound is None:
+            return "error not recorded"
+        return f"relative error at most {bound:.2g}" if bound <= 1 else "no useful bound of the error"
     return f"relative error {error:.2g}" if error else "relative error 0"
 
 

@@ -70,11 +70,7 @@ class Quality:
                 "Neither --codec ere nor --exact-only rounds anything that an objective could serve.",
                 hint="Leave out --objective.",
             )
-        if not (math.isfinite(self.max_error) and SMALLEST_MAX_ERROR <= self.max_error < 1):
-            raise UsageError(
-                f"A maximal error of {self.max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.",
-                hint="Use --exact to keep every bit.",
-            )
+        require_max_error(self.max_error, hint="Use --exact to keep every bit.")
         if self.budget is not None and (self.exact or self.exact_only or self.codec != "lowrank"):
             raise UsageError(
                 "A budget cannot be kept together with --exact or --codec ere, which take what they take.",
@@ -145,6 +141,18 @@ class Outcome:
     def count(self, kind: str) -> None:
         """Note one more tensor of a kind."""
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+
+def require_max_error(max_error: float, hint: str = "Give one in between, such as 0.001.") -> None:
+    """Make sure that a maximal error can be kept, and allows to lose less than everything.
+
+    Raises
+    ------
+    UsageError
+        If not; `hint` says what else there is.
+    """
+    if not (math.isfinite(max_error) and SMALLEST_MAX_ERROR <= max_error < 1):
+        raise UsageError(f"A maximal error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint=hint)
 
 
 def ratio(part: float, whole: float) -> float:

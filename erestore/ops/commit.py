@@ -12,23 +12,24 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, UsageError
+from erestore.lineage import Lineage, find_base, find_lineage, import_source
 from erestore.model.adapting import AdapterWriter
-from erestore.model.bases import base_commit, import_checkpoint, original_bytes
+from erestore.model.bases import original_bytes
 from erestore.model.budgets import record_bytes
 from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.ledger import require_lossy
-from erestore.model.matching import Matched, match_base, nearer_parent, squared_distances
+from erestore.model.long_chains import may_flatten, on_base
+from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
-from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, asked_record, quality_record, ratio
+from erestore.model.quality import Quality, asked_record, quality_record
 from erestore.model.ranks import past_limit
-from erestore.model.sources import find_source, name_of
+from erestore.model.sources import name_of
 from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
-from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
@@ -88,15 +89,6 @@ class CommitResult:
     unchanged: bool = False
     gate_runs: int = 0
     flattened_rank: float | None = None
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Where a new commit hangs: its parent commit, the edge, and the parents it may be encoded against."""
-
-    parent: str
-    edge: str
-    candidates: tuple[str, ...]
 
 
 def commit(
@@ -166,7 +158,7 @@ def commit(
         original = original_digest(checkpoint)
         source = None
         if base is not None or (parent is None and previous is None):
-            base, source = _find_base(store, base)
+            base, source = find_base(store, base)
         known = parent or previous or (base if source is None else None)
         calibration = None
         if known is not None:
@@ -182,12 +174,12 @@ def commit(
             trials.try_original(checkpoint)
         imported = None
         if base is not None and source is not None:
-            base, imported = _import(store, base, source, operation, lease, progress)
+            base, imported = import_source(store, base, source, operation, lease, progress)
         if known is None and base is not None:
             quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
             return _unchanged(store, branch, previous, checkpoint, imported)
-        lineage = _lineage(store, base, parent, previous, branch)
+        lineage = find_lineage(store, base, parent, previous, branch)
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
         stored = written.stored
@@ -299,63 +291,6 @@ def _reached(
     return record | {"codec": "factors"}
 
 
-def _find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
-    """Return the name of a base in the store, or what was given and where it is imported from."""
-    held = store.base_names()
-    if base is None:
-        if len(held) == 1:
-            return held[0], None
-        reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
-        raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
-    return base, None if store.has_ref(base) else find_source(base)
-
-
-def _import(
-    store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
-) -> tuple[str, str | None]:
-    """Return the name of the base in the store, and the same if it was imported just now."""
-    name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
-    with open_checkpoint(source) as checkpoint:
-        stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
-        entry = store.refs.read(name)
-        if entry is not None and entry.oid is not None:
-            if store.commit_record(entry.oid).manifest == stored.manifest_oid:
-                return name, None
-            raise ConflictError(
-                f"'{name}' already names something other than {source}.",
-                hint=f"`erestore import {base} --name OTHER`, then --base OTHER.",
-            )
-        record = base_commit(stored, checkpoint, operation.author, operation.time, "")
-        lease.confirm()
-        store.record(record, name, operation, expected=entry.number if entry else 0)
-    return name, name
-
-
-def _lineage(store: Store, base: str | None, parent: str | None, previous: str | None, branch: str) -> Lineage:
-    """Decide where the commit hangs; `base` is a ref of the store if it is given."""
-    if base is not None and store.commit_record(store.resolve(base)).edge != "imported":
-        raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
-    if parent is not None:
-        oid = require_commit(store, parent, "A parent")
-        if previous is not None and not store.is_ancestor(previous, oid):
-            raise ConflictError(
-                f"'{branch}' exists and '{parent}' does not continue it, so its versions would be lost from sight.",
-                hint=f"Give another --name, or delete it first: `erestore branch -d {branch}`.",
-            )
-        lineage = Lineage(oid, "adapted", (oid,))
-    elif previous is not None:
-        lineage = Lineage(previous, "versioned", (previous, store.root(previous)))
-    else:
-        assert base is not None
-        oid = store.resolve(base)
-        return Lineage(oid, "adapted", (oid,))
-    if base is not None and store.manifest_of(base).base != store.manifest_of(lineage.parent).base:
-        raise ConflictError(
-            f"'{parent or branch}' is not a variant of '{base}'.", hint="Give another --name, or leave --base out."
-        )
-    return lineage
-
-
 def _less(
     quality: Quality,
     calibration: Calibration | None,
@@ -419,8 +354,8 @@ def _write(
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     parent = variants[chosen]
-    rank = past_limit(parent, flatten_rank) if _may_flatten(quality) else None
-    if rank is not None and (flat := _on_base(matched, parent, quality)) is not None:
+    rank = past_limit(parent, flatten_rank) if may_flatten(quality) else None
+    if rank is not None and (flat := on_base(matched, parent, quality)) is not None:
         parent, quality = flat
     else:
         rank = None
@@ -434,22 +369,3 @@ def _write(
     if waiting:
         waiting.publish()
     return _Written(written, base_name, matched.prefixes, rank)
-
-
-def _may_flatten(quality: Quality) -> bool:
-    """Tell whether a quality says how much may be lost, and not how much may be stored of a change, however large."""
-    return quality.codec == "lowrank" and not quality.exact_only and quality.budget is None
-
-
-def _on_base(matched: Matched, parent: Variant, quality: Quality) -> tuple[Variant, Quality] | None:
-    """Return a parent without its terms, and the quality that loses as much as was asked for on the parent with them.
-
-    None where that is less than can be reached.
-    """
-    bare = replace(parent.manifest, terms=(), patch=None, digests={})
-    base = Variant(parent.objects, bare)
-    if quality.gate:
-        return base, quality
-    step, whole = squared_distances(matched, [parent, base])
-    allowed = quality.max_error * ratio(min(step, whole), whole)
-    return (base, replace(quality, max_error=allowed)) if allowed >= SMALLEST_MAX_ERROR else None

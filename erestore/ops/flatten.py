@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from erestore.derived import free_branch
 from erestore.errors import RefConflictError, UsageError
 from erestore.model.computed import write_computed
 from erestore.model.ledger import known_error, lost_before
-from erestore.model.quality import DEFAULT_MAX_ERROR, Quality
+from erestore.model.quality import DEFAULT_MAX_ERROR, Quality, require_max_error
 from erestore.model.ranks import total_rank
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.revisions import require_commit
-from erestore.storage.leases import Lease
 from erestore.store import Store
+from erestore.versions import NextVersion, next_version
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
 """Most that is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
@@ -65,7 +64,7 @@ class FlattenResult:
         Of both together, what was lost before and now.
     exact : bool
     unchanged : bool
-        Whether there was nothing to flatten, so that nothing was written.
+        Whether the branch held just this already, so that nothing was written.
     """
 
     commit: str
@@ -117,56 +116,35 @@ def flatten(
         If another writer moved the branch meanwhile.
     """
     oid = require_commit(store, revision, "Flattening")
+    if max_error is not None:
+        require_max_error(max_error)
     quality = Quality(max_error=FLATTEN_ERROR if max_error is None else max_error)
     branch = name or revision
     if name is None and not store.has_ref(revision):
         raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
-    operation = store.begin()
-    with Lease(store.storage, "writer", operation.writer) as lease:
-        former = store.commit_record(oid)
-        if former.edge == "imported":
-            raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
-        entry = free_branch(store, branch)
-        if name is None and (entry is None or entry.oid != oid):
+    former = store.commit_record(oid)
+    if former.edge == "imported":
+        raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
+    with next_version(store, branch) as version:
+        if name is None and version.previous != oid:
             raise RefConflictError(branch)
         variant = Variant.open(store.objects, former.manifest)
         before = Size.of(variant)
         if before.terms == 0 or (before.terms == 1 and variant.residuals[0][0] == 1):
-            exact = former.quality.get("exact") == "yes"
-            return FlattenResult(
-                commit=oid,
-                ref=revision,
-                base=store.base_name(variant.manifest.base),
-                parents=former.parents,
-                stored_bytes=0,
-                before=before,
-                after=before,
-                flatten_error=0.0,
-                error_bound=None,
-                exact=exact,
-                unchanged=True,
-            )
+            return _flat_already(version, oid, former, before, message or f"flatten {revision}")
         exact = variant.manifest.patch is not None
         if max_error is None and (lost := lost_before(store.objects, former, variant.manifest)):
             quality = replace(quality, squared_error=SHARE_OF_LOST * lost)
         stored = write_computed(store.objects, variant, replace(quality, exact=exact), progress=progress)
-        reached = {"codec": "lowrank", "flatten_error": repr(stored.outcome.relative_error), "exact": "no"}
-        previous = entry.oid if entry is not None and entry.oid != oid else None
-        commit = Commit(
-            manifest=stored.manifest_oid,
-            parents=(oid,) if previous is None or store.is_ancestor(previous, oid) else (oid, previous),
+        commit, recorded = version.record_encoded(
+            stored,
+            former,
+            parents=_parents(version, oid),
             edge="flattened",
-            author=operation.author,
-            time=operation.time,
             message=message or f"flatten {revision}",
-            own=stored.own,
-            metrics=dict(former.metrics),
-            quality=reached | ({"exact": "yes", "relative_error": "0.0"} if exact else {}),
-            original_bytes=former.original_bytes,
-            stored_bytes=stored.added_bytes,
+            quality={"flatten_error": repr(stored.outcome.relative_error)},
+            exact=exact,
         )
-        lease.confirm()
-        recorded = store.record(commit, branch, operation, expected=entry.number if entry else 0)
     return FlattenResult(
         commit=recorded.oid,
         ref=branch,
@@ -179,3 +157,34 @@ def flatten(
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,
     )
+
+
+def _flat_already(version: NextVersion, oid: str, former: Commit, before: Size, message: str) -> FlattenResult:
+    """Give a variant of one residual the name that was asked for, if it has another."""
+    store, held = version.store, version.previous
+    same = held is not None and store.commit_record(held).manifest == former.manifest
+    added = 0
+    if not same:
+        recorded = version.record_same(former, parents=_parents(version, oid), edge="flattened", message=message)
+        held, added = recorded.oid, recorded.stored_bytes
+    assert held is not None
+    commit = store.commit_record(held)
+    return FlattenResult(
+        commit=held,
+        ref=version.name,
+        base=store.base_name(store.manifest_of(held).base),
+        parents=commit.parents,
+        stored_bytes=added,
+        before=before,
+        after=before,
+        flatten_error=0.0,
+        error_bound=known_error(store.objects, commit).bound,
+        exact=former.quality.get("exact") == "yes",
+        unchanged=same,
+    )
+
+
+def _parents(version: NextVersion, oid: str) -> tuple[str, ...]:
+    """Return the commit that is flattened, and the branch's former version where that does not lead to it."""
+    previous = version.previous
+    return (oid,) if previous is None or version.store.is_ancestor(previous, oid) else (oid, previous)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.derived import Derived, derive
-from erestore.errors import CorruptionError, NotFoundError, UnknownRevisionError, UsageError
+from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
 from erestore.merge.registry import strategy as named_strategy
-from erestore.model.combining import Operand, require_one_base
 from erestore.model.expressions import is_expression, parse_expression
+from erestore.model.operands import Operand, require_one_base
 from erestore.model.originals import original_digest
+from erestore.model.quality import require_max_error
+from erestore.model.recipes import Recipe
 from erestore.progress import Progress, silent
+from erestore.recipes import checked_recipe
 from erestore.records import Layout, Manifest
 from erestore.revisions import open_operand, require_commit, without_bases
 from erestore.store import Store
@@ -38,51 +41,18 @@ MERGE_ERROR = 0.001
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a merge is made; kept with its commit.
+class RecipeResult:
+    """What ``merge --recipe`` did.
 
     Attributes
     ----------
-    strategy : str
-    operands : tuple of (str, str, str)
-        Name, commit and weight of each.
-    options : Mapping[str, str]
-        Of the strategy.
-    choose : str or None
-        What to do about conflicts.
-    max_error : str or None
-        Of a merge that is no linear combination, and is encoded: most of it that may be lost.
-    statistics : tuple of str
-        Digests of the files of statistics that were given.
+    made : Derived
+    differs : str
+        Where the result is not that of mergekit, in a sentence; empty where it is.
     """
 
-    strategy: str
-    operands: tuple[tuple[str, str, str], ...]
-    options: Mapping[str, str] = field(default_factory=dict)
-    choose: str | None = None
-    max_error: str | None = None
-    statistics: tuple[str, ...] = ()
-
-    def to_record(self) -> dict[str, Any]:
-        """Return JSON without floats."""
-        return {
-            "strategy": self.strategy,
-            "operands": [{"name": name, "commit": oid, "weight": weight} for name, oid, weight in self.operands],
-            "options": dict(self.options),
-            "choose": self.choose,
-            "max_error": self.max_error,
-            "statistics": list(self.statistics),
-        }
-
-    @classmethod
-    def from_record(cls, record: Any) -> Recipe:
-        """Read what a commit records."""
-        try:
-            held = tuple((str(each["name"]), str(each["commit"]), str(each["weight"])) for each in record["operands"])
-            rest = record.get("max_error"), tuple(record.get("statistics", ()))
-            return cls(str(record["strategy"]), held, dict(record["options"]), record["choose"], *rest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptionError("A merge's recipe is malformed.") from error
+    made: Derived
+    differs: str
 
 
 def merge(
@@ -142,10 +112,57 @@ def merge(
     texts = ["1"] * len(revisions) if weights is None else [str(_rational(weight)) for weight in weights]
     if len(texts) != len(revisions):
         raise UsageError(f"There are {len(revisions)} variants and {len(texts)} weights.", hint="Give one weight each.")
+    if max_error is not None:
+        require_max_error(max_error)
     operands = _operands(store, list(zip(revisions, texts, strict=True)))
     error = None if max_error is None else repr(max_error)
     recipe = Recipe(strategy, operands, dict(options or {}), choose, error)
     return _make(store, name, recipe, message or f"{strategy} of {_listed(revisions)}", statistics, progress)
+
+
+def merge_recipe(
+    store: Store,
+    path: str | Path,
+    *,
+    name: str,
+    max_error: float | None = None,
+    choose: str | None = None,
+    message: str = "",
+    progress: Progress = silent,
+) -> RecipeResult:
+    """Combine variants as a merge configuration of mergekit says, and record the result.
+
+    Parameters
+    ----------
+    store : Store
+    path : str or Path
+        A YAML file. The models that it names are revisions of the store.
+    name : str
+        Branch.
+    max_error, choose, message, progress
+        As of :func:`merge`.
+
+    Raises
+    ------
+    UsageError
+        If the file has a key or a value that has no meaning for a merge of variants; it is named.
+    CombinationError
+        If there are conflicts and nothing is chosen.
+    """
+    asked = checked_recipe(store, Path(path))
+    made = merge(
+        store,
+        asked.models,
+        name=name,
+        strategy=asked.strategy,
+        weights=asked.weights,
+        options=asked.options,
+        max_error=max_error,
+        choose=choose,
+        message=message,
+        progress=progress,
+    )
+    return RecipeResult(made, asked.differs)
 
 
 def unmerge(store: Store, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from erestore.derived import Derived, derive
-from erestore.errors import UsageError
+from erestore.errors import ConflictError, UsageError
 from erestore.merge.configuration import rational
-from erestore.model.combining import Operand, require_one_base
+from erestore.model.operands import Operand, require_one_base
 from erestore.records import Commit, Layout, Manifest, Term, normal_terms
 from erestore.revisions import open_operand, require_commit
 from erestore.storage.leases import Lease
@@ -72,7 +72,7 @@ def cherry_pick(
         store,
         require_commit(store, revision, "A cherry-pick"),
         onto,
-        name or onto,
+        name,
         coefficient,
         edge="picked",
         part=None if tensors is None and components is None else (tensors, _range(components)),
@@ -115,7 +115,7 @@ def revert(
         store,
         oid,
         on,
-        name or on,
+        name,
         Fraction(-1),
         edge="reverted",
         mainline=mainline,
@@ -136,7 +136,7 @@ def _apply(
     store: Store,
     oid: str,
     onto: str,
-    name: str,
+    name: str | None,
     coefficient: Fraction,
     *,
     edge: str,
@@ -147,6 +147,9 @@ def _apply(
 ) -> Derived:
     with Lease(store.storage, "writer", store.begin().writer):  # a part is written before there is a commit of it
         tip = require_commit(store, onto, "The target")
+        if name is None and not store.has_ref(onto):
+            raise UsageError(f"'{onto}' is no branch, so the result needs a name.", hint="Add --name REF.")
+        name = name or onto
         commit = store.commit_record(oid)
         parent = _parent(commit, oid, mainline)
         weighted = [
@@ -156,6 +159,8 @@ def _apply(
         ]
         opened = [open_operand(store, *each) for each in weighted]
         require_one_base(opened)
+        if edge == "reverted":
+            _require_had(store, commit, opened, parent)
         operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
         recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
         own: list[Written] = []
@@ -177,6 +182,29 @@ def _apply(
             choose=choose,
             own=own,
             tip=tip if name == onto else None,
+        )
+
+
+def _require_had(store: Store, commit: Commit, opened: Sequence[Operand], parent: str) -> None:
+    """Make sure that a target has a commit, so that what it changed can be taken back.
+
+    It has the commit's own residuals, with the sign that they have in its change; a commit without any, such as a linear
+    merge, is one of its ancestors.
+    """
+    target, held, before = opened
+    if commit.own:
+        has, changed = target.manifest.terms, dict(held.manifest.terms)
+        found = any(
+            term.residual in commit.own and changed.get(term.residual, 0) * term.coefficient > 0 for term in has
+        )
+    else:
+        found = store.is_ancestor(held.commit, target.commit)
+    if not found:
+        is_base = store.commit_record(parent).edge == "imported"
+        expression = f"{target.name} - {held.name}" + ("" if is_base else f" + {before.commit[:12]}")
+        raise ConflictError(
+            f"'{target.name}' has nothing of {held.name} to take back: it never had it, lost it again, or was encoded anew.",
+            hint=f'`erestore merge "{expression}" --name NAME` subtracts it all the same.',
         )
 
 

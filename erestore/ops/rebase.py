@@ -9,21 +9,20 @@ import numpy as np
 
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.derived import free_branch
 from erestore.errors import UsageError
 from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.matching import match_base
-from erestore.model.quality import Quality
+from erestore.model.quality import Quality, require_max_error
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
 from erestore.progress import Progress, silent
-from erestore.records import Commit, Manifest
+from erestore.records import Manifest
 from erestore.residual.rounding import round_to
 from erestore.revisions import require_commit
-from erestore.storage.leases import Lease
 from erestore.store import Store
+from erestore.versions import next_version
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +48,8 @@ class RebaseResult:
     error_bound : float or None
         Of both together, what was lost before and now.
     exact : bool
+    loses_exact : tuple of str
+        The variant, if it is exact and its exact remainder does not apply to the result.
     relative_norm : float
         How far the result is from its new base, relative to that.
     """
@@ -62,6 +63,7 @@ class RebaseResult:
     rebase_error: float
     error_bound: float | None
     exact: bool
+    loses_exact: tuple[str, ...]
     relative_norm: float
 
 
@@ -111,9 +113,8 @@ def rebase(
         raise UsageError(
             f"'{onto}' is a variant, not a base.", hint=f"`erestore cherry-pick {revision} --onto {onto}`?"
         )
-    operation = store.begin()
-    with Lease(store.storage, "writer", operation.writer) as lease:
-        entry = free_branch(store, name)
+    require_max_error(max_error)
+    with next_version(store, name) as version:
         if carry:
             require_lossy(former, revision, hint="Leave --carry out, or commit it again with --exact.")
         variant, base = (
@@ -144,38 +145,30 @@ def rebase(
             layout=stored_layout.oid,
         ).write()
         error, distance = stored.outcome.relative_error, stored.outcome
-        previous = (entry.oid,) if entry is not None and entry.oid not in (None, oid) else ()
-        commit = Commit(
-            manifest=stored.manifest_oid,
-            parents=tuple(each for each in (target, *previous, oid) if each is not None),
+        previous = version.previous
+        kept = "change" if carry else "weights"
+        commit, recorded = version.record_encoded(
+            stored,
+            former,
+            parents=tuple(dict.fromkeys(each for each in (target, previous, oid) if each is not None)),
             edge="rebased",
-            author=operation.author,
-            time=operation.time,
             message=message or f"rebase {revision} onto {onto}",
-            own=stored.own,
-            metrics=dict(former.metrics) if not carry else {},
-            quality={
-                "codec": "lowrank",
-                "rebase_error": repr(error),
-                "kept": "change" if carry else "weights",
-                "exact": "yes" if exact else "no",
-            }
-            | ({"relative_error": "0.0"} if exact else {}),
-            original_bytes=former.original_bytes,
-            stored_bytes=stored.added_bytes + stored_layout.added_bytes,
+            quality={"rebase_error": repr(error), "kept": kept},
+            exact=exact,
+            same_value=not carry,
+            layout_bytes=stored_layout.added_bytes,
         )
-        lease.confirm()
-        recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
     return RebaseResult(
         commit=recorded.oid,
         ref=name,
         base=store.base_name(base.manifest.base),
         parents=commit.parents,
         stored_bytes=recorded.stored_bytes,
-        kept=commit.quality["kept"],
+        kept=kept,
         rebase_error=error,
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,
+        loses_exact=(revision,) if carry and variant.manifest.patch is not None else (),
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
     )
 

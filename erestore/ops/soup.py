@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from erestore.derived import Derived, derive
 from erestore.errors import UsageError
-from erestore.model.combining import Operand, combine
+from erestore.model.combining import combine
+from erestore.model.operands import Operand
 from erestore.model.variant import Variant
 from erestore.revisions import open_operand, require_commit
 from erestore.store import Store

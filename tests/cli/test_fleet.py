@@ -138,6 +138,12 @@ def test_bases_do_not_mix(work: Here) -> None:
     assert work.json("similar", "--base", "second")["names"] == ["foreign"]
     named = work.run("similar", "ft", "foreign")
     assert (named.code, named.out) == (5, "")
+    as_data = work.run("similar", "--json")
+    assert as_data.code == 5
+    conflicts = json.loads(as_data.out)["conflicts"]
+    assert [conflict["kind"] for conflict in conflicts] == ["base", "base"]
+    assert ["foreign"] in [conflict["operands"] for conflict in conflicts]
+    assert "2 bases" in as_data.err
     assert json.loads(work.run("identify", "one", "--json").out)["parent"]["base"] in ("base", "second")
 
 

@@ -109,6 +109,10 @@ def test_conflicts_are_listed(work: Here) -> None:
         (("soup", "one", "two", "--name", "x", "--eval", "true"), 2, "{path}"),
         (("soup", "one", "two", "--name", "x", "--eval", "echo {path} words"), 2, "no number"),
         (("soup", "one", "two", "--name", "x", "--eval", "exit 3 {path}"), 2, "exit code 3"),
+        (("merge", "one", "two", "--name", "x", "--ours", "--theirs"), 2, "--ours and --theirs exclude each other"),
+        (("soup", "one", "two", "--name", "x", "--drop", "--ours"), 2, "--ours and --drop exclude each other"),
+        (("cherry-pick", "two", "--onto", "one~0"), 2, "Add --name REF"),
+        (("revert", "two", "--on", "one~0"), 2, "Add --name REF"),
         (("cherry-pick", "base", "--onto", "one"), 2, "changes nothing"),
         (("cherry-pick", "one + two", "--onto", "one"), 2, "expression"),
         (("revert", "one + two"), 2, "expression"),
@@ -163,3 +167,95 @@ def test_picks_and_reverts(work: Here) -> None:
     assert work.json("show", "back")["terms"] == work.json("show", "ft")["terms"] or "back" in ran.out
     graph = work.run("log", "--graph", "picked").out
     assert "reverted" in graph
+
+
+def test_exact_remainders_that_are_left_out_are_named(work: Here) -> None:
+    for name in ("one", "two"):
+        tensors = tiny.tuned(tiny.tuned(tiny.base_weights(), 5 if name == "one" else 6), 7)
+        tiny.write_model(work.directory / f"exact-{name}", tensors)
+        assert work.run("commit", f"exact-{name}", "--parent", name, "--exact").code == 0
+    for verb in (
+        ("merge", "one", "exact-one"),
+        ("merge", "one", "exact-one", "--strategy", "ties"),
+        ("merge", "exact-one", "--strategy", "ties", "--option", "density=1"),
+        ("soup", "one", "exact-one"),
+        ("cherry-pick", "two", "--onto", "exact-one", "--drop"),
+        ("revert", "one", "--on", "exact-one", "--drop"),
+    ):
+        ran = work.run(*verb, "--name", "said")
+        assert ran.code == 0, ran.err
+        assert "Exact remainders do not apply to the result and were left out (exact-one)." in ran.err
+        assert work.json(*verb, "--name", "listed")["loses_exact"] == ["exact-one"]
+
+
+def test_many_parents_are_counted_and_not_all_shown(work: Here) -> None:
+    names = ["one", "two", "ft", "more", *(f"run-{number}" for number in range(5))]
+    for number, name in enumerate(names[4:], 20):
+        tiny.write_model(work.directory / name, tiny.tuned(tiny.base_weights(), number))
+        assert work.run("commit", name, "--base", "base").code == 0
+    assert work.run("soup", *names, "--name", "soup", "--drop").code == 0
+    for command in (("show", "soup"), ("log", "soup", "-n", "1")):
+        (edge,) = [line for line in work.run(*command).out.splitlines() if line.startswith("Edge:")]
+        assert edge.count(",") == 4
+        assert edge.endswith(" and 4 more")
+    assert len(work.json("show", "soup")["parents"]) == len(work.json("log", "soup")[0]["parents"]) == 9
+    drawn = work.run("log", "soup", "--graph", "--oneline").out.splitlines()
+    assert max(len(line) - len(line.lstrip("*|/\\_ ")) for line in drawn) <= 14  # five columns
+    assert "(4 more parents, without lines to them)" in "\n".join(drawn)
+    assert sum("*" in line for line in drawn) == len(work.json("log", "soup"))
+
+
+RECIPE = """
+models:
+  - model: one
+    parameters: {weight: 0.25}
+  - model: two
+    parameters: {weight: 0.75}
+merge_method: linear
+"""
+
+
+def test_a_recipe_of_mergekit(work: Here) -> None:
+    recipe = work.directory / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    ran = work.run("merge", "--recipe", "recipe.yaml", "--name", "both")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1/4 one, 3/4 two" in ran.out
+    assert work.json("merge", "one", "two", "--strategy", "weighted", "--weights", "1/4,3/4", "--name", "both")[
+        "unchanged"
+    ]
+    found = work.json("merge", "--recipe", recipe, "--name", "both")
+    assert (found["unchanged"], found["differs"]) == (True, "")
+    assert work.json("merge", "both", "--undo", "two")["coefficients"] == {"one": "1"}
+    recipe.write_text(
+        "merge_method: slerp\nbase_model: one\nparameters: {t: 0.1}\nmodels: [{model: one}, {model: two}]"
+    )
+    ran = work.run("merge", "--recipe", "recipe.yaml", "--name", "between", "-m", "a message")
+    assert "note: This differs from mergekit's result: mergekit interpolates" in ran.err
+    assert work.json("log", "between")[0]["message"] == "a message"
+    assert "whole weights" in work.json("merge", "--recipe", recipe, "--name", "between")["differs"]
+    tensors = tiny.tuned(tiny.base_weights(), 9)
+    del tensors["head.weight"]
+    tiny.write_model(work.directory / "headless", tensors)
+    assert work.run("commit", "headless", "--base", "base").code == 0
+    recipe.write_text(RECIPE.replace("two", "headless"))
+    as_data = work.run("merge", "--recipe", "recipe.yaml", "--name", "x", "--json")
+    assert (as_data.code, json.loads(as_data.out)["conflicts"][0]["subject"]) == (5, "head.weight")
+    assert work.run("merge", "--recipe", "recipe.yaml", "--name", "x", "--theirs").code == 0
+    recipe.write_text(RECIPE.replace("merge_method: linear", "merge_method: ties\nbase_model: base"))
+    assert work.run("merge", "--recipe", "recipe.yaml", "--name", "few", "--max-error", "0.01").code == 0
+    recipe.write_text(RECIPE + "slices: []\n")
+    for arguments, code, words in (
+        (("--recipe", "recipe.yaml", "--name", "x"), 2, "`slices`"),
+        (("--recipe", "recipe.yaml"), 2, "--name"),
+        (("--recipe", "nothing.yaml", "--name", "x"), 3, "no file"),
+        (("--recipe", ".", "--name", "x"), 10, "cannot be read"),
+        (("one", "--recipe", "recipe.yaml", "--name", "x"), 2, "--recipe says"),
+        (("--recipe", "recipe.yaml", "--name", "x", "--strategy", "ties"), 2, "--recipe says"),
+        (("both", "--recipe", "recipe.yaml", "--undo", "one"), 2, "--undo takes"),
+        (("--name", "x"), 2, "nothing to merge"),
+    ):
+        ran = work.run("merge", *arguments)
+        assert (ran.code, ran.out) == (code, "")
+        assert words in ran.err
+        assert "hint:" in ran.err

@@ -30,12 +30,25 @@ def test_a_rebase_has_two_meanings(work: Here) -> None:
     found = work.json("rebase", "ft", "--onto", "newer", "--carry", "--name", "carried")
     assert (found["kept"], found["base"]) == ("change", "newer")
     assert "rebased" in work.run("log", "carried").out
+    assert found["loses_exact"] == []
+    ran = work.run("rebase", "more", "--onto", "newer", "--carry", "--name", "moved")
+    assert (ran.code, "left out (more)" in ran.err) == (0, True)
+    found = work.json("rebase", "more", "--onto", "newer", "--carry", "--name", "moved", "--max-error", "0.01")
+    assert (found["exact"], found["loses_exact"]) == (False, ["more"])
+    assert work.json("rebase", "more", "--onto", "newer", "--preserve", "--name", "kept")["loses_exact"] == []
+    ran = work.run("rebase", "ft", "--onto", "newer", "--carry", "--preserve", "--name", "x")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--carry and --preserve exclude each other" in ran.err
 
 
 def test_flattening(work: Here) -> None:
     found = work.json("flatten", "more", "--name", "flat")
     assert (found["before"]["terms"], found["after"]["terms"], found["exact"]) == (2, 1, True)
     assert "Nothing to flatten" in work.run("flatten", "flat").out
+    ran = work.run("flatten", "flat", "--name", "same")
+    assert ran.out.startswith("[same ")
+    assert "the value of flat, which has 1 residual" in ran.out
+    assert work.json("flatten", "flat", "--name", "same")["unchanged"] is True
     ran = work.run("merge", "0.5*ft + 0.5*more", "--name", "half")
     assert ran.code == 0
     ran = work.run("flatten", "half")
@@ -74,3 +87,21 @@ def test_bisecting(work: Here) -> None:
         ran = work.run("bisect", *asked)
         assert (ran.code, ran.out) == (code, "")
         assert words in ran.err
+
+
+@pytest.mark.parametrize("error", ["0", "2", "nan", "-1"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("merge", "ft", "more", "--strategy", "ties", "--name", "x"),
+        ("flatten", "more", "--name", "x"),
+        ("rebase", "more", "--onto", "newer", "--preserve", "--name", "x"),
+    ],
+)
+def test_a_bad_error_gets_a_hint_that_fits_the_verb(work: Here, verb: tuple[str, ...], error: str) -> None:
+    ran = work.run(*verb, "--max-error", error)
+    assert (ran.code, ran.out) == (2, "")
+    assert "is not between" in ran.err
+    assert "--exact" not in ran.err
+    assert "such as 0.001" in ran.err
+    assert "--exact" in work.run("commit", "ft", "--base", "base", "--max-error", error).err

@@ -53,6 +53,8 @@ def test_errors() -> None:
     assert error_text(0.5, exact=True) == "exact"
     assert error_text(None, exact=False) == "error not recorded"
     assert error_text(None, exact=False, bound=0.0123) == "relative error at most 0.012"
+    assert error_text(None, exact=False, bound=1.0) == "relative error at most 1"
+    assert error_text(None, exact=False, bound=59.0) == "no useful bound of the error"
     assert error_text(0.0, exact=True, lossy=0.0099) == "exact, relative error 0.0099 without the exact remainder"
 
 

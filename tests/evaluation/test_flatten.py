@@ -106,3 +106,25 @@ def test_what_cannot_be_flattened_is_refused(world: World) -> None:
         world.store.flatten("v1")
     with pytest.raises(UsageError, match="between"):
         world.store.flatten("a3", max_error=2)
+
+
+def test_what_is_flat_already_gets_the_name_that_is_asked_for(world: World) -> None:
+    value = world.store.commit_record(world.store.resolve("a")).manifest
+    done = world.store.flatten("a", name="other")
+    assert (done.ref, done.unchanged, done.before, done.flatten_error) == ("other", False, done.after, 0.0)
+    assert (done.commit, done.parents) == (world.store.resolve("other"), (world.store.resolve("a"),))
+    assert world.store.commit_record(done.commit).manifest == value
+    assert world.store.show("other").relative_error == world.store.show("a").relative_error
+    again = world.store.flatten("a", name="other")
+    assert (again.commit, again.unchanged, again.stored_bytes) == (done.commit, True, 0)
+    # A branch that is elsewhere goes on to the value, and does not lose its own history.
+    world.store.branch("apart", "b")
+    done = world.store.flatten("a", name="apart")
+    assert done.parents == (world.store.resolve("a"), world.store.resolve("b"))
+    assert world.store.commit_record(done.commit).manifest == value
+    bound = world.store.show("apart").error_bound
+    assert bound is None or bound > 0
+    world.store.tag("fixed", "b")
+    with pytest.raises(ConflictError, match="tag"):
+        world.store.flatten("a", name="fixed")
+    assert world.store.fsck(deep=True).corrupt == ()

@@ -11,7 +11,7 @@ import torch
 from test_algebra import FLOATING, World
 
 from erestore.api import StateDict
-from erestore.errors import CombinationError, UsageError
+from erestore.errors import CombinationError, ConflictError, UsageError
 from erestore.model.quality import Quality
 from erestore.revisions import open_revision
 
@@ -175,3 +175,33 @@ def test_a_pick_of_some_components(world: World) -> None:
 def test_what_there_is_nothing_of_is_refused(world: World, asked: dict[str, str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         world.store.cherry_pick("a2", onto="b", **asked)
+
+
+def test_what_a_variant_does_not_have_is_not_taken_from_it(world: World) -> None:
+    before = world.store.resolve("b")
+    with pytest.raises(ConflictError, match="nothing of") as refused:
+        world.store.revert("a2", on="b")
+    assert world.store.resolve("b") == before
+    expression = str(refused.value.hint).split('"')[1]
+    world.store.merge([expression], name="subtracted")
+    for key in FLOATING:
+        wanted = world.linear("b", key) - (world.linear("a2", key) - world.linear("a", key))
+        assert abs(world.linear("subtracted", key) - wanted).max() < 1e-13
+    with pytest.raises(ConflictError) as refused:
+        world.store.revert("a", on="b")
+    assert str(refused.value.hint).count(" - ") == 1  # of a base nothing is added
+    world.store.revert("a2", on="a3", name="without")
+    with pytest.raises(ConflictError, match="lost it again"):
+        world.store.revert("a2", on="without")
+    # What was picked with a negative scale is had with that sign.
+    world.store.cherry_pick("a2", onto="b", scale=-1)
+    with pytest.raises(ConflictError):
+        world.store.revert("a2", on="b", name="x")
+    part = world.store.cherry_pick("a2", onto="b~1", scale="-1/2", tensors="layer*", name="part")
+    assert world.store.revert("part").edge == "reverted"
+    assert part.commit == world.store.resolve("part~1")
+    # A pick has no residual of its own: its history says who has it.
+    pick = world.store.resolve("b")
+    with pytest.raises(ConflictError):
+        world.store.revert(pick, on="a3")
+    assert world.store.revert(pick, on="b").edge == "reverted"

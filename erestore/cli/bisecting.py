@@ -1,0 +1,46 @@
+"""The command bisect."""
+
+from __future__ import annotations
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, json_option, verb
+from erestore.cli.text import json_text, printable, short
+
+
+@verb(
+    "bisect",
+    "Find the commit at which a test fails first.",
+    example="erestore bisect task-a~5 task-a --run 'python eval.py {path}'",
+)
+@click.argument("good")
+@click.argument("bad")
+@click.option(
+    "--run",
+    "command",
+    required=True,
+    metavar="COMMAND",
+    help="Run on commits, {path} standing for a checkpoint as checkout writes it; exit code 0 is good, 1 to 125 bad.",
+)
+@json_option
+@click.pass_obj
+def bisect(session: Session, *, good: str, bad: str, command: str, as_json: bool) -> None:
+    """Find the first commit after GOOD, along first parents to BAD, for which COMMAND fails, by halving."""
+    from erestore.cli.gate import command_gate, on_checkout
+    from erestore.ops.bisect import bisect as find
+
+    with session.open() as store, progress_bar(session) as progress:
+        gate = command_gate(command, session, progress.paused, option="--run")
+        done = find(
+            store,
+            good,
+            bad,
+            lambda variant: on_checkout(variant, gate.passes),
+            tried=lambda probe: session.say(f"bisect: {short(probe.commit)}: {'good' if probe.passed else 'bad'}"),
+        )
+    if as_json:
+        click.echo(json_text(vars(done) | {"probes": [probe._asdict() for probe in done.probes]}))
+        return
+    session.result(f"{short(done.first_bad)} is the first bad commit: {printable(done.message.partition(chr(10))[0])}")
+    session.result(f"{short(done.last_good)} is the last good one.")

@@ -1,0 +1,101 @@
+"""Where a new commit hangs: its base, imported on first use, and its parents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from erestore.checkpoint.opening import open_checkpoint
+from erestore.errors import ConflictError, UsageError
+from erestore.model.bases import base_commit, import_checkpoint
+from erestore.model.sources import find_source, name_of
+from erestore.progress import Progress
+from erestore.revisions import require_commit
+from erestore.storage.leases import Lease
+from erestore.storage.refs import check_name
+from erestore.store import Operation, Store
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a new commit hangs: its parent commit, the edge, and the parents it may be encoded against."""
+
+    parent: str
+    edge: str
+    candidates: tuple[str, ...]
+
+
+def find_lineage(store: Store, base: str | None, parent: str | None, previous: str | None, branch: str) -> Lineage:
+    """Decide where a commit hangs.
+
+    Parameters
+    ----------
+    store : Store
+    base : str or None
+        A ref of the store.
+    parent : str or None
+        Revision that is continued.
+    previous : str or None
+        Commit that `branch` is at.
+    branch : str
+
+    Raises
+    ------
+    UsageError
+        If `base` is a variant.
+    ConflictError
+        If the parent does not continue the branch, or is on another base.
+    """
+    if base is not None and store.commit_record(store.resolve(base)).edge != "imported":
+        raise UsageError(f"'{base}' is a variant, not a base.", hint=f"Use --parent {base} to continue from it.")
+    if parent is not None:
+        oid = require_commit(store, parent, "A parent")
+        if previous is not None and not store.is_ancestor(previous, oid):
+            raise ConflictError(
+                f"'{branch}' exists and '{parent}' does not continue it, so its versions would be lost from sight.",
+                hint=f"Give another --name, or delete it first: `erestore branch -d {branch}`.",
+            )
+        lineage = Lineage(oid, "adapted", (oid,))
+    elif previous is not None:
+        lineage = Lineage(previous, "versioned", (previous, store.root(previous)))
+    else:
+        assert base is not None
+        oid = store.resolve(base)
+        return Lineage(oid, "adapted", (oid,))
+    if base is not None and store.manifest_of(base).base != store.manifest_of(lineage.parent).base:
+        raise ConflictError(
+            f"'{parent or branch}' is not a variant of '{base}'.", hint="Give another --name, or leave --base out."
+        )
+    return lineage
+
+
+def find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
+    """Return the name of a base in the store, or what was given and where it is imported from."""
+    held = store.base_names()
+    if base is None:
+        if len(held) == 1:
+            return held[0], None
+        reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
+        raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
+    return base, None if store.has_ref(base) else find_source(base)
+
+
+def import_source(
+    store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
+) -> tuple[str, str | None]:
+    """Return the name of the base in the store, and the same if it was imported just now."""
+    name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
+    with open_checkpoint(source) as checkpoint:
+        stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
+        entry = store.refs.read(name)
+        if entry is not None and entry.oid is not None:
+            if store.commit_record(entry.oid).manifest == stored.manifest_oid:
+                return name, None
+            raise ConflictError(
+                f"'{name}' already names something other than {source}.",
+                hint=f"`erestore import {base} --name OTHER`, then --base OTHER.",
+            )
+        record = base_commit(stored, checkpoint, operation.author, operation.time, "")
+        lease.confirm()
+        store.record(record, name, operation, expected=entry.number if entry else 0)
+    return name, name

@@ -1,0 +1,63 @@
+"""Conflicts: what cannot be combined, as data, and what was chosen to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from erestore.errors import CombinationError, Conflict
+from erestore.model.parts import Parts
+
+CHOICES = ("ours", "theirs", "drop")
+"""What to do about conflicts: take the first operand's, the last's, or leave the tensors out."""
+
+
+class Conflicts:
+    """Conflicts as they are found.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the operands, in order.
+    choose : str or None
+        One of :data:`CHOICES`.
+    """
+
+    def __init__(self, names: Sequence[str], choose: str | None) -> None:
+        self.found: list[Conflict] = []
+        self.choose = choose
+        self._names = names
+
+    def note(self, kind: str, key: str, reason: str, names: Sequence[str]) -> None:
+        """Note a conflict."""
+        self.found.append(Conflict(kind, key, reason, tuple(names)))
+
+    def decide(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
+        """Note a conflict over a tensor; return what the result has of it: the chosen one of those that have it."""
+        self.note(kind, key, reason, [self._names[place] for place in having])
+        if self.choose in (None, "drop"):
+            return ()
+        return having[min(having) if self.choose == "ours" else max(having)]
+
+    def decide_among_all(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
+        """Note a conflict over a tensor that all have in some way; return what the chosen operand holds whole of it."""
+        self.note(kind, key, reason, [self._names[place] for place in having])
+        return having.get(len(self._names) - 1 if self.choose == "theirs" else 0, ())
+
+    def require_none(self) -> None:
+        """Make sure that every conflict was decided.
+
+        Raises
+        ------
+        CombinationError
+            If nothing was chosen; it lists them.
+        """
+        if self.found and self.choose is None:
+            raise CombinationError(_sentence(self.found), tuple(self.found))
+
+
+def _sentence(conflicts: Sequence[Conflict]) -> str:
+    first = conflicts[0]
+    subject = f"{first.subject}: " if first.subject else ""
+    count = len(conflicts) - 1
+    more = f" There {'is' if count == 1 else 'are'} {count} more conflict{'s' * (count > 1)}." if count else ""
+    return f"The variants cannot be combined as they are: {subject}{first.reason}.{more}"

@@ -1,0 +1,166 @@
+"""The layout of a combination: an operand's, with the tensors that the result has, in the shapes that it has them in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from erestore.checkpoint.dtypes import is_floating
+from erestore.errors import CombinationError, Conflict
+from erestore.model.conflicts import Conflicts
+from erestore.model.operands import Combined, Operand
+from erestore.model.parts import Parts
+from erestore.records import Layout, LayoutTensor
+
+
+class ResultLayout:
+    """Finds the layout of a result that holds `dense` tensors and added `rows`; conflicts are noted, and decided as chosen."""
+
+    def __init__(
+        self, combined: Combined, conflicts: Conflicts, dense: Mapping[str, Parts], rows: Mapping[str, Parts]
+    ) -> None:
+        self.combined = combined
+        self.conflicts = conflicts
+        self.dense = dense
+        self.rows = rows
+
+    def find(self) -> tuple[Operand, Layout]:
+        """Return the operand whose layout it is, perhaps but for some tensors, and the layout.
+
+        Raises
+        ------
+        CombinationError
+            If the operand's files have no place for the tensors.
+        """
+        differ = self.combined.differ
+        heights = self._heights() if differ else {}
+        primary = self._primary(heights)
+        own = self.combined.layout(primary)
+        layout = self._fit(own, self._present() if differ else {})
+        if layout != own and layout.structure is not None and layout.tensors.keys() != own.tensors.keys():
+            reason = "the torch file around the weights has no place for tensors that come or go"
+            raise CombinationError(
+                f"The variants cannot be combined as they are: {reason}.",
+                (Conflict("layout", "", reason, (primary.name,)),),
+                hint=f"`erestore checkout {primary.name} --format safetensors`, commit that, and combine it instead.",
+            )
+        return primary, layout
+
+    def _heights(self) -> dict[str, int]:
+        """Return how many of the base's rows the result has of its tensors, where variants have different numbers of them."""
+        found: dict[str, dict[int, Fraction]] = {}
+        names: dict[tuple[str, int], list[str]] = {}
+        for operand in self.combined.operands:
+            for key, tensor in {
+                tensor.key: tensor for tensor in self.combined.layout(operand).tensors.values()
+            }.items():
+                if key in self.combined.base and tensor.shape and key not in operand.manifest.dense:
+                    height = min(tensor.shape[0], self.combined.base[key].shape[0])
+                    weights = found.setdefault(key, {})
+                    weights[height] = weights.get(height, Fraction(0)) + operand.coefficient
+                    names.setdefault((key, height), []).append(operand.name)
+        heights = {}
+        for key, weights in found.items():
+            left = [height for height, weight in weights.items() if weight] or [max(weights)]
+            if len(left) > 1:
+                reason = f"the variants have {' and '.join(map(str, sorted(left)))} of its rows"
+                self.conflicts.note("rows", key, reason, [names[key, height][0] for height in left])
+            elif len(weights) > 1:
+                heights[key] = left[0]
+        return heights
+
+    def _present(self) -> dict[str, bool]:
+        """Return of the base's tensors that only some variants have whether the result has them."""
+        held = [
+            {tensor.key for tensor in self.combined.layout(operand).tensors.values()}
+            for operand in self.combined.operands
+        ]
+        found = {}
+        for key in sorted(set().union(*held) & set(self.combined.base)):
+            having = [place for place, keys in enumerate(held) if key in keys]
+            lacking = self.combined.weight(place for place in range(len(held)) if place not in having)
+            if len(having) == len(held) or not lacking:
+                found[key] = True
+            elif not self.combined.weight(having):
+                found[key] = False
+            else:
+                reason = f"only {self.combined.listed(having)} of the variants kept it of the base"
+                self.conflicts.note("tensor", key, reason, self.combined.names(having))
+                chosen = {"ours": 0 in having, "theirs": len(held) - 1 in having}
+                found[key] = chosen.get(self.conflicts.choose or "", False)
+        return found
+
+    def _primary(self, heights: Mapping[str, int]) -> Operand:
+        """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it."""
+        ordered = (
+            list(reversed(self.combined.operands))
+            if self.conflicts.choose == "theirs"
+            else list(self.combined.operands)
+        )
+
+        def lacking(operand: Operand) -> int:
+            shapes = {tensor.key: tensor.shape for tensor in self.combined.layout(operand).tensors.values()}
+            missing = sum(key not in shapes for key in self.dense)
+            missing += sum(
+                key not in shapes or shapes[key][0] < self._height(key, own) for key, own in self.rows.items()
+            )
+            return missing + sum(key in shapes and shapes[key][0] < height for key, height in heights.items())
+
+        return min(ordered, key=lacking)
+
+    def _height(self, key: str, parts: Parts) -> int:
+        return self.combined.base[key].shape[0] + parts[0].tensor.shape[0]
+
+    def _fit(self, layout: Layout, present: Mapping[str, bool]) -> Layout:
+        """Return a layout with the tensors that the result has, no others, in the shapes that it has them in."""
+        tensors: dict[str, LayoutTensor] = {}
+        for name, tensor in layout.tensors.items():
+            if (fitted := self._fitted(tensor)) is not None and present.get(tensor.key, True):
+                tensors[name] = fitted
+        named = {tensor.key for tensor in tensors.values()}
+        added: dict[str, LayoutTensor] = {}
+        for key in dict.fromkeys((*self.dense, *self.rows, *(key for key, is_held in present.items() if is_held))):
+            if key not in named:
+                name, tensor = next(self._found(key, {*tensors, *added}))
+                fitted = self._fitted(tensor)
+                assert fitted is not None
+                added[name] = fitted
+        tensors |= added
+        if tensors == dict(layout.tensors):
+            return layout
+        files = [
+            replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files
+        ]
+        files[-1] = replace(files[-1], tensors=(*files[-1].tensors, *added))
+        ties = tuple(group for group in layout.ties if all(name in tensors for name in group))
+        return replace(layout, tensors=tensors, files=tuple(files), ties=ties)
+
+    def _fitted(self, tensor: LayoutTensor) -> LayoutTensor | None:
+        """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""
+        if tensor.key in self.dense:
+            held = self.dense[tensor.key][0].tensor
+            floating = is_floating(tensor.dtype) and is_floating(held.dtype)
+            return replace(tensor, shape=held.shape, dtype=tensor.dtype if floating else held.dtype)
+        if tensor.key not in self.combined.base:
+            return None
+        base = self.combined.base[tensor.key]
+        if not is_floating(base.dtype):
+            return replace(tensor, dtype=base.dtype, shape=base.shape)
+        if tensor.key in self.rows:
+            return replace(tensor, shape=(self._height(tensor.key, self.rows[tensor.key]), *tensor.shape[1:]))
+        if tensor.shape and base.shape and tensor.shape[0] > base.shape[0] and tensor.shape[1:] == base.shape[1:]:
+            return replace(tensor, shape=base.shape)
+        return tensor
+
+    def _found(self, key: str, taken: Collection[str]) -> Iterator[tuple[str, LayoutTensor]]:
+        """Yield names that operands have for a tensor which the result's layout lacks; the key itself at last."""
+        tensor = None
+        for operand in self.combined.operands:
+            for name, held in self.combined.layout(operand).tensors.items():
+                if held.key == key:
+                    tensor = held
+                    if name not in taken:
+                        yield name, held
+        assert tensor is not None
+        yield key, tensor

@@ -1,0 +1,129 @@
+"""Whole tensors of a combination: heads, rows that were added, integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+from erestore.checkpoint.dtypes import is_floating
+from erestore.model.conflicts import Conflicts
+from erestore.model.operands import Combined
+from erestore.model.parts import Parts, sum_parts
+from erestore.model.vocabularies import same_labels, same_vocabulary
+from erestore.records import Manifest, Part, WholeTensor
+
+
+class WholeTensors:
+    """Combines what variants hold whole; conflicts are noted, and decided as chosen."""
+
+    def __init__(self, combined: Combined, conflicts: Conflicts) -> None:
+        self.combined = combined
+        self.conflicts = conflicts
+
+    def dense(self) -> dict[str, Parts]:
+        """Combine tensors in place of the base's, or that the base does not have."""
+        return self._all(lambda manifest: manifest.dense, self._dense)
+
+    def rows(self) -> dict[str, Parts]:
+        """Combine rows below the base's."""
+        return self._all(lambda manifest: manifest.rows, self._rows)
+
+    def _all(
+        self,
+        held: Callable[[Manifest], Mapping[str, Parts]],
+        combined: Callable[[str, Mapping[int, Parts]], Parts],
+    ) -> dict[str, Parts]:
+        found = {}
+        keys = dict.fromkeys(key for operand in self.combined.operands for key in held(operand.manifest))
+        for key in sorted(keys):
+            having = {
+                place: held(operand.manifest)[key]
+                for place, operand in enumerate(self.combined.operands)
+                if key in held(operand.manifest)
+            }
+            if parts := combined(key, having):
+                found[key] = parts
+        return found
+
+    def _dense(self, key: str, having: Mapping[int, Parts]) -> Parts:
+        base = self.combined.base.get(key)
+        tensors = [part.tensor for parts in having.values() for part in parts]
+        if not all(is_floating(tensor.dtype) for tensor in tensors):
+            return self._integers(key, having)
+        if base is not None and is_floating(base.dtype) and all(tensor.shape == base.shape for tensor in tensors):
+            return self._over_base(key, having, base)
+        parts = self._sum(having)
+        if base is not None and any(self.combined.touches(operand, key) for operand in self.combined.others(having)):
+            return self.conflicts.decide("tensor", key, "some variants hold it in another shape than the base", having)
+        if len({part.tensor.shape for part in parts}) > 1:
+            shapes = sorted({"x".join(map(str, part.tensor.shape)) for part in parts})
+            return self.conflicts.decide("tensor", key, f"it has the shapes {', '.join(shapes)}", having)
+        if reason := self._partly(having):
+            return self.conflicts.decide("tensor", key, reason, having)
+        if len(parts) > 1 and not self._same_labels(having, parts):
+            return self.conflicts.decide(
+                "labels", key, "the classes have other names or another order (id2label)", having
+            )
+        return parts
+
+    def _rows(self, key: str, having: Mapping[int, Parts]) -> Parts:
+        parts = self._sum(having)
+        if len({part.tensor.shape for part in parts}) > 1:
+            sizes = sorted({str(part.tensor.shape[0]) for part in parts})
+            return self.conflicts.decide("rows", key, f"{', '.join(sizes)} rows were added to it", having)
+        if reason := self._partly(having):
+            return self.conflicts.decide("rows", key, reason, having)
+        if len(parts) > 1 and not same_vocabulary(self.combined, having):
+            return self.conflicts.decide("vocabulary", key, "the added rows stand for other words", having)
+        return parts
+
+    def _integers(self, key: str, having: Mapping[int, Parts]) -> Parts:
+        """Integers are not combined: what is left after equal ones are summed is one tensor, or a conflict."""
+        base = self.combined.base.get(key)
+        total: dict[str, Fraction] = {}
+        held: dict[str, Parts] = {}
+        for place, operand in enumerate(self.combined.operands):
+            parts = having.get(place)
+            if parts is None and base is None:
+                continue
+            digest = parts[0].tensor.digest if parts else base.digest if base else ""
+            total[digest] = total.get(digest, Fraction(0)) + operand.coefficient
+            held[digest] = parts or ()
+        left = [digest for digest, weight in total.items() if weight] or list(total)[:1]
+        if len(left) > 1:
+            return self.conflicts.decide_among_all(
+                "integers", key, "its values differ, and integers are not averaged", having
+            )
+        return held[left[0]]
+
+    def _over_base(self, key: str, having: Mapping[int, Parts], base: WholeTensor) -> Parts:
+        """Combine what the base has too and some variants hold whole: the base's own value is a part like others."""
+        if any(self.combined.touches(operand, key) for operand in self.combined.others(having)):
+            return self.conflicts.decide_among_all(
+                "tensor", key, "some variants hold it whole and others as a difference", having
+            )
+        rest = 1 - self.combined.weight(having)
+        parts = sum_parts([*self._weighted(having), (rest, (Part(Fraction(1), base),))])
+        return () if len(parts) == 1 and parts[0] == Part(Fraction(1), base) else parts
+
+    def _sum(self, having: Mapping[int, Parts]) -> Parts:
+        return sum_parts(self._weighted(having))
+
+    def _weighted(self, having: Mapping[int, Parts]) -> list[tuple[Fraction, Parts]]:
+        return [(self.combined.operands[place].coefficient, parts) for place, parts in having.items()]
+
+    def _partly(self, having: Mapping[int, Parts]) -> str:
+        """Say why what only some variants have cannot be taken; empty where it can."""
+        if len(having) == len(self.combined.operands):
+            return ""
+        weight = self.combined.weight(having)
+        if weight in (0, 1) and (weight or not self._sum(having)):
+            return ""
+        verb = "has" if len(having) == 1 else "have"
+        return f"only {self.combined.listed(having)} {verb} it, and it would be scaled by {weight}"
+
+    def _same_labels(self, having: Mapping[int, Parts], parts: Parts) -> bool:
+        """Tell whether the variants whose tensors are left name their classes alike."""
+        left = {part.tensor.digest for part in parts}
+        places = [place for place, own in having.items() if any(part.tensor.digest in left for part in own)]
+        return same_labels(self.combined, places)

@@ -1,0 +1,34 @@
+"""The small immutable records of a store: base, layout, manifest, commit.
+
+Each class mirrors one record of docs/format.md: ``to_record`` gives the JSON object that is stored, ``from_record`` reads
+it strictly (an unknown field means a newer format and is refused), ``references`` names every object it needs, which is
+what garbage collection and fsck walk. Nothing here reads storage or touches an array.
+"""
+
+from erestore.records.coefficients import Coefficient, format_coefficient, parse_coefficient
+from erestore.records.commit import EDGES, LATEST, Commit, relative_error
+from erestore.records.layout import Layout, LayoutFile, LayoutTensor
+from erestore.records.manifest import Manifest, Term, normal_terms
+from erestore.records.reading import check_shape
+from erestore.records.tensors import Base, Part, TensorRef, WholeTensor
+
+__all__ = [
+    "EDGES",
+    "LATEST",
+    "Base",
+    "Coefficient",
+    "Commit",
+    "Layout",
+    "LayoutFile",
+    "LayoutTensor",
+    "Manifest",
+    "Part",
+    "TensorRef",
+    "Term",
+    "WholeTensor",
+    "check_shape",
+    "format_coefficient",
+    "normal_terms",
+    "parse_coefficient",
+    "relative_error",
+]
