@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.model import differences, variant
+from erestore.model.computed import ComputedCheckpoint
 from erestore.model.quality import Quality
+from erestore.model.variant import Variant
 from erestore.residual import operators
 
 SHAPES = {
@@ -157,6 +159,17 @@ def test_exact_variants_stay_exact(sums: Sums, request: pytest.FixtureRequest) -
         assert each.reshape(-1).view(torch.uint8).equal(found[key].reshape(-1).view(torch.uint8)), key
 
 
+def test_added_rows_are_read_alone(sums: Sums) -> None:
+    """What is above them is not evaluated for their sake."""
+
+    def refuse(key: str) -> None:
+        raise AssertionError(key)
+
+    held = Variant(sums.store.objects, sums.store.manifest_of("a"))
+    rows = ComputedCheckpoint(held, refuse).rows_from("embed.weight", 60)
+    assert torch.equal(rows, held.tensor("embed.weight")[60:])
+
+
 class Adapters:
     """A store with LoRA adapters, so that all that is added to the base are factors."""
 
@@ -256,7 +269,5 @@ def test_no_components_at_all(adapters: Adapters) -> None:
 
 
 def _residual(store: Store, name: str):
-    from erestore.model.variant import Variant
-
     (held,) = Variant(store.objects, store.manifest_of(name)).residuals
     return held[1].tensors
