@@ -21,8 +21,10 @@ class Objective:
     Attributes
     ----------
     price : float
-        Squared error that a bit must save to be worth keeping a component, a section or a multiple of the base, in units of
-        the squared step.
+        Squared error that a bit must save, in units of the squared step, where one way to code a tensor is chosen before
+        another.
+    component_price : float
+        The same for components of factors.
     rounding : Callable
         Of factors: runs of one scale, in units of the step, to codes.
     vector_weight : float
@@ -34,6 +36,7 @@ class Objective:
     """
 
     price: float
+    component_price: float
     rounding: Callable[[torch.Tensor], torch.Tensor]
     vector_weight: float
     exponent: float
@@ -53,9 +56,23 @@ class Objective:
         return math.pow(1 - min(error, _LARGEST_ERROR), -self.exponent)
 
 
-ANSWERS = Objective(price=SLOPE / 8, rounding=round_codes, vector_weight=8.0, exponent=1 / 8, fits_step=False)
-"""Keeps answers close. What is left out of a change hurts them more than as much noise of rounding does, so components are
-kept at half the price and factors have no dead zone (docs/decisions/0013); a vector meets every input alike, and is not scaled
-down by it (docs/decisions/0015)."""
-WEIGHTS = Objective(price=SLOPE, rounding=quantise_runs, vector_weight=1.0, exponent=0.0, fits_step=True)
-"""Squared error over all weights alike, as small as it gets for the bytes."""
+ANSWERS = Objective(
+    price=SLOPE / 4,
+    component_price=SLOPE / 8,
+    rounding=round_codes,
+    vector_weight=8.0,
+    exponent=1 / 8,
+    fits_step=False,
+)
+"""Keeps answers close. What is left out of a change hurts them more than as much noise of rounding does, so components come
+cheap, factors have no dead zone, and what is encoded makes up for what is left out (docs/decisions/0013, 0019); a vector meets
+every input alike, and is not scaled down by it (docs/decisions/0015)."""
+WEIGHTS = Objective(
+    price=SLOPE,
+    component_price=SLOPE,
+    rounding=quantise_runs,
+    vector_weight=1.0,
+    exponent=0.0,
+    fits_step=True,
+)
+"""Squared error over all weights alike, as small as it gets for the bytes (docs/decisions/0018)."""

@@ -194,7 +194,7 @@ def plans(profile: Profile, step: float) -> list[Plan]:
     if sigma is not None and len(sigma) and float(sigma[0]) < _TALLEST * step:
         error, bits = _components(profile, step)
         energy = sigma**2
-        pays = energy > error + profile.price(step) * bits
+        pays = energy > error + profile.objective.component_price * step**2 * bits
         # Gains fall with sigma, so what pays is a prefix up to rounding of the model; the longest prefix is taken.
         longest = int(pays.nonzero().max()) + 1 if bool(pays.any()) else 0
         for rank in sorted({round(share * longest) for share in _SHARES} - {0}):

@@ -65,7 +65,7 @@ def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(factor):
     decaying = noise(80, 60) * 0.9 ** torch.arange(60)
 
     def bits(factor: float) -> float:
-        priced = replace(WEIGHTS, price=factor * WEIGHTS.price)
+        priced = replace(WEIGHTS, price=factor * WEIGHTS.price, component_price=factor * WEIGHTS.price)
         both = [profile(matrix, objective=priced) for matrix in (decaying, decaying @ noise(60, 70, 9) / 8)]
         step = planning.solve_step(both, 0.02 * sum(each.energy for each in both))
         return sum(planning.plan(each, step).bits for each in both)
