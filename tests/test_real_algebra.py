@@ -108,10 +108,12 @@ def test_a_mean_is_checked_out_rounded_once_and_flattened_within_its_error(famil
     names = {tensor.key: name for name, tensor in variant.layout.tensors.items()}
     for key in family.keys:
         found = variant.tensor(names[key])
-        wanted = torch.from_numpy(family.dense(coefficients, key)).reshape(found.shape).to(found.dtype)
-        if found.dtype != torch.float64:  # the order of sums differs: a last bit here and there
-            assert float((found == wanted).double().mean()) > 0.999
-        assert torch.allclose(found.double(), wanted.double(), rtol=1e-6, atol=1e-12)
+        wanted = torch.from_numpy(family.dense(coefficients, key)).reshape(found.shape)
+        room = 1e-12 * float(
+            wanted.abs().max()
+        )  # the order of sums differs, and so may what is half way between two values
+        below, above = ((wanted + sign * room).to(found.dtype) for sign in (-1, 1))
+        assert bool(((found >= below) & (found <= above)).all())
     done = family.store.flatten("soup", name="flat", max_error=1e-3)
     assert done.after.terms == 1
     assert done.flatten_error <= 1e-3

@@ -42,7 +42,7 @@ transformers; the first run takes an hour, later ones use what is in DIRECTORY).
   a reader gets. **KL**: mean KL divergence, in nats, of the answers from the original classifier's, on 512 held-out texts.
 * **erestore**: all bytes that `commit --max-error E` adds to a store that has the base, for {grid} values of E and once more
   near every loss of ERE; between two of them its curve is taken as straight in logarithms. Where errors are compared, with
-  `--objective frobenius`; where answers are, with the default, which counts errors of biases more.
+  `--objective frobenius`; where answers are, with the default, which weighs what errors do to answers.
 * **ERE**: the encoding of Ryu, Seo and Yoo (prior rank r, α = 0.5, U and V in 4 bits), at every r where plain 4-bit
   quantisation (BITQ) is not smaller. It is charged in three ways. *Payload*: 4.0 bits a code and D in half precision,
   nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is no matrix in fp32.
@@ -94,7 +94,7 @@ def page(results: Results) -> str:
         ]
         parts += [f"![Bytes against {word}](fidelity-{loss}.svg)\n"]
         parts += [f"## Against the other yardsticks at equal {word}\n", others_text(), others_table(rows)]
-    parts += ["## Where it falls short of its marks\n", marks_table(results), SHORTFALL]
+    parts += ["## Marks and reach\n", marks_table(results), SHORTFALL]
     tasks = [name for name in results if SOURCES[name].task]
     if tasks:
         parts += ["## What the tasks say\n", TASKS_TEXT]
@@ -115,12 +115,15 @@ MARKS = (("error", "paper", 1.6, 2.2), ("error", "payload", 1.4, None), ("kl", "
 SHORTFALL = """\
 Most bytes of a fine-tune are codes of factors, at 1.6 to 2.9 bits each where ERE is charged 4.0, of about as many
 numbers: a factor near two is what entropy coding and better ranks give there, and it is within 3 % of the codes'
-zero-order entropy. What was measured on top of it: quantising on a trellis 0.6 to 2.6 % on BERT shapes (and slower
-reading, [decision 13](decisions/0013-fit-remainder-and-price.md)); contexts over rows of factors 1 to 3 %; query, key
-and value stacked into one matrix 0 to -2 %; a second pass over the dead zone of remainders 0.2 to 0.7 %. Index,
-digests and records take 3 to 5 % of a BERT at r = 8 and 9 to 15 % of the small networks there, under 1 % from r = 32
-on. Where answers count, ERE has biases and norms exactly (and is charged for them); weighting them ([decision
-15](decisions/0015-what-to-minimise.md)) closed about half of what was missing.
+zero-order entropy. At equal error, a dead zone in factors and the full price of a bit took 2 to 5 % off ([decision
+18](decisions/0018-squared-error-alone.md)). What was measured on top of it and not taken: quantising on a trellis 0.6
+to 2.6 % on BERT shapes (and slower reading, [decision 13](decisions/0013-fit-remainder-and-price.md)); contexts over
+rows of factors 1 to 3 %; query, key and value stacked into one matrix 0 to -2 %; a second pass over the dead zone of
+remainders 0.2 to 0.7 %. Index, digests and records take 3 to 5 % of a BERT at r = 8 and 9 to 15 % of the small
+networks there, under 1 % from r = 32 on. Where answers count, ERE has biases and norms exactly (and is charged for
+them); weighting them ([decision 15](decisions/0015-what-to-minimise.md)) took up to a fifth off their bytes, and
+encoding a little more than the change, with more of its small components, about as much again ([decision
+19](decisions/0019-more-than-the-change.md)).
 """
 
 

@@ -53,7 +53,7 @@ def test_summary_leaves_the_control_out(measured):
 def test_page(measured):
     text = page(measured)
     assert re.findall(r"\((fidelity-\w+\.svg)\)", text) == ["fidelity-error.svg", "fidelity-kl.svg"]
-    marks = text[text.index("falls short") : text.index("tasks say")]
+    marks = text[text.index("Marks and reach") : text.index("tasks say")]
     assert row(marks, "error | paper")[2:] == ["1.6 / 2.2", "2.00 / 2.50", "0 of 4"]
     assert row(marks, "KL | paper")[2:] == ["2.5", "2.00 / 2.00", "2 of 2"]
     (section,) = re.findall(r"### minilm-section\n(.*)", text, re.DOTALL)
