@@ -61,7 +61,7 @@ ANSWERS = Objective(
     component_price=SLOPE / 8,
     rounding=round_codes,
     vector_weight=8.0,
-    exponent=1 / 8,
+    exponent=1 / 16,
     fits_step=False,
 )
 """Keeps answers close. What is left out of a change hurts them more than as much noise of rounding does, so components come
