@@ -94,6 +94,8 @@ class VariantWriter:
         See :class:`erestore.model.encoding.Encoder`.
     layout : str, optional
         Oid of a layout that is stored already and is the checkpoint's.
+    linear : Checkpoint, optional
+        The checkpoint's values before they were rounded, which are encoded then, where these are known.
     """
 
     objects: Objects
@@ -106,6 +108,7 @@ class VariantWriter:
     trials: Trials | None = None
     calibration: Calibration | None = None
     layout: str | None = None
+    linear: Checkpoint | None = None
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -142,9 +145,8 @@ class VariantWriter:
             return partial(self._room, budget, frame)
 
         admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
-        encoder = Encoder(
-            self.objects, self.checkpoint, self.parent, self.quality, self.progress, admits, self.calibration
-        )
+        encoded = self.linear or self.checkpoint
+        encoder = Encoder(self.objects, encoded, self.parent, self.quality, self.progress, admits, self.calibration)
         residual = encoder.run(targets, outcome, prepare)
         manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erestore.checkpoint.abc import Checkpoint, TensorInfo, WeightFile
+from erestore.checkpoint.dtypes import is_floating
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.quality import Quality
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
+from erestore.records import Term
 from erestore.storage.objects import Objects
 
 if TYPE_CHECKING:
@@ -78,9 +80,11 @@ def write_computed(
     quality: Quality,
     *,
     compute: Compute = _as_it_is,
+    terms: tuple[Term, ...] = (),
+    linear: Checkpoint | None = None,
     progress: Progress = silent,
 ) -> StoredVariant:
-    """Encode a variant, or what is computed from it, as one residual on its base.
+    """Encode a variant, or what is computed from it, as one residual on its base, or on a combination of others.
 
     Parameters
     ----------
@@ -90,6 +94,10 @@ def write_computed(
     quality : Quality
         Of what is lost of these values, relative to their difference from the base's.
     compute : Compute, optional
+    terms : tuple of Term
+        Of the residuals that the result shares with others, and that its own is added to.
+    linear : Checkpoint, optional
+        See :class:`erestore.model.committing.VariantWriter`.
     progress : Progress
 
     Returns
@@ -97,9 +105,19 @@ def write_computed(
     StoredVariant
     """
     whole = variant.manifest
-    base = replace(whole, terms=(), patch=None, digests={})
+    base = replace(whole, terms=terms, patch=None, digests={})
     keys = {name: tensor.key for name, tensor in variant.layout.tensors.items()}
     checkpoint = ComputedCheckpoint(variant, compute)
     parent = Variant(objects, base, layout=variant.layout)
-    writer = VariantWriter(objects, checkpoint, keys, parent, "", quality, progress, layout=whole.layout)
+    writer = VariantWriter(objects, checkpoint, keys, parent, "", quality, progress, layout=whole.layout, linear=linear)
     return writer.write()
+
+
+def linear_values(variant: Variant) -> ComputedCheckpoint:
+    """Return a variant's linear values under its own names, in float64, as a checkpoint."""
+    tensors = {
+        name: replace(tensor, dtype="F64") if is_floating(tensor.dtype) else tensor
+        for name, tensor in variant.layout.tensors.items()
+    }
+    manifest = replace(variant.manifest, patch=None, digests={})
+    return ComputedCheckpoint(Variant(variant.objects, manifest, layout=replace(variant.layout, tensors=tensors)))

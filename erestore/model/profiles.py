@@ -13,7 +13,6 @@ from typing import Literal, Self
 import torch
 
 from erestore.arrays import as_array, as_tensor, widen, without_warnings
-from erestore.checkpoint.dtypes import array_dtype
 from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
@@ -44,7 +43,7 @@ class Profiled:
     state : str
         ``unchanged``, ``changed``, ``not finite``, or ``extreme``: too large or too small for a float32 residual.
     norm, base_norm : float
-        Squared norms of original minus parent (both in the variant's dtype) and of the parent.
+        Squared norms of original minus parent (both in the original's dtype) and of the parent.
     profile : Profile or None
         For changed tensors.
     basis, side
@@ -135,8 +134,8 @@ def _norms(loaded: Loaded) -> tuple[float, float]:
         for start, stop in row_blocks(loaded.target.shared, loaded.own.shape[1]):
             parent = loaded.parent.rows(start, stop)
             base_norm += float((parent * parent).sum())
-            before = widen(round_to(parent, array_dtype(loaded.target.info.dtype)))
-            norm += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
+            own = as_array(loaded.own[start:stop])
+            norm += float(((widen(own) - widen(round_to(parent, own.dtype))) ** 2).sum())
     return norm, base_norm
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from erestore.arrays import as_tensor
+from erestore.arrays import as_array, as_tensor
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
-from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
+from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import WholeTensor
@@ -98,7 +98,8 @@ class Loaded:
     ----------
     target : Target
     own : torch.Tensor
-        The original, as a matrix, all its rows.
+        The original, as a matrix, all its rows; of a computed value perhaps in a wider dtype than the target's, which is what
+        it is rounded to in the end.
     parent : LinearTensor
     """
 
@@ -121,9 +122,9 @@ class Loaded:
         return result
 
     def is_unchanged(self) -> bool:
-        """Tell whether the parent's value, rounded to the variant's dtype, has the original's bits."""
+        """Tell whether the parent's value, rounded to the original's dtype, has the original's bits."""
         shared = self.own[: self.target.shared]
-        parent = self.parent.rounded(self.target.shared, array_dtype(self.target.info.dtype))
+        parent = self.parent.rounded(self.target.shared, as_array(self.own).dtype)
         return same_bits(as_tensor(parent), shared)
 
     def is_finite(self) -> bool:

@@ -119,13 +119,15 @@ def measure(loaded: Loaded, encoded: tuple[EncodedSection, ...]) -> Errors:
     linear = rounded = norm = 0.0
     with without_warnings():
         for start, stop in row_blocks(*shape):
-            own = widen(as_array(loaded.own[start:stop]))
+            held = as_array(loaded.own[start:stop])
+            own = widen(held)
             parent = loaded.parent.rows(start, stop)
-            before = widen(round_to(parent, dtype))
+            before = widen(round_to(parent, held.dtype))
             norm += float(((own - before) ** 2).sum())
             value = parent
             if sections:
                 value = parent + evaluate(sections, start, stop, widen(loaded.parent.base[start:stop]))
             linear += float(((own - value) ** 2).sum())
-            rounded += float(((own - widen(round_to(value, dtype))) ** 2).sum())
+            wanted = own if held.dtype == dtype else widen(round_to(own, dtype))
+            rounded += float(((wanted - widen(round_to(value, dtype))) ** 2).sum())
     return Errors(linear, rounded, norm)
