@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from erestore.ops.log import LogEntry
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
+    from erestore.ops.repack import RepackResult
     from erestore.ops.show import ShowResult
     from erestore.ops.similar import SimilarResult
     from erestore.ops.soup import SoupResult
@@ -342,6 +343,32 @@ class Store(_store.Store):
 
         error = FLATTEN_ERROR if max_error is None else max_error
         return flatten(self, revision, name=name, max_error=error, message=message, progress=progress)
+
+    def repack(
+        self,
+        revisions: Sequence[str] = (),
+        *,
+        max_error: float | None = None,
+        max_total_rank: int | None = None,
+        dry_run: bool = False,
+        products_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> RepackResult:
+        """Encode variants anew against cheaper parents; see :func:`erestore.ops.repack.repack`.
+
+        By default `max_total_rank` is the setting ``commit.flatten_rank``.
+        """
+        from erestore.ops.repack import repack
+
+        return repack(
+            self,
+            revisions,
+            max_error=max_error,
+            max_total_rank=self.setting("commit.flatten_rank") if max_total_rank is None else max_total_rank,
+            dry_run=dry_run,
+            products_directory=products_directory,
+            progress=progress,
+        )
 
     def rebase(
         self,

@@ -20,6 +20,7 @@ from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
 from erestore.cli.merges import bisect, cherry_pick, flatten, merge, rebase, revert, soup
 from erestore.cli.names import branch, reflog, tag, undo
+from erestore.cli.repacking import repack
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
 from erestore.cli.spectra import diff
@@ -49,6 +50,7 @@ VERBS = (
     revert,
     rebase,
     flatten,
+    repack,
     bisect,
     cat,
     du,

@@ -9,6 +9,7 @@ one parent for each; it has no cycles, so nothing is ever encoded against itself
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import networkx as nx
@@ -26,6 +27,8 @@ COSINES = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Variants with a cosine above one of these are put together; each grouping gives means to try."""
 SMALLEST_CLUSTER = 3
 """With fewer, one is as good a parent of the others as their mean, which takes bytes of its own."""
+TRIED = 8
+"""Parents that are tried at a time as ones that stay as they are."""
 _ROOT = "root"
 
 
@@ -89,20 +92,43 @@ def squared_distance_to_mean(products: Array, place: int, members: Sequence[int]
     return max(0.0, float(products[place, place]) - 2 * cross + inner)
 
 
-def choose(
-    kept: Mapping[Node, Cost], offers: Mapping[tuple[Node, Node], Cost], means: Mapping[Node, Cost], limit: float
-) -> dict[Node, Node]:
-    """Choose the parents that make all variants together the smallest.
+@dataclass(frozen=True)
+class Offer:
+    """What a variant's own residual would take on a parent as it is, and on one that is encoded anew itself.
 
-    Parameters
+    The latter has lost something that the variant then makes up for.
+    """
+
+    kept: Cost
+    anew: Cost
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is to be chosen from.
+
+    Attributes
     ----------
     kept : Mapping[Node, Cost]
         Of every variant, and other parent that is there, as it is: the bytes that encoding it anew would free, and its total
         rank.
-    offers : Mapping[(Node, Node), Cost]
-        By parent and variant: what the variant's own residual would take.
+    offers : Mapping[(Node, Node), Offer]
+        By parent and variant.
     means : Mapping[Node, Cost]
         Of parents that are not there yet.
+    """
+
+    kept: Mapping[Node, Cost]
+    offers: Mapping[tuple[Node, Node], Offer]
+    means: Mapping[Node, Cost]
+
+
+def choose(sizes: Sizes, limit: float) -> dict[Node, Node]:
+    """Choose the parents that make all variants together the smallest.
+
+    Parameters
+    ----------
+    sizes : Sizes
     limit : float
         Largest total rank that a variant may get; 0 for any.
 
@@ -111,63 +137,68 @@ def choose(
     dict of Node to Node
         The parent of every variant that is to be encoded anew.
     """
-    left = {pair: cost for pair, cost in offers.items() if _pays(cost, kept[pair[1]])}
+    offers = {
+        (parent, node): offer
+        for (parent, node), offer in sizes.offers.items()
+        if offer.kept.size < (1 - LEAST_GAIN) * sizes.kept[node].size
+    }
     while True:
-        chosen = _cheapest(kept, left, means)
+        left = Sizes(sizes.kept, offers, sizes.means)
+        chosen = _cheapest(left)
         past = [
             (parent, node)
             for node, parent in chosen.items()
-            if limit and _total_rank(node, chosen, kept, left, means) > max(limit, kept[node].rank)
+            if limit and _total_rank(left, chosen, node) > max(limit, sizes.kept[node].rank)
         ]
         if not past:
             return chosen
         for pair in past:
-            del left[pair]
+            del offers[pair]
 
 
-def _pays(cost: Cost, kept: Cost) -> bool:
-    return cost.size < (1 - LEAST_GAIN) * kept.size
+def _cheapest(sizes: Sizes) -> dict[Node, Node]:
+    """Return the best choice with as many means, and variants that stay as they are for others, as lower the total.
 
-
-def _cheapest(
-    kept: Mapping[Node, Cost], offers: Mapping[tuple[Node, Node], Cost], means: Mapping[Node, Cost]
-) -> dict[Node, Node]:
-    """Return the best choice with as many means as lower the total; each is added where it lowers it the most."""
-    used: tuple[Node, ...] = ()
-    total, chosen = _arborescence(kept, offers, {})
+    Each is added where it lowers it the most.
+    """
+    used: frozenset[Node] = frozenset()
+    total, chosen = _arborescence(sizes, used)
     while True:
-        tried = [
-            (*_arborescence(kept, offers, {mean: means[mean] for mean in (*used, each)}), each)
-            for each in means
-            if each not in used
-        ]
-        best = min(tried, key=lambda each: each[0], default=None)
+        best = min(
+            ((*_arborescence(sizes, used | {each}), each) for each in _promising(sizes, used)),
+            key=lambda tried: tried[0],
+            default=None,
+        )
         if best is None or best[0] >= total:
             return chosen
-        total, chosen, used = best[0], best[1], (*used, best[2])
+        total, chosen, used = best[0], best[1], used | {best[2]}
 
 
-def _arborescence(
-    kept: Mapping[Node, Cost], offers: Mapping[tuple[Node, Node], Cost], means: Mapping[Node, Cost]
-) -> tuple[float, dict[Node, Node]]:
-    there = {**kept, **means}
+def _promising(sizes: Sizes, used: frozenset[Node]) -> list[Node]:
+    """Return the parents that would save the most if all variants that they could have were theirs."""
+    saved: dict[Node, float] = {}
+    for (parent, node), offer in sizes.offers.items():
+        if parent not in used and (parent in sizes.means or sizes.kept[parent].size):
+            saved[parent] = saved.get(parent, 0.0) + sizes.kept[node].size - offer.kept.size
+    return sorted(saved, key=lambda parent: -saved[parent])[:TRIED]
+
+
+def _arborescence(sizes: Sizes, used: frozenset[Node]) -> tuple[float, dict[Node, Node]]:
+    """Return the smallest total, and the choice, with some of the means and where some variants stay as they are."""
     graph = nx.DiGraph()
-    graph.add_weighted_edges_from((_ROOT, node, cost.size) for node, cost in there.items())
-    graph.add_weighted_edges_from((*pair, cost.size) for pair, cost in offers.items() if pair[0] in there)
+    graph.add_weighted_edges_from((_ROOT, node, cost.size) for node, cost in sizes.kept.items())
+    graph.add_weighted_edges_from((_ROOT, node, sizes.means[node].size) for node in used if node in sizes.means)
+    for (parent, node), offer in sizes.offers.items():
+        if parent in graph and node not in used:
+            stays = parent in used or not sizes.kept[parent].size
+            graph.add_edge(parent, node, weight=(offer.kept if stays else offer.anew).size)
     found = nx.minimum_spanning_arborescence(graph)
-    parents = {node: parent for parent, node in found.edges if parent != _ROOT}
-    return found.size(weight="weight"), parents
+    return found.size(weight="weight"), {node: parent for parent, node in found.edges if parent != _ROOT}
 
 
-def _total_rank(
-    node: Node,
-    chosen: Mapping[Node, Node],
-    kept: Mapping[Node, Cost],
-    offers: Mapping[tuple[Node, Node], Cost],
-    means: Mapping[Node, Cost],
-) -> float:
+def _total_rank(sizes: Sizes, chosen: Mapping[Node, Node], node: Node) -> float:
     rank = 0.0
     while node in chosen:
-        rank += offers[chosen[node], node].rank
+        rank += sizes.offers[chosen[node], node].kept.rank
         node = chosen[node]
-    return rank + (means[node] if node in means else kept[node]).rank
+    return rank + (sizes.means[node] if node in sizes.means else sizes.kept[node]).rank

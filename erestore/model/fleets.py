@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from erestore.model import choosing
 from erestore.model.candidates import Candidate
-from erestore.model.choosing import Cost, Node
+from erestore.model.choosing import Cost, Node, Offer, Sizes
 from erestore.model.inner import variant_products
 from erestore.model.product_table import ProductTable
 from erestore.model.ranks import total_rank
-from erestore.model.reencoding import mean_of, predicted_cost
+from erestore.model.reencoding import mean_of, predicted_costs
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Term
@@ -105,17 +105,18 @@ class Fleet:
         for place, variant in enumerate(self._variants):
             size = self.candidates[place].residual_bytes if place < len(self.candidates) else 0
             kept[place] = Cost(size, total_rank(variant))
-        offers: dict[tuple[Node, Node], Cost] = {}
+        offers: dict[tuple[Node, Node], Offer] = {}
         for place in range(len(self.candidates)):
             own = self._own_squared_norm(place)
             for other in choosing.nearest(self._products, place, own):
-                offers[other, place] = self._cost(place, self.terms(other))
+                noise = self.allowed[other] if other < len(self.candidates) else 0.0
+                offers[other, place] = self._offer(place, self.terms(other), noise)
             if len(self.terms(place)) > 1 and self.squared_norms[place] < own / choosing.NEAR:
-                offers[BASE, place] = self._cost(place, ())
+                offers[BASE, place] = self._offer(place, ())
         means = dict(self._means(offers))
-        return choosing.choose(kept, offers, means, max_total_rank)
+        return choosing.choose(Sizes(kept, offers, means), max_total_rank)
 
-    def _means(self, offers: dict[tuple[Node, Node], Cost]) -> Iterator[tuple[Node, Cost]]:
+    def _means(self, offers: dict[tuple[Node, Node], Offer]) -> Iterator[tuple[Node, Cost]]:
         """Yield means and what they take, and add what variants would take on top of them."""
         for number, members in enumerate(choosing.clusters(self._products, range(len(self.candidates)))):
             near = [
@@ -128,17 +129,23 @@ class Fleet:
             node, mean = f"mean {number}", mean_of(self.variants(members))
             self.means[node] = members
             for member in near:
-                offers[node, member] = self._cost(member, mean.variant.manifest.terms)
-            yield node, predicted_cost(mean, mean.on(mean.variant.objects, ()), self.mean_error(node), self._progress)
+                offers[node, member] = self._offer(
+                    member, mean.variant.manifest.terms, self.mean_error(node), is_mean=True
+                )
+            base = mean.on(mean.variant.objects, ())
+            (cost,) = predicted_costs(mean, base, self.mean_error(node), [0.0], self._progress)
+            yield node, cost
 
     def mean_error(self, mean: Node) -> float:
         """Return the squared error that a mean may have: as much as those that make up for it may make."""
         return min(self.allowed[member] for member in self.means[mean])
 
-    def _cost(self, place: int, terms: Sequence[Term]) -> Cost:
+    def _offer(self, place: int, terms: Sequence[Term], noise: float = 0.0, *, is_mean: bool = False) -> Offer:
+        """Predict what a variant takes on a parent, as it is and with an error of its own; a mean has that anyway."""
         original = self.candidates[place].original
         parent = original.on(original.variant.objects, terms)
-        return predicted_cost(original, parent, self.allowed[place], self._progress)
+        kept, anew = predicted_costs(original, parent, self.allowed[place], [0.0, noise], self._progress)
+        return Offer(anew if is_mean else kept, anew)
 
     def _own_squared_norm(self, place: int) -> float:
         own = self.candidates[place].own_squared_norm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -74,7 +74,9 @@ class Original:
         return (Loaded.read(target, self.values.read, parent) for target in self.targets)
 
 
-def predicted_cost(original: Original, parent: Variant, allowed: float, progress: Progress) -> Cost:
+def predicted_costs(
+    original: Original, parent: Variant, allowed: float, noises: Sequence[float], progress: Progress
+) -> list[Cost]:
     """Predict what a variant's own residual against a parent takes.
 
     Parameters
@@ -83,10 +85,12 @@ def predicted_cost(original: Original, parent: Variant, allowed: float, progress
     parent : Variant
     allowed : float
         Squared error.
+    noises : sequence of float
+        Squared norms of an error that the parent will have then, alike in all elements; there is a prediction for each.
     progress : Progress
     """
+    found = []
     with tensor_threads() as executor:
-        found = []
         results = bounded_map(
             executor,
             lambda loaded: profile(loaded, factorise=True, gamma=True).profile,
@@ -97,6 +101,15 @@ def predicted_cost(original: Original, parent: Variant, allowed: float, progress
             found.append(seen)
             progress("trying parents", number, len(original.targets))
     profiles = [seen for seen in found if seen is not None]
+    matrices = sum(math.prod(held.shape) for held in parent.base.values() if len(held.shape) > 1)
+    elements = sum(math.prod(seen.shape) for seen in profiles)
+    return [
+        _cost([_with_noise(seen, noise / max(1, elements)) for seen in profiles], allowed, matrices) for noise in noises
+    ]
+
+
+def _cost(profiles: Sequence[planning.Profile], allowed: float, matrices: int) -> Cost:
+    """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
     if sum(seen.energy + seen.gamma_energy for seen in profiles) <= allowed:
         return Cost(0.0, 0.0)
     step = planning.solve_step(profiles, allowed)
@@ -106,8 +119,17 @@ def predicted_cost(original: Original, parent: Variant, allowed: float, progress
         size += plan.bits / 8
         if seen.shape[0] > 1:
             weighted += math.prod(seen.shape) * (plan.rank + WITHOUT_FACTORS * plan.remainder)
-    elements = sum(math.prod(held.shape) for held in parent.base.values() if len(held.shape) > 1)
-    return Cost(size, weighted / max(1, elements))
+    return Cost(size, weighted / max(1, matrices))
+
+
+def _with_noise(seen: planning.Profile, variance: float) -> planning.Profile:
+    """Return the profile of a tensor's residual with white noise added."""
+    energy = seen.energy + variance * math.prod(seen.shape)
+    values = seen.singular_values
+    if values is not None:
+        values = (values**2 + variance * max(seen.shape)).sqrt()
+    scales = (seen.row_scales**2 + variance).sqrt()
+    return replace(seen, energy=energy, singular_values=values, row_scales=scales)
 
 
 def reencode(
