@@ -133,8 +133,7 @@ class Fleet:
                     member, mean.variant.manifest.terms, self.mean_error(node), is_mean=True
                 )
             base = mean.on(mean.variant.objects, ())
-            (cost,) = predicted_costs(mean, base, self.mean_error(node), [0.0], self._progress)
-            yield node, cost
+            yield node, predicted_costs(mean, base, self.mean_error(node), 0.0, self._progress)[0]
 
     def mean_error(self, mean: Node) -> float:
         """Return the squared error that a mean may have: as much as those that make up for it may make."""
@@ -144,7 +143,7 @@ class Fleet:
         """Predict what a variant takes on a parent, as it is and with an error of its own; a mean has that anyway."""
         original = self.candidates[place].original
         parent = original.on(original.variant.objects, terms)
-        kept, anew = predicted_costs(original, parent, self.allowed[place], [0.0, noise], self._progress)
+        kept, anew = predicted_costs(original, parent, self.allowed[place], noise, self._progress)
         return Offer(anew if is_mean else kept, anew)
 
     def _own_squared_norm(self, place: int) -> float:

@@ -75,8 +75,8 @@ class Original:
 
 
 def predicted_costs(
-    original: Original, parent: Variant, allowed: float, noises: Sequence[float], progress: Progress
-) -> list[Cost]:
+    original: Original, parent: Variant, allowed: float, noise: float, progress: Progress
+) -> tuple[Cost, Cost]:
     """Predict what a variant's own residual against a parent takes.
 
     Parameters
@@ -85,9 +85,14 @@ def predicted_costs(
     parent : Variant
     allowed : float
         Squared error.
-    noises : sequence of float
-        Squared norms of an error that the parent will have then, alike in all elements; there is a prediction for each.
+    noise : float
+        Squared norm of an error that the parent may have got by then, alike in all elements.
     progress : Progress
+
+    Returns
+    -------
+    tuple of Cost
+        Without that error, and with it.
     """
     found = []
     with tensor_threads() as executor:
@@ -103,16 +108,20 @@ def predicted_costs(
     profiles = [seen for seen in found if seen is not None]
     matrices = sum(math.prod(held.shape) for held in parent.base.values() if len(held.shape) > 1)
     elements = sum(math.prod(seen.shape) for seen in profiles)
-    return [
-        _cost([_with_noise(seen, noise / max(1, elements)) for seen in profiles], allowed, matrices) for noise in noises
-    ]
+    if not elements:
+        return Cost(0.0, 0.0), Cost(0.0, 0.0)
+    noisy = [_with_noise(seen, noise / elements) for seen in profiles]
+    # What is lost at a step hardly depends on what there was.
+    step = planning.solve_step(profiles if _energy(profiles) > allowed else noisy, allowed)
+    return _cost(profiles, step, matrices), _cost(noisy, step, matrices)
 
 
-def _cost(profiles: Sequence[planning.Profile], allowed: float, matrices: int) -> Cost:
-    """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
-    if sum(seen.energy + seen.gamma_energy for seen in profiles) <= allowed:
-        return Cost(0.0, 0.0)
-    step = planning.solve_step(profiles, allowed)
+def _energy(profiles: Sequence[planning.Profile]) -> float:
+    return sum(seen.energy + seen.gamma_energy for seen in profiles)
+
+
+def _cost(profiles: Sequence[planning.Profile], step: float, matrices: int) -> Cost:
+    """Return the size of all sections at a step, and their rank over so many elements of matrices."""
     size = weighted = 0.0
     for seen in profiles:
         plan = planning.plan(seen, step)

@@ -35,15 +35,17 @@ def reasons(done: RepackResult) -> dict[str, str]:
     return {kept.ref: kept.reason for kept in done.kept}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_fleet_with_a_common_shift_becomes_several_times_smaller(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "count", "times"), [(torch.float32, 12, 4), (torch.bfloat16, 6, 3)])
+def test_a_fleet_with_a_common_shift_becomes_several_times_smaller(
+    tmp_path: Path, dtype: torch.dtype, count: int, times: float
+) -> None:
     world = Related(tmp_path, dtype=dtype)
-    names = world.fleet(12, size=0.012)
+    names = world.fleet(count, Quality(max_error=1e-4), size=0.012)
     base_bytes = {usage.name: usage.own_bytes + usage.shared_bytes for usage in world.store.du().variants}["base"]
     before, size = world.values(), residual_bytes(world.store) - base_bytes
     done = world.store.repack(max_error=ERROR)
     assert {each.ref for each in done.repacked} | {kept.ref for kept in done.kept} == set(names)
-    assert len(done.repacked) >= 11
+    assert len(done.repacked) >= count - 1
     after = world.values()
     for each in done.repacked:
         moved = world.lost(before[each.ref], after[each.ref])
@@ -56,7 +58,7 @@ def test_a_fleet_with_a_common_shift_becomes_several_times_smaller(tmp_path: Pat
     collected = world.store.gc(reflog_days=0, grace_days=0)
     assert collected.freed_bytes == done.freed_bytes > 0
     assert residual_bytes(world.store) == done.bytes_after
-    assert size > 4 * (residual_bytes(world.store) - base_bytes)
+    assert size > times * (residual_bytes(world.store) - base_bytes)
     found = world.store.fsck(deep=True)
     assert found.clean
     assert found.unreachable == ()
@@ -100,10 +102,10 @@ def test_exact_variants_stay_exact(tmp_path: Path) -> None:
     assert world.store.commit(tmp_path / name, name=name, quality=Quality(exact=True, max_error=ERROR)).unchanged
 
 
-def test_a_dry_run_writes_nothing_and_says_what_would_be(tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing_and_says_what_would_be_and_undo_takes_all_back(tmp_path: Path) -> None:
     world = Related(tmp_path)
-    world.fleet(5)
-    before = content(world.store)
+    names = world.fleet(4)
+    tips, values, before = {name: world.store.resolve(name) for name in names}, world.values(), content(world.store)
     planned = world.store.repack(dry_run=True)
     assert content(world.store) == before
     assert planned.dry_run
@@ -113,6 +115,11 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be(tmp_path: Path) -> None
     assert all(each.after is None for each in planned.repacked)
     assert planned.bytes_after == pytest.approx(done.bytes_after, rel=0.01)
     assert planned.freed_bytes == pytest.approx(done.freed_bytes, rel=0.01)
+    undone = world.store.undo()
+    assert undone.undone == done.operation
+    assert {ref.name for ref in undone.refs} == {each.ref for each in done.repacked}
+    assert {name: world.store.resolve(name) for name in names} == tips
+    assert all(torch.equal(values[name][key], value[key]) for name, value in world.values().items() for key in SHAPES)
 
 
 def test_a_fleet_with_nothing_in_common_stays_as_it_is(tmp_path: Path) -> None:
@@ -125,18 +132,6 @@ def test_a_fleet_with_nothing_in_common_stays_as_it_is(tmp_path: Path) -> None:
     assert done.bytes_before == done.bytes_after
     assert set(reasons(done).values()) == {"nothing makes it smaller"}
     assert content(world.store) == before
-
-
-def test_undo_takes_all_of_it_back(tmp_path: Path) -> None:
-    world = Related(tmp_path)
-    names = world.fleet(5)
-    tips, before = {name: world.store.resolve(name) for name in names}, world.values()
-    done = world.store.repack()
-    undone = world.store.undo()
-    assert undone.undone == done.operation
-    assert {ref.name for ref in undone.refs} == {each.ref for each in done.repacked}
-    assert {name: world.store.resolve(name) for name in names} == tips
-    assert all(torch.equal(before[name][key], value[key]) for name, value in world.values().items() for key in SHAPES)
 
 
 def test_what_something_else_needs_is_left_alone(tmp_path: Path) -> None:
@@ -205,7 +200,7 @@ def test_the_last_link_of_a_chain_may_go_back_to_its_base(tmp_path: Path) -> Non
 
 def test_the_limit_of_a_checkouts_cost_is_kept(tmp_path: Path) -> None:
     world = Related(tmp_path)
-    world.fleet(5)
+    world.fleet(4)
     free = world.store.repack(max_error=ERROR, max_total_rank=0, dry_run=True)
     assert free.repacked
     limit = int(min(each.rank_after for each in free.repacked)) - 1
@@ -341,7 +336,7 @@ def test_what_is_interrupted_has_moved_some_and_can_be_repeated(tmp_path: Path) 
         world.store.repack(max_error=ERROR, progress=progress)
     assert sum(world.store.resolve(name) != oid for name, oid in tips.items()) == 2
     assert world.store.fsck(deep=True).clean
-    assert not [entry for entry in world.store.storage.list("gc/leases/")]
+    assert not list(world.store.storage.list("gc/leases/"))
     assert all(world.lost(before[name], value) <= ERROR for name, value in world.values().items())
     world.store.gc(reflog_days=0, grace_days=0)
     done = world.store.repack(max_error=ERROR)
@@ -349,7 +344,7 @@ def test_what_is_interrupted_has_moved_some_and_can_be_repeated(tmp_path: Path) 
     assert world.store.gc(reflog_days=0, grace_days=0).freed_bytes == done.freed_bytes
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     groups=st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 0.002, 0.006])), min_size=1, max_size=3),
