@@ -108,20 +108,16 @@ def predicted_costs(
     profiles = [seen for seen in found if seen is not None]
     matrices = sum(math.prod(held.shape) for held in parent.base.values() if len(held.shape) > 1)
     elements = sum(math.prod(seen.shape) for seen in profiles)
-    if not elements:
-        return Cost(0.0, 0.0), Cost(0.0, 0.0)
-    noisy = [_with_noise(seen, noise / elements) for seen in profiles]
-    # What is lost at a step hardly depends on what there was.
-    step = planning.solve_step(profiles if _energy(profiles) > allowed else noisy, allowed)
-    return _cost(profiles, step, matrices), _cost(noisy, step, matrices)
+    noisy = [_with_noise(seen, noise / max(1, elements)) for seen in profiles]
+    kept = _cost(profiles, allowed, matrices)
+    return kept, _cost(noisy, allowed, matrices) if noise else kept
 
 
-def _energy(profiles: Sequence[planning.Profile]) -> float:
-    return sum(seen.energy + seen.gamma_energy for seen in profiles)
-
-
-def _cost(profiles: Sequence[planning.Profile], step: float, matrices: int) -> Cost:
-    """Return the size of all sections at a step, and their rank over so many elements of matrices."""
+def _cost(profiles: Sequence[planning.Profile], allowed: float, matrices: int) -> Cost:
+    """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
+    if sum(seen.energy + seen.gamma_energy for seen in profiles) <= allowed:
+        return Cost(0.0, 0.0)
+    step = planning.solve_step(profiles, allowed)
     size = weighted = 0.0
     for seen in profiles:
         plan = planning.plan(seen, step)
