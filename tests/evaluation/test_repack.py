@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from related import SHAPES, Related
 
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
+from erestore.model import choosing
+from erestore.model.candidates import Candidate
+from erestore.model.exclusive import Reach
 from erestore.model.ledger import known_error
 from erestore.model.quality import Quality
+from erestore.model.reencoding import Original
+from erestore.model.variant import Variant
 from erestore.ops.repack import RepackResult
 from erestore.revisions import open_revision
 from erestore.store import Store
@@ -73,6 +78,11 @@ def test_by_default_a_quarter_of_what_was_lost_is_added_and_no_more_the_next_tim
     done = world.store.repack()
     assert done.repacked
     assert all(each.repack_error <= ERROR / 4 * 1.001 for each in done.repacked)
+    for each in done.repacked:
+        commit = world.store.commit_record(world.store.resolve(each.ref))
+        original = Original(Variant.open(world.store.objects, commit.manifest))
+        allowed = Candidate(each.ref, commit, original, {}).allowed(None, 2.0)
+        assert allowed == pytest.approx(2 * each.repack_error)
     world.store.repack()
     for name, value in world.values().items():
         assert world.lost(before[name], value) <= ERROR
@@ -269,6 +279,31 @@ def test_bounds_cover_what_was_lost_before_and_now(tmp_path: Path) -> None:
         assert shown.error_bound is not None
         assert truth <= shown.error_bound * 1.01, expression
         assert shown.error_bound < 20 * truth, expression
+
+
+def test_a_mean_that_does_not_pay_for_itself_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sizes were predicted wrongly, what is written decides."""
+    world = Related(tmp_path)
+    names = world.fleet(3, size=0.003)
+    monkeypatch.setattr(choosing, "choose", lambda *_: dict.fromkeys(range(2), "mean 0"))
+    before = content(world.store)
+    done = world.store.repack(max_error=ERROR / 4)
+    assert (done.repacked, done.means, done.added_bytes) == ((), (), 0)
+    assert sorted(reasons(done).values()).count("what it would share with others takes more") == 2
+    assert reasons(done).keys() == set(names)
+    assert content(world.store) == before
+
+
+def test_what_a_parent_needs_is_not_free(tmp_path: Path) -> None:
+    world = Related(tmp_path)
+    world.tune("first", world.shift())
+    world.tune("second", world.own(), parent="first")
+    first, second = (world.store.commit_record(world.store.resolve(name)) for name in ("first", "second"))
+    world.store.delete_branches(["first"])
+    reach = Reach(world.store.objects, {"second": world.store.resolve("second")})
+    found = reach.exclusive("second", second.parents)
+    assert {*second.own, second.manifest} <= found
+    assert not {*first.own, first.manifest} & found
 
 
 def test_what_cannot_be_repacked_is_refused(tmp_path: Path) -> None:
