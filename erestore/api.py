@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from erestore.ops.merge import RecipeResult
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
+    from erestore.ops.repack import RepackResult
     from erestore.ops.show import ShowResult
     from erestore.ops.similar import SimilarResult
     from erestore.ops.soup import SoupResult
@@ -359,6 +360,32 @@ class Store(_store.Store):
         from erestore.ops.flatten import flatten
 
         return flatten(self, revision, name=name, max_error=max_error, message=message, progress=progress)
+
+    def repack(
+        self,
+        revisions: Sequence[str] = (),
+        *,
+        max_error: float | None = None,
+        max_total_rank: int | None = None,
+        dry_run: bool = False,
+        products_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> RepackResult:
+        """Encode variants anew against cheaper parents; see :func:`erestore.ops.repack.repack`.
+
+        By default `max_total_rank` is the setting ``commit.flatten_rank``.
+        """
+        from erestore.ops.repack import repack
+
+        return repack(
+            self,
+            revisions,
+            max_error=max_error,
+            max_total_rank=self.setting("commit.flatten_rank") if max_total_rank is None else max_total_rank,
+            dry_run=dry_run,
+            products_directory=products_directory,
+            progress=progress,
+        )
 
     def rebase(
         self,

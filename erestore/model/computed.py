@@ -1,12 +1,13 @@
 """Writing values that are computed, not read from a checkpoint, as one residual: flattened sums, non-linear merges.
 
-What is encoded is the difference from the base, as factors or in tiles of rows; what it is measured against is what a checkout
-would write, values rounded to the variant's dtypes, so that the error means the same as that of a commit.
+What is encoded is the difference from a parent, mostly the base, as factors or in tiles of rows; what it is measured against
+is what a checkout would write, values rounded to the variant's dtypes, so that the error means the same as that of a commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from erestore.model.targets import Target
 from erestore.model.tensor_encoding import Item
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
+from erestore.records import Term, normal_terms
 from erestore.residual.operators import Product
 from erestore.storage.objects import Objects
 
@@ -93,14 +95,14 @@ class ComputedCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class ComputedChanges(Changes):
-    """Differences of a variant from its base, of which factors are computed once.
+    """Differences of a variant from a parent, of which factors are computed once.
 
     Attributes
     ----------
     variant : Variant
     differences : Differences
     whole : CheckpointChanges
-        For tensors that the variant holds whole.
+        For tensors that the variant holds whole; it has the parent.
     left, right : TensorSpool
         Factors, float64.
     gammas : dict of str to float
@@ -135,7 +137,40 @@ class ComputedChanges(Changes):
         return ComputedItem(profiled, basis, self._opened(target, self.differences.of(target)))
 
     def _opened(self, target: Target, difference: Difference | None) -> Computed:
-        return Computed(target, self.variant.base_rows(target.key), difference)
+        return opened(target, self.whole.parent, difference)
+
+
+def opened(target: Target, parent: Variant, difference: Difference | None) -> Computed:
+    """Open one target that differs from its parent by so much."""
+    return Computed(target, parent.base_rows(target.key), difference, parent.terms(target.key))
+
+
+def on_terms(objects: Objects, variant: Variant, terms: tuple[Term, ...]) -> Variant:
+    """Open a combination of residuals, which a variant may be added to, under the variant's layout."""
+    manifest = replace(variant.manifest, terms=terms, patch=None, digests={})
+    return Variant(objects, manifest, layout=variant.layout)
+
+
+def beyond(variant: Variant, parent: Variant) -> SummedTerms:
+    """Return what a variant's terms add to a parent's; what both have is no part of it."""
+    taken = (Term(term.residual, -term.coefficient) for term in parent.manifest.terms)
+    terms = normal_terms((*variant.manifest.terms, *taken))
+    return SummedTerms(on_terms(parent.objects, variant, terms))
+
+
+@contextmanager
+def computed_changes(variant: Variant, parent: Variant, differences: Differences) -> Iterator[ComputedChanges]:
+    """Hold a variant against a parent.
+
+    Parameters
+    ----------
+    variant, parent : Variant
+    differences : Differences
+        What is added to the parent.
+    """
+    whole = CheckpointChanges(ComputedCheckpoint(variant, differences.tensor, keep=0), parent)
+    with TensorSpool(torch.float64) as left, TensorSpool(torch.float64) as right:
+        yield ComputedChanges(variant, differences, whole, left, right)
 
 
 def write_computed(
@@ -144,9 +179,10 @@ def write_computed(
     quality: Quality,
     *,
     differences: Differences | None = None,
+    terms: tuple[Term, ...] = (),
     progress: Progress = silent,
 ) -> StoredVariant:
-    """Encode a variant, or what is computed from it, as one residual on its base.
+    """Encode a variant, or what is computed from it, as one residual on its base, or on a combination of others.
 
     Parameters
     ----------
@@ -154,23 +190,20 @@ def write_computed(
     variant : Variant
         Its layout has to be stored. Whole tensors and added rows stay where they are if they are not combinations.
     quality : Quality
-        Of what is lost of these values, relative to their difference from the base's.
+        Of what is lost of these values, relative to their difference from the parent's.
     differences : Differences, optional
-        What the result adds to the base; by default what the variant's terms do.
+        What the result adds to its parent; by default what the variant's terms do.
+    terms : tuple of Term
+        Of the residuals that the result shares with others, and that its own is added to: with the base they are its parent.
     progress : Progress
 
     Returns
     -------
     StoredVariant
     """
-    whole = variant.manifest
     keys = {name: tensor.key for name, tensor in variant.layout.tensors.items()}
-    differences = differences or SummedTerms(variant)
-    checkpoint = ComputedCheckpoint(variant, differences.tensor, keep=0)
-    parent = Variant(objects, replace(whole, terms=(), patch=None, digests={}), layout=variant.layout)
-    with TensorSpool(torch.float64) as left, TensorSpool(torch.float64) as right:
-        changes = ComputedChanges(variant, differences, CheckpointChanges(checkpoint, parent), left, right)
-        writer = VariantWriter(
-            objects, checkpoint, keys, parent, "", quality, progress, layout=whole.layout, changes=changes
-        )
+    parent = on_terms(objects, variant, terms)
+    with computed_changes(variant, parent, differences or beyond(variant, parent)) as changes:
+        checkpoint, layout = changes.whole.checkpoint, variant.manifest.layout
+        writer = VariantWriter(objects, checkpoint, keys, parent, "", quality, progress, layout=layout, changes=changes)
         return writer.write()

@@ -154,7 +154,7 @@ class CheckpointChanges(Changes):
         """See :meth:`Changes.profile`."""
         ours = quality.codec == "lowrank" and not quality.exact_only
         # Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost.
-        may_lose = ours and not quality.gate and quality.max_error >= _FLOAT32_ERROR
+        may_lose = ours and not quality.gate and quality.squared_error is None and quality.max_error >= _FLOAT32_ERROR
         return profile(
             self._loaded(target),
             factorise=not quality.exact_only,

@@ -1,4 +1,4 @@
-"""Profile and encoding of a tensor whose difference from the base is known as an operator, in tiles of rows.
+"""Profile and encoding of a tensor whose difference from its parent is known as an operator, in tiles of rows.
 
 The same two passes as for a tensor of a checkpoint, with the same plan, codes and measurements; see
 :mod:`erestore.model.profiles` and :mod:`erestore.model.tensor_encoding`. Nothing here is of the tensor's size but the codes of
@@ -21,7 +21,7 @@ from erestore.model.differences import Difference, Rows
 from erestore.model.profiles import Profiled, describe_rows, has_factors, sample_places
 from erestore.model.targets import Block, Opened, Target, same_bits
 from erestore.model.tensor_encoding import Encoding, Item
-from erestore.model.variant import row_blocks
+from erestore.model.variant import Terms, add_terms, row_blocks
 from erestore.residual import dyadic, factorising, planning, quantisation
 from erestore.residual.codecs import gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
@@ -37,7 +37,7 @@ _RANGE = torch.finfo(torch.float32)
 
 @dataclass(frozen=True)
 class Computed(Opened):
-    """One target whose original is the base plus a difference, rounded.
+    """One target whose original is its parent plus a difference, rounded.
 
     Attributes
     ----------
@@ -45,11 +45,14 @@ class Computed(Opened):
     base : Rows
     difference : Difference or None
         None where there is none.
+    terms : Terms
+        What the parent is but for the base.
     """
 
     target: Target
     base: Rows
     difference: Difference | None
+    terms: Terms = ()
 
     def blocks(self) -> Iterator[Block]:
         """See :meth:`Opened.blocks`."""
@@ -61,13 +64,13 @@ class Computed(Opened):
         dtype = array_dtype(self.target.info.dtype)
         for start, stop in row_blocks(*self.shape):
             base = self.base(start, stop)
-            parent = widen(base)
+            parent = add_terms(self.terms, start, base)
             if self.difference is None:
                 yield Block(start, stop, round_to(parent, dtype), parent, base), np.zeros(parent.shape)
                 continue
             with without_warnings():
                 rest = self.difference.rest.rows(start, stop)
-                value = parent + (rest + parent * self.difference.gamma if self.difference.gamma else rest)
+                value = parent + (rest + widen(base) * self.difference.gamma if self.difference.gamma else rest)
             yield Block(start, stop, round_to(value, dtype), parent, base), rest
 
 
@@ -77,7 +80,8 @@ class _Seen:
     def __init__(self, opened: Computed) -> None:
         rows, self._columns = opened.shape
         self._dtype = array_dtype(opened.target.info.dtype)
-        self.norm = self.base_norm = self.energy = self.peak = 0.0
+        self._has_gamma = opened.difference is not None and opened.difference.gamma != 0
+        self.norm = self.parent_norm = self.base_norm = self.energy = self.peak = 0.0
         self.is_finite = self.is_same = True
         self._squares = np.zeros(rows)
         self._places = sample_places(math.prod(opened.shape)).sort().values.numpy()
@@ -91,7 +95,10 @@ class _Seen:
         if not (self.is_finite and np.isfinite(own).all() and np.isfinite(block.parent).all()):
             self.is_finite = False
             return
-        self.base_norm += float((block.parent * block.parent).sum())
+        self.parent_norm += float((block.parent * block.parent).sum())
+        if self._has_gamma:
+            base = widen(block.base)
+            self.base_norm += float((base * base).sum())
         self.norm += float(((own - widen(before)) ** 2).sum())
         squares = (rest * rest).sum(axis=1)
         self._squares[block.start : block.stop] = squares
@@ -107,7 +114,7 @@ class _Seen:
 
 
 def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
-    """Look at one tensor's difference from the base, in one pass over it.
+    """Look at one tensor's difference from its parent, in one pass over it.
 
     Parameters
     ----------
@@ -124,14 +131,14 @@ def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
             if gram is not None and seen.is_finite:
                 gram.add(as_tensor(rows))
     if seen.is_same or (seen.is_finite and seen.norm == 0):
-        return Profiled("unchanged", base_norm=seen.base_norm if seen.is_finite else 0.0)
+        return Profiled("unchanged", base_norm=seen.parent_norm if seen.is_finite else 0.0)
     if not seen.is_finite:
         return Profiled("not finite")
     assert difference is not None
     factor = dyadic.nearest(difference.gamma, GAMMA_BITS) if difference.gamma else None
     factor = factor if factor is not None and factor.mantissa else None
     in_range = _RANGE.tiny <= seen.peak <= _RANGE.max or (seen.peak == 0 and factor is not None)
-    if not (in_range and math.isfinite(seen.norm) and math.isfinite(seen.base_norm)):
+    if not (in_range and math.isfinite(seen.norm) and math.isfinite(seen.parent_norm)):
         return Profiled("extreme")
     scales, counts, curve = seen.rows()
     taken = factor.value**2 * seen.base_norm if factor else 0.0
@@ -140,8 +147,8 @@ def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
     values = None if short is None else short.singular_values
     found = planning.Profile(shape, seen.energy, curve, scales, counts, values, factor, taken, weight, objective)
     if short is None:
-        return Profiled("changed", seen.norm, seen.base_norm, found)
-    return Profiled("changed", seen.norm, seen.base_norm, found, short.basis.to(torch.float32), short.side)
+        return Profiled("changed", seen.norm, seen.parent_norm, found)
+    return Profiled("changed", seen.norm, seen.parent_norm, found, short.basis.to(torch.float32), short.side)
 
 
 @dataclass(frozen=True)

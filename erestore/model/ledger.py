@@ -7,7 +7,8 @@ that were encoded against ``k``: nothing but the last ``e`` along a chain, a wei
 bounds its norm. Only indices are read.
 
 The residual of a flattened or rebased commit stands for a sum that missed something itself: its ``e`` is its own plus the
-sum's.
+sum's. A repacked commit's is added to residuals that it shares with others and makes up for all that they miss; the commit
+whose value it stands for is gone, so a bound of the norm of what it misses, before and now, is recorded with it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from typing import NamedTuple
 
 from erestore.errors import CorruptionError, UsageError
 from erestore.model.quality import ratio
-from erestore.records import Commit, Manifest, relative_error
+from erestore.records import Commit, Manifest, Term, relative_error
 from erestore.storage.objects import Objects
+
+SHARE_OF_LOST = 0.25
+"""What encoding anew loses by default at most, of the squared error before: its root grows by half at most."""
 
 
 class KnownError(NamedTuple):
@@ -51,13 +55,58 @@ class Recorded:
 
 
 @dataclass
+class _Noted:
+    """What commits record of their residuals: relative linear errors, or bounds of the norm of all that is missed."""
+
+    linear_errors: dict[str, float] = field(default_factory=dict)
+    missed: dict[str, float | None] = field(default_factory=dict)
+
+    def add(self, other: _Noted) -> None:
+        """Note what another does."""
+        self.linear_errors |= other.linear_errors
+        self.missed |= other.missed
+
+
+@dataclass
 class _Lineage:
-    """Of residuals: which one each was encoded against, or which combination; whose sum it stands for; linear errors."""
+    """Of residuals: which one each was encoded against, or which combination; whose sum it stands for; what is noted."""
 
     parents: dict[str, str] = field(default_factory=dict)
     combined: dict[str, Commit] = field(default_factory=dict)
     replaced: dict[str, Commit] = field(default_factory=dict)
-    linear_errors: dict[str, float] = field(default_factory=dict)
+    shared: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    noted: _Noted = field(default_factory=_Noted)
+
+
+class Lost(NamedTuple):
+    """Squared norms: a bound of what a commit's linear value misses, and what that is relative to."""
+
+    squared_error: float
+    squared_norm: float
+
+
+def is_repacked(commit: Commit) -> bool:
+    """Tell whether a commit was encoded anew in place of another, which is gone."""
+    return "repack_error" in commit.quality
+
+
+def repack_record(moved: float, lost: Lost | None) -> dict[str, str]:
+    """Return what a repacked commit records of quality.
+
+    Parameters
+    ----------
+    moved : float
+        Squared norm of what encoding it anew lost, over that of all that the variant changed of the base.
+    lost : Lost or None
+        Before and now.
+    """
+    record = {"repack_error": repr(moved)}
+    return record | {key: repr(value) for key, value in lost._asdict().items()} if lost else record
+
+
+def introduced(commit: Commit) -> tuple[str, ...]:
+    """Return the residuals that were encoded for a commit: a repacked one's last, after those that it shares."""
+    return commit.own[-1:] if is_repacked(commit) else commit.own
 
 
 def require_lossy(commit: Commit, revision: str, *, hint: str) -> None:
@@ -106,19 +155,13 @@ def lost_before(objects: Objects, commit: Commit, manifest: Manifest) -> float |
     It is in the units of the weights squared: what is relative to one change says little of another.
     """
     measured = lossy_error(objects, commit)
+    if measured is not None and is_repacked(commit) and "squared_norm" in commit.quality:
+        return measured * _number(commit.quality["squared_norm"])
     if measured is not None and len(commit.own) == 1:
         recorded = read_errors(objects, commit.own[0], measured)
         return None if recorded is None else measured * recorded.norm
-    found = _bound(objects, commit, manifest, {})
-    return None if found is None else found.squared
-
-
-class _Bound(NamedTuple):
-    """A bound on a squared error, and the squared norms of residuals."""
-
-    squared: float
-    norms: Mapping[str, float]
-    coefficients: Mapping[str, float]
+    found = lost(objects, commit, manifest)
+    return None if found is None else found.squared_error
 
 
 def error_bound(
@@ -141,58 +184,71 @@ def error_bound(
         Relative, where the commit has an original, to what changed since its parent, as the error that it records; else to
         the sum of the squared norms of all changes that it combines, times the squares of their coefficients.
     """
+    found = lost(objects, commit, manifest, left)
+    return None if found is None else ratio(*found)
+
+
+def lost(
+    objects: Objects, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
+) -> Lost | None:
+    """Return what :func:`error_bound` is the ratio of."""
+    left = left or {}
     manifest = manifest or Manifest.from_record(objects.get_record("manifest", commit.manifest))
-    found = _bound(objects, commit, manifest, left or {})
-    if found is None:
-        return None
-    if len(commit.own) == 1 and relative_error(commit) is not None:
-        return ratio(found.squared, found.norms.get(commit.own[0], 0.0))
-    norm = math.fsum(coefficient**2 * found.norms[oid] for oid, coefficient in found.coefficients.items())
-    return ratio(found.squared, norm)
-
-
-def _bound(objects: Objects, commit: Commit, manifest: Manifest, left: Mapping[str, float]) -> _Bound | None:
     coefficients = {term.residual: float(term.coefficient) for term in manifest.terms}
-    linear_errors: dict[str, float] = {}
-    weights = _weights(objects, commit, coefficients, linear_errors)
+    noted = _Noted()
+    weights = _weights(objects, commit, coefficients, noted)
     norms: dict[str, float] = {}
     weighted: list[tuple[float, Mapping[str, float]]] = []
     rest = 0.0
     for oid in sorted(weights):
-        recorded = read_errors(objects, oid, linear_errors.get(oid))
+        recorded = read_errors(objects, oid, noted.linear_errors.get(oid))
         if recorded is None:
             return None
         norms[oid] = recorded.norm
-        weight = weights[oid]
+        weight, missed = weights[oid], noted.missed.get(oid, 0.0)
+        if missed is None:
+            return None
         if oid in left:
             coefficient = coefficients.get(oid, 0.0)
             rest += abs(coefficient) * math.sqrt(left[oid] * recorded.norm)
             weighted.append((0.0, {}))
-            weight -= coefficient
-        weighted.append((abs(weight), recorded.errors))
-        rest += abs(weight) * recorded.rest
-    return _Bound(_squared_sum(weighted, rest), norms, coefficients)
+            if oid not in noted.missed:  # else what was missed before it was encoded anew is not part of that
+                weight -= coefficient
+        if oid in noted.missed:
+            rest += abs(weight) * missed
+        else:
+            weighted.append((abs(weight), recorded.errors))
+            rest += abs(weight) * recorded.rest
+    squared = _squared_sum(weighted, rest)
+    if is_repacked(commit) and "squared_norm" in commit.quality:
+        return Lost(squared, _number(commit.quality["squared_norm"]))
+    if len(commit.own) == 1 and relative_error(commit) is not None:
+        return Lost(squared, norms.get(commit.own[0], 0.0))
+    return Lost(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
 
 
-def _weights(
-    objects: Objects, commit: Commit, coefficients: Mapping[str, float], linear_errors: dict[str, float]
-) -> dict[str, float]:
-    """Return how often the error of every residual counts; fill in the linear errors that commits record."""
+def _weights(objects: Objects, commit: Commit, coefficients: Mapping[str, float], noted: _Noted) -> dict[str, float]:
+    """Return how often the error of every residual counts; fill in what commits record of them."""
     lineage = _lineage(objects, commit, coefficients)
-    linear_errors |= lineage.linear_errors
+    noted.add(lineage.noted)
     weights = dict(coefficients)
     for oid, coefficient in coefficients.items():
         if oid in lineage.parents:
             parent = lineage.parents[oid]
             weights[parent] = weights.get(parent, 0.0) - coefficient
+    for oid, terms in lineage.shared.items():
+        for term in terms:
+            weights[term.residual] = weights.get(term.residual, 0.0) - coefficients.get(oid, 0.0) * float(
+                term.coefficient
+            )
     for oid, below in lineage.combined.items():
         if weight := coefficients.get(oid):
-            for other, each in _weights(objects, below, _coefficients(objects, below), linear_errors).items():
+            for other, each in _weights(objects, below, _coefficients(objects, below), noted).items():
                 weights[other] = weights.get(other, 0.0) - weight * each
     for oid, before in lineage.replaced.items():
         if weight := weights.get(oid):
             held = _coefficients(objects, before)
-            for other, each in _weights(objects, before, held, linear_errors).items():
+            for other, each in _weights(objects, before, held, noted).items():
                 weights[other] = weights.get(other, 0.0) + weight * each
     return weights
 
@@ -269,16 +325,22 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
             if oid not in known:
                 known[oid] = Commit.from_record(objects.get_record("commit", oid))
                 waiting.append(known[oid])
-        for oid in wanted & set(current.own):
+        for oid in wanted & set(introduced(current)):
             wanted.discard(oid)
+            if is_repacked(current):
+                terms = Manifest.from_record(objects.get_record("manifest", current.manifest)).terms
+                found.shared[oid] = tuple(term for term in terms if term.residual != oid)
+                text = current.quality.get("squared_error")
+                found.noted.missed[oid] = None if text is None else math.sqrt(_number(text))
+                continue
             if "linear_error" in current.quality:
-                found.linear_errors[oid] = _number(current.quality["linear_error"])
+                found.noted.linear_errors[oid] = _number(current.quality["linear_error"])
             if current.edge in ("flattened", "rebased"):
                 found.replaced[oid] = known[current.parents[-1 if current.edge == "rebased" else 0]]
             elif current.parents and _continues(objects, current, parent := known[current.parents[0]]):
                 if parent.own:
-                    found.parents[oid] = parent.own[0]
-                    wanted.add(parent.own[0])
+                    found.parents[oid] = introduced(parent)[0]
+                    wanted.add(introduced(parent)[0])
                 else:
                     found.combined[oid] = parent
     return found
@@ -286,7 +348,7 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
 
 def _continues(objects: Objects, commit: Commit, parent: Commit) -> bool:
     """Tell whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
-    if len(commit.own) != 1 or len(parent.own) > 1 or parent.edge == "imported":
+    if len(commit.own) != 1 or len(introduced(parent)) > 1 or parent.edge == "imported":
         return False
     held, before = (
         {tuple(term) for term in Manifest.from_record(objects.get_record("manifest", each.manifest)).terms}

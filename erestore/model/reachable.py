@@ -162,3 +162,15 @@ def _fresh(found: Iterable[Reference], reached: set[Reference]) -> list[Referenc
     fresh = [reference for reference in dict.fromkeys(found) if reference not in reached]
     reached.update(fresh)
     return fresh
+
+
+def closure(starts: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return some objects and all that they lead to, given what every object refers to."""
+    found = set(starts)
+    pending = list(found)
+    while pending:
+        for oid in needs[pending.pop()]:
+            if oid not in found:
+                found.add(oid)
+                pending.append(oid)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from erestore.model.reachable import Reference, walk
+from erestore.model.reachable import Reference, closure, walk
 from erestore.storage.reflogs import read_reflogs
 from erestore.store import Store
 
@@ -77,7 +77,7 @@ def du(store: Store) -> DuResult:
     needs: dict[str, tuple[str, ...]] = {}
     for visit in walk(store.objects, [Reference("commit", oid) for oid in dict.fromkeys(tips.values())], set()):
         needs[visit.reference.oid] = tuple(reference.oid for reference in visit.needs)
-    reached = {name: _closure(oid, needs) for name, oid in tips.items()}
+    reached = {name: closure([oid], needs) for name, oid in tips.items()}
     held_by: dict[str, int] = {}
     for oids in reached.values():
         for oid in oids:
@@ -107,14 +107,3 @@ def du(store: Store) -> DuResult:
         separate_bytes=separate,
         saved_ratio=separate / stored if stored else None,
     )
-
-
-def _closure(start: str, needs: dict[str, tuple[str, ...]]) -> set[str]:
-    found = {start}
-    pending = [start]
-    while pending:
-        for oid in needs[pending.pop()]:
-            if oid not in found:
-                found.add(oid)
-                pending.append(oid)
-    return found

@@ -7,7 +7,7 @@ from typing import Self
 
 from erestore.errors import RefConflictError, UsageError
 from erestore.model.computed import write_computed
-from erestore.model.ledger import known_error, lost_before
+from erestore.model.ledger import SHARE_OF_LOST, known_error, lost_before
 from erestore.model.quality import DEFAULT_MAX_ERROR, Quality, require_max_error
 from erestore.model.ranks import total_rank
 from erestore.model.variant import Variant
@@ -19,8 +19,6 @@ from erestore.versions import NextVersion, next_version
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
 """Most that is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
-SHARE_OF_LOST = 0.25
-"""Most that is lost by default, of the squared error that the variant had before."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ def flatten(
         Branch of the result; by default `revision`, which then has to be a branch and gets a new version.
     max_error : float, optional
         Most of the squared norm of all that the variant changed of its base that may be lost. By default
-        :data:`FLATTEN_ERROR`, or :data:`SHARE_OF_LOST` of what was lost before where that is known and less.
+        :data:`FLATTEN_ERROR`, or :data:`erestore.model.ledger.SHARE_OF_LOST` of what was lost before where that is known
+        and less.
     message : str
     progress : Progress
 

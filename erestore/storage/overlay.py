@@ -18,12 +18,15 @@ class Overlay(Storage):
         Read through to; nothing is written or deleted there before :meth:`publish`.
     upper : Storage
         An empty one, for what is created.
+    refresh : bool
+        Let what is below already and is created again look newly written there; without, nothing below is touched.
     """
 
-    def __init__(self, inner: Storage, upper: Storage) -> None:
+    def __init__(self, inner: Storage, upper: Storage, *, refresh: bool = True) -> None:
         self.url = inner.url
         self._inner = inner
         self._upper = upper
+        self._refresh = refresh
         self._created: dict[str, None] = {}  # in this order they are published
 
     def publish(self) -> None:
@@ -41,9 +44,9 @@ class Overlay(Storage):
         return self._holder(key).read_range(key, start, stop)
 
     def create(self, key: str, data: Data) -> bool:
-        """See :meth:`Storage.create`; what is below already is refreshed there."""
+        """See :meth:`Storage.create`; what is below already is created there, which refreshes it, or not at all."""
         if self._inner.exists(key):
-            return self._inner.create(key, data)
+            return self._inner.create(key, data) if self._refresh else False
         created = self._upper.create(key, data)
         self._created[key] = None
         return created

@@ -14,7 +14,7 @@ from erestore.ops.config import SETTINGS, variable
 
 COMMANDS = (
     *"init import calibrate commit checkout status log show diff similar identify blame branch tag reflog undo".split(),  # noqa: SIM905
-    *"merge soup cherry-pick revert rebase flatten bisect cat du gc fsck config".split(),  # noqa: SIM905
+    *"merge soup cherry-pick revert rebase flatten repack bisect cat du gc fsck config".split(),  # noqa: SIM905
 )
 
 

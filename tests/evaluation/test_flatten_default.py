@@ -8,9 +8,9 @@ import pytest
 from test_algebra import FLOATING, World
 from test_factored_sums import Adapters
 
-from erestore.model.ledger import lost_before
+from erestore.model.ledger import SHARE_OF_LOST, lost_before
 from erestore.model.quality import Quality
-from erestore.ops.flatten import FLATTEN_ERROR, SHARE_OF_LOST
+from erestore.ops.flatten import FLATTEN_ERROR
 
 
 @pytest.fixture

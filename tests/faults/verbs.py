@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tiny
+import torch
 
+from erestore.model.quality import Quality
 from erestore.ops.branch import branch, delete_branches, rename_branch
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc
 from erestore.ops.import_base import import_base
+from erestore.ops.repack import repack
 from erestore.ops.tag import delete_tags, tag
 from erestore.ops.undo import undo
 from erestore.storage.abc import Storage
@@ -74,6 +77,7 @@ VERBS = {
     "tag -d": Verb("tagged", lambda s, m: delete_tags(s, ["v1"]), ("v1",)),
     "undo": Verb("deleted", lambda s, m: undo(s), ("other", "exact")),
     "config": Verb("exact", lambda s, m: s.configure("gc.grace_days", "3")),
+    "repack": Verb("family", lambda s, _: repack(s, max_error=0.01), ("son", "daughter")),
     "gc": Verb("garbage", collect_in_two_phases),
 }
 
@@ -84,6 +88,15 @@ def write_models(directory: Path) -> Path:
     one = tiny.tuned(base, 1)
     for name, tensors in (("base", base), ("one", one), ("two", tiny.tuned(one, 2))):
         tiny.write_model(directory / name, tensors, name)
+    generator = torch.Generator().manual_seed(9)
+    far = {
+        name: value + 0.3 * torch.randn(value.shape, generator=generator)
+        if value.ndim == 2 and value.is_floating_point()
+        else value
+        for name, value in base.items()
+    }
+    for seed, name in enumerate(("son", "daughter")):
+        tiny.write_model(directory / name, tiny.tuned(far, seed), name)
     return directory
 
 
@@ -98,6 +111,10 @@ def make_states(models: Path) -> dict[str, Storage]:
     keep("empty")
     import_base(store, models / "base", name="base")
     keep("base")
+    family = tiny.copy_store(store.storage, MemoryStorage())
+    for name in ("son", "daughter"):
+        commit(family, models / name, base="base", name=name, quality=Quality(max_error=1e-4))
+    found["family"] = family.storage
     commit(store, models / "one", base="base", name="exact", quality=tiny.EXACT)
     keep("exact")
     tag(store, "v1", "exact")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiny import make_older
 
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.overlay import Overlay
@@ -66,3 +67,14 @@ def test_nothing_reaches_the_storage_before_it_is_published(inner):
     overlay.publish()
     assert len(inner.created) == 2
     assert (overlay.read("a"), overlay.exists("c")) == (big, False)
+
+
+def test_what_is_below_is_refreshed_or_not_touched_at_all() -> None:
+    below = MemoryStorage()
+    below.create("objects/a", b"a")
+    for refresh in (True, False):
+        make_older(below, 60.0)
+        (before,) = below.list()
+        assert not Overlay(below, MemoryStorage(), refresh=refresh).create("objects/a", b"a")
+        (after,) = below.list()
+        assert (after.modified > before.modified) == refresh

@@ -1,0 +1,99 @@
+"""The command that encodes variants anew: repack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from erestore.cli.bar import progress_bar
+from erestore.cli.session import Session, cache_directory, json_option, verb
+from erestore.cli.text import json_text, plural, printable, size_text, table
+
+if TYPE_CHECKING:
+    from erestore.ops.repack import Repacked, RepackResult
+
+
+@verb(
+    "repack",
+    "Encode variants anew against cheaper parents.",
+    example="erestore repack --dry-run\nerestore repack\nerestore repack task-a task-b --max-error 0.005",
+)
+@click.argument("branches", nargs=-1, metavar="[BRANCH]...")
+@click.option(
+    "--max-error",
+    type=float,
+    metavar="E",
+    help="Most of the squared norm of all that a variant changed of its base that may be lost. "
+    "Default: a quarter of what it had lost before.",
+)
+@click.option(
+    "--max-total-rank",
+    type=click.IntRange(min=0),
+    metavar="R",
+    help="Largest total rank that a variant may get, which is what a checkout costs; 0 for any. "
+    "Default: commit.flatten_rank, 512.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Do all of it beside the store, and nothing in it.")
+@json_option
+@click.pass_obj
+def repack(
+    session: Session,
+    *,
+    branches: tuple[str, ...],
+    max_error: float | None,
+    max_total_rank: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Encode each BRANCH anew against whatever makes all of them take the least: the base, another variant, a shared mean.
+
+    Without a BRANCH all variants are looked at. Those that gain move to a copy of their newest commit; exact ones stay
+    exact. What they took before is freed once their reflogs have forgotten it.
+    """
+    with session.open() as store, progress_bar(session) as progress:
+        done = store.repack(
+            branches,
+            max_error=max_error,
+            max_total_rank=max_total_rank,
+            dry_run=dry_run,
+            products_directory=cache_directory("products"),
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json_text(done))
+        return
+    for line in _report(done):
+        session.result(line)
+    for kept in done.kept:
+        session.notice(f"{printable(kept.ref)} stays as it is: {kept.reason}.")
+
+
+def _report(done: RepackResult) -> Iterator[str]:
+    if not done.repacked:
+        yield f"Nothing to repack: names lead to {size_text(done.bytes_before)}."
+        return
+    header = ["name", "added to", "before", "after", "lost now", "in all", "total rank"]
+    yield table([list(_row(each)) for each in done.repacked], right=range(2, 7), header=header)
+    for shared in done.means:
+        yield f"The mean of {plural(len(shared.refs), 'variant')} takes {size_text(shared.bytes)}."
+    verbs = ("Would repack", "would lead") if done.dry_run else ("Repacked", "lead")
+    yield (
+        f"{verbs[0]} {plural(len(done.repacked), 'variant')}: names {verbs[1]} to {size_text(done.bytes_after)} instead of "
+        f"{size_text(done.bytes_before)}, {size_text(done.added_bytes)} of it new."
+    )
+    yield (
+        f"`erestore gc` frees {size_text(done.freed_bytes)} once reflogs have forgotten what it was; "
+        "`erestore undo` takes it back until then."
+    )
+
+
+def _row(each: Repacked) -> Iterator[str]:
+    yield click.style(printable(each.ref), fg="green")
+    yield printable(each.parent)
+    yield size_text(each.bytes_before)
+    yield size_text(each.bytes_after)
+    yield "exact" if each.exact else f"{each.repack_error:.2g}"
+    yield "" if each.exact or each.error_bound is None else f"at most {each.error_bound:.2g}"
+    yield f"{each.rank_before:.3g} → {each.rank_after:.3g}"
