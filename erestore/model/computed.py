@@ -190,7 +190,7 @@ def write_computed(
     variant : Variant
         Its layout has to be stored. Whole tensors and added rows stay where they are if they are not combinations.
     quality : Quality
-        Of what is lost of these values, relative to their difference from the parent's.
+        Of what is lost of these values, relative to their difference from the parent's. If exact, a tensor is read at a time.
     differences : Differences, optional
         What the result adds to its parent; by default what the variant's terms do.
     terms : tuple of Term
@@ -203,6 +203,10 @@ def write_computed(
     """
     keys = {name: tensor.key for name, tensor in variant.layout.tensors.items()}
     parent = on_terms(objects, variant, terms)
+    if quality.exact:  # what is lost is measured against the exact values, which the remainder brings back
+        exact = ComputedCheckpoint(variant)
+        layout = variant.manifest.layout
+        return VariantWriter(objects, exact, keys, parent, "", quality, progress, layout=layout).write()
     with computed_changes(variant, parent, differences or beyond(variant, parent)) as changes:
         checkpoint, layout = changes.whole.checkpoint, variant.manifest.layout
         writer = VariantWriter(objects, checkpoint, keys, parent, "", quality, progress, layout=layout, changes=changes)

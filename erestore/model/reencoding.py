@@ -16,7 +16,7 @@ from erestore.checkpoint.dtypes import is_floating
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model import factored
 from erestore.model.choosing import Cost
-from erestore.model.committing import StoredVariant, VariantWriter
+from erestore.model.committing import StoredVariant
 from erestore.model.computed import ComputedCheckpoint, beyond, computed_changes, on_terms, opened, write_computed
 from erestore.model.encoding import CheckpointChanges, Encoder
 from erestore.model.profiles import Profiled
@@ -84,11 +84,7 @@ class Original:
     def write(self, objects: Objects, terms: tuple[Term, ...], quality: Quality, progress: Progress) -> StoredVariant:
         """Encode it against a combination of residuals."""
         variant = Variant(objects, self.variant.manifest, layout=self.variant.layout)
-        if not self.is_exact:
-            return write_computed(objects, variant, quality, terms=terms, progress=progress)
-        parent, layout = on_terms(objects, variant, terms), variant.manifest.layout
-        checkpoint = ComputedCheckpoint(variant)
-        return VariantWriter(objects, checkpoint, self.keys, parent, "", quality, progress, layout=layout).write()
+        return write_computed(objects, variant, replace(quality, exact=self.is_exact), terms=terms, progress=progress)
 
 
 def predicted_costs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_factored_sums import Adapters
 
 from erestore.model.ledger import SHARE_OF_LOST, lost_before
 from erestore.model.quality import Quality
+from erestore.model.variant import Variant
 from erestore.ops.flatten import FLATTEN_ERROR
 
 
@@ -47,6 +49,19 @@ def test_a_quarter_of_what_a_chain_lost(world: World, exact: bool) -> None:
     assert 0.1 * SHARE_OF_LOST * before < now <= SHARE_OF_LOST * before
     assert done.flatten_error < FLATTEN_ERROR / 5
     assert done.exact == exact
+
+
+def test_what_an_exact_variant_loses_without_its_remainder_is_true_of_the_flattened_one(world: World) -> None:
+    tensors = world.tune(world.base)
+    world.commit("a", tensors, Quality(max_error=0.05))
+    tensors = world.tune(tensors)
+    world.commit("a2", tensors, Quality(max_error=0.05, exact=True), parent="a")
+    world.store.flatten("a2", name="flat", max_error=1e-3)
+    lossy = Variant(world.store.objects, replace(world.store.manifest_of("flat"), patch=None, digests={}))
+    changed = squared(world, "a2", "base")
+    error = sum(float((lossy.tensor(key).double() - tensors[key].double()).square().sum()) for key in FLOATING)
+    assert world.store.log(["flat"])[0].lossy_error == pytest.approx(error / changed, rel=0.02)
+    assert error / changed <= 1e-3
 
 
 def test_a_quarter_of_the_bound_of_a_merge(world: World) -> None:
