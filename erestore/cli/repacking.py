@@ -83,9 +83,12 @@ def _report(done: RepackResult) -> Iterator[str]:
         f"{verbs[0]} {plural(len(done.repacked), 'variant')}: names {verbs[1]} to {size_text(done.bytes_after)} instead of "
         f"{size_text(done.bytes_before)}, {size_text(done.added_bytes)} of it new."
     )
+    freed = size_text(done.freed_bytes)
+    if done.dry_run:
+        yield f"`erestore gc` would free {freed} once reflogs have forgotten what it was."
+        return
     yield (
-        f"`erestore gc` frees {size_text(done.freed_bytes)} once reflogs have forgotten what it was; "
-        "`erestore undo` takes it back until then."
+        f"`erestore gc` frees {freed} once reflogs have forgotten what it was; `erestore undo` takes it back until then."
     )
 
 

@@ -108,6 +108,7 @@ class Candidate:
         shared = (term.residual for term in stored.manifest.terms if term.residual not in (*inherited, *stored.own))
         quality, now = dict(commit.quality), None
         if self.original.is_exact:
+            quality = {key: text for key, text in quality.items() if key not in ("lossy_error", "linear_error")}
             if self.lost is not None:
                 now = Lost(outcome.linear_error, self.lost.squared_norm)
                 quality["lossy_error"] = repr(ratio(outcome.squared_error, now.squared_norm))

@@ -23,7 +23,7 @@ from erestore.model.exclusive import Reach
 from erestore.model.fleets import Fleet, Group
 from erestore.model.ledger import known_error
 from erestore.model.product_table import ProductTable
-from erestore.model.quality import SMALLEST_MAX_ERROR, ratio
+from erestore.model.quality import ratio, require_max_error
 from erestore.model.ranks import total_rank
 from erestore.model.reencoding import Original, mean_of, reencode, write_mean
 from erestore.model.variant import Variant
@@ -169,10 +169,8 @@ def repack(
     NotFoundError
         If there are no variants.
     """
-    if max_error is not None and not SMALLEST_MAX_ERROR <= max_error < 1:
-        raise UsageError(
-            f"A maximal error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint="Try 0.001."
-        )
+    if max_error is not None:
+        require_max_error(max_error)
     operation = store.begin()
     with ExitStack() as stack:
         lease = None if dry_run else stack.enter_context(Lease(store.storage, "writer", operation.writer))
