@@ -160,7 +160,7 @@ def _apply(
         opened = [open_operand(store, *each) for each in weighted]
         require_one_base(opened)
         if edge == "reverted":
-            _require_had(store, commit, opened, parent)
+            _require_had(store, opened, parent)
         operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
         recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
         own: list[Written] = []
@@ -185,25 +185,28 @@ def _apply(
         )
 
 
-def _require_had(store: Store, commit: Commit, opened: Sequence[Operand], parent: str) -> None:
+def _require_had(store: Store, opened: Sequence[Operand], parent: str) -> None:
     """Make sure that a target has a commit, so that what it changed can be taken back.
 
-    It has the commit's own residuals, with the sign that they have in its change; a commit without any, such as a linear
-    merge, is one of its ancestors.
+    Of every residual that the commit added, or took more of, it has at least as much; a commit that added none, such as one of
+    new heads alone, is one of its ancestors.
     """
     target, held, before = opened
-    if commit.own:
-        has, changed = target.manifest.terms, dict(held.manifest.terms)
-        found = any(
-            term.residual in commit.own and changed.get(term.residual, 0) * term.coefficient > 0 for term in has
-        )
-    else:
-        found = store.is_ancestor(held.commit, target.commit)
-    if not found:
+    has, then, former = (
+        {term.residual: Fraction(term.coefficient) for term in operand.manifest.terms} for operand in opened
+    )
+    added = {
+        oid: each - former.get(oid, Fraction(0))
+        for oid, each in then.items()
+        if abs(each) > abs(former.get(oid, Fraction(0)))
+    }
+    found = all(has.get(oid, Fraction(0)) * change >= change * change for oid, change in added.items())
+    if not found or not (added or store.is_ancestor(held.commit, target.commit)):
         is_base = store.commit_record(parent).edge == "imported"
         expression = f"{target.name} - {held.name}" + ("" if is_base else f" + {before.commit[:12]}")
         raise ConflictError(
-            f"'{target.name}' has nothing of {held.name} to take back: it never had it, lost it again, or was encoded anew.",
+            f"'{target.name}' has nothing of {held.name} to take back, or less than all: it never had it, lost it again, or "
+            "was encoded anew.",
             hint=f'`erestore merge "{expression}" --name NAME` subtracts it all the same.',
         )
 

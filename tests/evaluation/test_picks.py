@@ -205,3 +205,20 @@ def test_what_a_variant_does_not_have_is_not_taken_from_it(world: World) -> None
     with pytest.raises(ConflictError):
         world.store.revert(pick, on="a3")
     assert world.store.revert(pick, on="b").edge == "reverted"
+
+
+def test_what_a_merge_took_is_taken_back_once(world: World) -> None:
+    world.store.merge(["a", "b"], name="half", choose="drop")
+    with pytest.raises(ConflictError, match="less than all"):
+        world.store.revert("a", on="half", name="too-much")
+    world.store.revert("half", mainline=1, choose="drop")
+    assert world.store.manifest_of("half").terms == world.store.manifest_of("a").terms
+    with pytest.raises(ConflictError, match="lost it again"):
+        world.store.revert("half~1", on="half", mainline=1)
+
+
+def test_what_was_picked_is_taken_back_once(world: World) -> None:
+    world.store.cherry_pick("b", onto="a", name="picked")
+    world.store.revert("picked")
+    with pytest.raises(ConflictError, match="lost it again"):
+        world.store.revert("picked~1", on="picked")
