@@ -371,7 +371,10 @@ class _Repacking:
         candidate = fleet.candidates[member]
         waiting = self._over(objects, f"variant-{self._groups}-{member}")
         own = Objects(waiting)
-        stored = reencode(own, candidate.original, terms, fleet.allowed[member], self.progress)
+        try:
+            stored = reencode(own, candidate.original, terms, fleet.allowed[member], self.progress)
+        except UsageError:  # the error that is allowed cannot be reached: nothing of that is the others' concern
+            stored = None
         if stored is None:
             self._keep(candidate.name, "too little may be lost of it")
             return None
