@@ -593,11 +593,11 @@ class Store(_store.Store):
 
         return undo(self, operation)
 
-    def du(self) -> DuResult:
+    def du(self, *, progress: Progress = silent) -> DuResult:
         """Count bytes by name; see :func:`erestore.ops.du.du`."""
         from erestore.ops.du import du
 
-        return du(self)
+        return du(self, progress=progress)
 
     def gc(
         self,

@@ -29,12 +29,17 @@ _PATIENCE = 30.0
 SERIOUS = {"serious", "critical"}
 
 
+def chromium() -> str | None:
+    """Return where Chromium is."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Its event loop runs as long as it does, and no other can in the same thread: not longer than a module.
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = chromium()
     if program is None:
         pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from erestore.cli.bar import progress_bar
+from erestore.cli.pages import write_page
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import (
     date_text,
@@ -45,12 +46,14 @@ def overlap_option(function: _C) -> _C:
 @verb(
     "log",
     "Show commits, newest first.",
-    example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline\nerestore log task-mnli --overlap",
+    example="erestore log\nerestore log task-mnli -n 5\nerestore log --graph --oneline\nerestore log task-mnli --overlap\n"
+    "erestore log --html lineage.html",
 )
 @click.argument("revisions", nargs=-1)
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
 @click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
+@click.option("--html", metavar="FILE", help="Write the lineage as a page instead: one file that fetches nothing.")
 @overlap_option
 @json_option
 @click.pass_obj
@@ -61,6 +64,7 @@ def log(
     limit: int | None,
     graph: bool,
     oneline: bool,
+    html: str | None,
     overlap: bool,
     as_json: bool,
 ) -> None:
@@ -74,8 +78,16 @@ def log(
             products_directory=cache_directory("products") if overlap else None,
             progress=progress,
         )
+        place = store.url
+    if html is not None:
+        from erestore.report.lineage_page import lineage_page
+
+        write_page(lineage_page(entries, place), html)
     if as_json:
         click.echo(json_text(entries))
+        return
+    if html is not None:
+        session.result(f"Wrote {plural(len(entries), 'commit')} to {html}.")
         return
     if not entries:
         session.say("There are no commits yet.")

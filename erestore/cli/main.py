@@ -19,6 +19,7 @@ from erestore.cli.commits import commit, import_, init
 from erestore.cli.failures import DEBUG, report
 from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
+from erestore.cli.looking import ui
 from erestore.cli.merges import merge, soup
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.picks import cherry_pick, revert
@@ -59,6 +60,7 @@ VERBS = (
     du,
     gc,
     fsck,
+    ui,
     config,
 )
 

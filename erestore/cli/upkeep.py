@@ -66,8 +66,8 @@ def du(session: Session, *, as_json: bool) -> None:
 
     "own" is what only this name leads to, and so about what deleting it would free; "shared" is what others need, too.
     """
-    with session.open() as store:
-        found = store.du()
+    with session.open() as store, progress_bar(session) as progress:
+        found = store.du(progress=progress)
     if as_json:
         click.echo(json_text(found))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from erestore.model.reachable import Reference, closure, walk
+from erestore.progress import Progress, silent
 from erestore.storage.reflogs import read_reflogs
 from erestore.store import Store
 
@@ -62,8 +63,13 @@ class DuResult:
     saved_ratio: float | None
 
 
-def du(store: Store) -> DuResult:
+def du(store: Store, *, progress: Progress = silent) -> DuResult:
     """Count bytes by name. No tensor is read.
+
+    Parameters
+    ----------
+    store : Store
+    progress : Progress
 
     Raises
     ------
@@ -77,6 +83,7 @@ def du(store: Store) -> DuResult:
     needs: dict[str, tuple[str, ...]] = {}
     for visit in walk(store.objects, [Reference("commit", oid) for oid in dict.fromkeys(tips.values())], set()):
         needs[visit.reference.oid] = tuple(reference.oid for reference in visit.needs)
+        progress("walking", len(needs), max(len(needs), len(sizes)))
     reached = {name: closure([oid], needs) for name, oid in tips.items()}
     held_by: dict[str, int] = {}
     for oids in reached.values():

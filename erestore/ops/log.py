@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -47,6 +47,8 @@ class LogEntry:
         Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
     lossy_error : float or None
         What is left without the exact remainder.
+    metrics : Mapping[str, str]
+        As they were given at the commit.
     overlaps : tuple of AncestorOverlap or None
         Where asked for: how the commit's own residual lies to those of its ancestors, without the tensors.
     """
@@ -65,6 +67,7 @@ class LogEntry:
     exact: bool
     error_bound: float | None
     lossy_error: float | None
+    metrics: Mapping[str, str]
     overlaps: tuple[AncestorOverlap, ...] | None = None
 
 
@@ -76,6 +79,7 @@ def log(
     topological: bool = False,
     overlap: bool = False,
     products_directory: Path | None = None,
+    known: MutableMapping[str, LogEntry] | None = None,
     progress: Progress = silent,
 ) -> tuple[LogEntry, ...]:
     """List commits, newest first.
@@ -94,6 +98,9 @@ def log(
         Also say how every commit's own residual lies to those of its ancestors; reads and multiplies them.
     products_directory : Path, optional
         See :func:`erestore.ancestry.ancestor_overlaps`.
+    known : MutableMapping[str, LogEntry], optional
+        Entries of commits of this store that were made before, by oid; grows. Of these only the names are looked up: bounds
+        of errors take long where many residuals are combined, and never change.
     progress : Progress
 
     Returns
@@ -113,14 +120,15 @@ def log(
     commits = by_time(tips, store.commit_record)
     if topological:
         commits = children_first(dict(commits))
-    entries = tuple(
-        _entry(
-            store, oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"}
-        )
-        for oid, commit in islice(commits, limit)
-    )
+    known, found = {} if known is None else known, list[LogEntry]()
+    for oid, commit in islice(commits, limit):
+        known[oid] = known.get(oid) or _entry(store, oid, commit)
+        held = tuple(names.get(oid, ()))
+        tags = tuple(sorted(name for name in held if refs[name].kind == "tag"))
+        found.append(replace(known[oid], refs=held, tags=tags))
+        progress("reading", len(found), max(len(found), len(names)))
     if not overlap:
-        return entries
+        return tuple(found)
     from erestore.ancestry import ancestor_overlaps
 
     return tuple(
@@ -133,11 +141,12 @@ def log(
                 )
             ),
         )
-        for entry in entries
+        for entry in found
     )
 
 
-def _entry(store: Store, oid: str, commit: Commit, names: list[str], tags: set[str]) -> LogEntry:
+def _entry(store: Store, oid: str, commit: Commit) -> LogEntry:
+    """Describe a commit without its names."""
     try:
         error, lossy = known_error(store.objects, commit), lossy_error(store.objects, commit)
     except (CorruptionError, UnsupportedFormatError):  # of a residual: history can be read without it
@@ -146,8 +155,8 @@ def _entry(store: Store, oid: str, commit: Commit, names: list[str], tags: set[s
         commit=oid,
         parents=commit.parents,
         edge=commit.edge,
-        refs=tuple(names),
-        tags=tuple(sorted(tags)),
+        refs=(),
+        tags=(),
         author=commit.author,
         message=commit.message,
         time=datetime.fromtimestamp(commit.time / 1e6, UTC),
@@ -157,4 +166,5 @@ def _entry(store: Store, oid: str, commit: Commit, names: list[str], tags: set[s
         exact=commit.quality.get("exact") == "yes",
         error_bound=error.bound,
         lossy_error=lossy,
+        metrics=commit.metrics,
     )

@@ -161,6 +161,26 @@ def similar(
     )
 
 
+def uncached_pairs(
+    store: Store,
+    revisions: Sequence[str] = (),
+    *,
+    base: str | None = None,
+    products_directory: Path | None = None,
+) -> int:
+    """Return how many inner products of residuals :func:`similar`, asked for the same, would have to compute.
+
+    Parameters
+    ----------
+    store, revisions, base, products_directory
+        See there, also for what is raised.
+    """
+    opened = _named(store, revisions) if revisions else _all(store, base)
+    oids = list(dict.fromkeys(term.residual for revision in opened for term in revision.manifest.terms))
+    known = ProductTable(products_directory, store.id).known(oids)
+    return int(np.tril(~np.isfinite(known)).sum())
+
+
 def _named(store: Store, revisions: Sequence[str]) -> list[Revision]:
     return [open_revision(store, revision) for revision in dict.fromkeys(revisions)]
 

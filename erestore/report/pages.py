@@ -119,6 +119,11 @@ def diff_page(result: DiffResult) -> str:
     ----------
     result : DiffResult
     """
+    return render("diff.html.j2", **diff_values(result))
+
+
+def diff_values(result: DiffResult) -> dict[str, Any]:
+    """Return what the template ``diff.html.j2`` shows; see :func:`diff_page`."""
     details = result.details or {}
     curved = [tensor for tensor in result.tensors if tensor.name in details and details[tensor.name].spectrum]
     charts = [Chart("map", map_figure(result)), Chart("ratios", ratio_figure(result))] if curved or details else []
@@ -131,17 +136,16 @@ def diff_page(result: DiffResult) -> str:
         charts.append(Chart("angles", angles_figure(details[first].angles)))
     if any(each.kept for each in details.values()):
         charts.append(Chart("storage", storage_figure(result)))
-    return render(
-        "diff.html.j2",
-        title=f"{result.a.name} → {result.b.name}",
-        result=result,
-        lines=list(sentences(result)),
-        charts={chart.name: chart for chart in charts},
-        measures=measures(result),
-        chosen=first,
-        curved=[tensor.name for tensor in curved],
-        rows=[_row(tensor) for tensor in result.tensors if tensor.norm],
-    )
+    return {
+        "title": f"{result.a.name} → {result.b.name}",
+        "result": result,
+        "lines": list(sentences(result)),
+        "charts": {chart.name: chart for chart in charts},
+        "measures": measures(result),
+        "chosen": first,
+        "curved": [tensor.name for tensor in curved],
+        "rows": [_row(tensor) for tensor in result.tensors if tensor.norm],
+    }
 
 
 def _row(tensor: TensorDiff) -> Mapping[str, Any]:

@@ -30,7 +30,9 @@ const erestore = (() => {
   function redraw(name, change) {
     const figure = charts.get(name);
     change(figure);
-    return Plotly.react(document.getElementById(name), figure.data, themed(figure.layout), config);
+    const place = document.getElementById(name);
+    place.style.minHeight = `${figure.layout.height}px`;
+    return Plotly.react(place, figure.data, themed(figure.layout), config);
   }
 
   function redrawAll() {
@@ -44,8 +46,13 @@ const erestore = (() => {
     return made;
   }
 
+  /* Plotly reads marks of HTML in texts. */
+  function escaped(text) {
+    return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  }
+
   /* Rows sort by `data-value`, else by their text; a second press turns the order round. */
-  function sortable(table) {
+  function sortable(table, list = { rows: () => [...table.tBodies[0].rows], put: rows => table.tBodies[0].append(...rows) }) {
     for (const head of table.querySelectorAll("thead th")) {
       const button = head.querySelector("button");
       if (!button) continue;
@@ -53,13 +60,42 @@ const erestore = (() => {
         const at = head.cellIndex, isDown = head.getAttribute("aria-sort") !== "descending";
         for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", isDown ? "descending" : "ascending");
-        const body = table.tBodies[0], sign = isDown ? -1 : 1;
-        const keyed = [...body.rows].map(row => [row.cells[at].dataset.value ?? row.cells[at].textContent, row]);
+        const sign = isDown ? -1 : 1;
+        const keyed = list.rows().map(row => [row.cells[at].dataset.value ?? row.cells[at].textContent, row]);
         const isNumber = keyed.every(([key]) => key !== "" && !Number.isNaN(Number(key)));
         keyed.sort(([a], [b]) => sign * (isNumber ? Number(a) - Number(b) : -a.localeCompare(b)));
-        body.append(...keyed.map(([, row]) => row));
+        list.put(keyed.map(([, row]) => row));
       });
     }
+  }
+
+  /* A long table: of the rows that fit only the first are in the page, as laying out thousands takes longer than a person waits;
+     a button brings more. Rows are given as they came, or sorted. */
+  function listed(table, button, most = 100) {
+    const body = table.tBodies[0];
+    let rows = [...body.rows], fits = () => true, count = most;
+    function show() {
+      const fitting = rows.filter(fits), left = fitting.length - count;
+      const shown = fitting.slice(0, count);
+      for (const row of shown) row.hidden = false;
+      body.replaceChildren(...shown);
+      button.hidden = left <= 0;
+      button.textContent = `Show ${Math.min(left, most)} more of ${fitting.length}`;
+    }
+    button.addEventListener("click", () => { count += most; show(); });
+    return {
+      rows: () => rows,
+      put(sorted) { rows = sorted; show(); },
+      filter(test) { fits = test; count = most; show(); },
+      /* Bring one row into the page. */
+      reach(row) { while (!row.isConnected && count < rows.length) { count += most; show(); } },
+    };
+  }
+
+  /* Whether a text has all words of an input. */
+  function wanted(input) {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    return text => words.every(word => text.includes(word));
   }
 
   function filterable(input, table, count) {
@@ -78,6 +114,9 @@ const erestore = (() => {
     show();
   }
 
+  let isStarted = false;
+
+  /* Draw what is in the page; once more where another page was put in its place. */
   async function start() {
     await Promise.all([...document.querySelectorAll("script[data-figure]")].map(held => draw(held.dataset.figure)));
     for (const box of document.querySelectorAll("input[data-log]")) {
@@ -90,6 +129,8 @@ const erestore = (() => {
         axis.autorange = axis.range ? false : true;
       }));
     }
+    if (isStarted) return;
+    isStarted = true;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
     /* On paper it is always light. */
     addEventListener("beforeprint", redrawAll);
@@ -97,5 +138,5 @@ const erestore = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { charts, color, redraw, element, sortable, filterable, start };
+  return { charts, color, redraw, redrawAll, element, escaped, sortable, listed, wanted, filterable, start };
 })();

@@ -1,0 +1,48 @@
+"""``erestore ui``."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from contextlib import suppress
+
+import click
+
+from erestore.cli.session import Session, cache_directory, is_terminal, verb
+
+INTERRUPTED = 130
+
+
+@verb(
+    "ui",
+    "Look at the store in a browser.",
+    example="erestore ui\nerestore ui --port 8123 --no-browser",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Listen there. Default: any free port."
+)
+@click.option(
+    "--no-browser", is_flag=True, help="Print the address only; by default a browser is opened on a terminal."
+)
+@click.pass_context
+def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
+    """Serve a page over the store, to this machine only, until Ctrl-C.
+
+    It shows the lineage, every commit, two or more side by side, how alike variants are, and what they take, and changes
+    nothing. The address holds a token that is made anew each time; whoever has it can see the store.
+    """
+    from erestore.ui.serving import serve
+
+    session: Session = ctx.obj
+    places = {"products": cache_directory("products"), "spectra": cache_directory("spectra")}
+    with session.open() as store, serve(store, port=port, **places) as served:
+        click.echo(served.address)
+        session.say("Ctrl-C ends it.")
+        sys.stdout.flush()
+        if is_terminal(sys.stdout) and not no_browser:
+            with suppress(webbrowser.Error):
+                webbrowser.open(served.ticket)
+        try:
+            served.thread.join()
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)

@@ -1,0 +1,183 @@
+"use strict";
+/* The page of a lineage: the graph and the list show the same commits, those that the filter leaves. */
+(async () => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  await erestore.start();
+  const table = document.getElementById("commits");
+  if (!table) { document.documentElement.dataset.ready = "all"; return; }
+
+  const LABELLED = 40;
+  const byOid = new Map(data.entries.map(entry => [entry.commit, entry]));
+  const list = erestore.listed(table, document.getElementById("more"));
+  const rows = new Map(list.rows().map(row => [row.dataset.commit, row]));
+  const search = new Map([...rows].map(([oid, row]) => [oid, row.dataset.search]));
+  const chart = document.getElementById("lineage"), figure = erestore.charts.get("lineage");
+  const across = document.getElementById("across"), filter = document.getElementById("filter");
+  const count = document.getElementById("count");
+  /* How each commit is drawn, as the figure came. */
+  const marks = new Map();
+  for (const trace of figure.data) {
+    (trace.customdata ?? []).forEach((oid, at) => marks.set(oid, { about: trace.hovertext[at], size: trace.marker.size[at] }));
+  }
+  const branches = new Set(data.entries.filter(({ refs, tags }) => refs.some(ref => !tags.includes(ref))).map(({ commit }) => commit));
+  const chosen = new Set();
+
+  function name(oid) {
+    const entry = byOid.get(oid);
+    return entry?.refs.find(ref => !entry.tags.includes(ref)) ?? entry?.refs[0] ?? oid.slice(0, 12);
+  }
+
+  const column = oid => across.value === "time" ? byOid.get(oid).time : data.places[oid][0];
+  const label = oid => erestore.escaped(name(oid).length > 22 ? `${name(oid).slice(0, 21)}…` : name(oid));
+
+  /* Ends of the axis, with room for names to the right of marks. */
+  function ends(values, isLabelled) {
+    const numbers = values.map(value => typeof value === "string" ? Date.parse(value) : value);
+    const first = numbers.reduce((one, two) => Math.min(one, two), Infinity), last = numbers.reduce((one, two) => Math.max(one, two), -Infinity);
+    if (!numbers.length) return [0, 1];
+    const step = across.value === "time" ? Math.max((last - first) / 12, 30_000) : 1;
+    const found = [first - .3 * step, last + .3 * step + (isLabelled ? .25 * (last - first + step) : 0)];
+    return across.value === "time" ? found.map(value => new Date(value).toISOString()) : found;
+  }
+
+  /* Commits that are shown, and those that they were made from, faint; lanes that stay empty are left out. */
+  function draw(shown) {
+    const faint = new Set();
+    const waiting = shown.size === byOid.size ? [] : [...shown];
+    while (waiting.length) {
+      for (const parent of byOid.get(waiting.pop()).parents) {
+        if (byOid.has(parent) && !shown.has(parent) && !faint.has(parent)) { faint.add(parent); waiting.push(parent); }
+      }
+    }
+    const drawn = data.entries.filter(({ commit }) => shown.has(commit) || faint.has(commit));
+    const used = [...new Set(drawn.map(({ commit }) => data.places[commit][1]))].sort((a, b) => a - b);
+    const lanes = new Map(used.map((lane, at) => [lane, at]));
+    const lane = oid => lanes.get(data.places[oid][1]);
+    return erestore.redraw("lineage", held => {
+      for (const trace of held.data) {
+        const [what, kind] = trace.meta.split(".");
+        const own = drawn.filter(entry => entry.edge === kind);
+        if (what === "lines") {
+          trace.x = []; trace.y = [];
+          for (const entry of own) {
+            for (const parent of entry.parents) {
+              if (!byOid.has(parent)) continue;
+              trace.x.push(column(parent), column(entry.commit), null);
+              trace.y.push(lane(parent), lane(entry.commit), null);
+            }
+          }
+          continue;
+        }
+        const oids = own.map(entry => entry.commit);
+        trace.x = oids.map(column);
+        trace.y = oids.map(lane);
+        trace.customdata = oids;
+        trace.hovertext = oids.map(oid => marks.get(oid).about);
+        trace.text = oids.map(oid => used.length <= LABELLED ? label(oid) : "");
+        trace.marker.size = oids.map(oid => marks.get(oid).size + (chosen.has(oid) ? 8 : 0));
+        trace.marker.opacity = oids.map(oid => shown.has(oid) ? 1 : .3);
+        trace.visible = oids.length ? true : "legendonly";
+      }
+      held.layout.height = Math.min(620, Math.max(260, 110 + 26 * used.length));
+      held.layout.xaxis.type = across.value === "time" ? "date" : "linear";
+      held.layout.xaxis.title.text = across.value;
+      held.layout.xaxis.tickformat = across.value === "time" ? "" : "d";
+      held.layout.xaxis.range = ends(drawn.map(({ commit }) => column(commit)), used.length <= LABELLED);
+      const edge = Math.max(.6, .02 * used.length);
+      held.layout.yaxis.range = [used.length - 1 + edge, -edge];
+    });
+  }
+
+  function wanted() {
+    const has = erestore.wanted(filter);
+    const kind = document.getElementById("kind").value, base = document.getElementById("base")?.value ?? "";
+    const named = document.getElementById("named").checked;
+    return new Set(data.entries.map(entry => entry.commit).filter(oid => {
+      const { kind: its, base: on } = rows.get(oid).dataset;
+      return (!kind || its === kind) && (!base || on === base) && (!named || branches.has(oid))
+        && has(search.get(oid));
+    }));
+  }
+
+  function show() {
+    const shown = wanted();
+    list.filter(row => shown.has(row.dataset.commit));
+    count.textContent = shown.size === rows.size ? `${rows.size}` : `${shown.size} of ${rows.size}`;
+    return draw(shown);
+  }
+
+  function zoom(factor) {
+    const ranges = {};
+    for (const axis of ["xaxis", "yaxis"]) {
+      const { range, r2l, l2r } = chart._fullLayout[axis];
+      const [from, to] = range.map(r2l), middle = (from + to) / 2;
+      ranges[`${axis}.range`] = [middle + (from - middle) * factor, middle + (to - middle) * factor].map(l2r);
+    }
+    Plotly.relayout(chart, ranges);
+  }
+
+  function choose(oid) {
+    for (const other of chosen) rows.get(other)?.classList.remove("chosen");
+    chosen.clear();
+    chosen.add(oid);
+    rows.get(oid).classList.add("chosen");
+    list.reach(rows.get(oid));
+    rows.get(oid).scrollIntoView({ block: "nearest" });
+    details(byOid.get(oid));
+  }
+
+  /* What the list's entry says, for a page that has no other pages to lead to. */
+  function details(entry) {
+    const place = document.getElementById("details");
+    const root = data.places[entry.commit][2];
+    const bytes = value => `${value.toLocaleString("en")} bytes`;
+    const facts = {
+      Commit: entry.commit,
+      Names: entry.refs.map(ref => entry.tags.includes(ref) ? `${ref} (tag)` : ref).join(", "),
+      Kind: entry.edge,
+      From: entry.parents.map(name).join(", "),
+      Base: root && root !== entry.commit ? name(root) : "",
+      Author: entry.author,
+      Date: entry.time,
+      Stored: bytes(entry.stored_bytes),
+      Checkpoint: bytes(entry.original_bytes),
+      Exact: entry.exact ? "yes" : "no",
+      "Relative error": entry.relative_error,
+      "Error at most": entry.relative_error === null ? entry.error_bound : "",
+      "Without the exact remainder": entry.exact && entry.lossy_error ? entry.lossy_error : "",
+      ...Object.fromEntries(Object.entries(entry.metrics).map(([key, value]) => [`Metric ${key}`, value])),
+    };
+    place.querySelector("h2").textContent = name(entry.commit);
+    place.querySelector("dl").replaceChildren(...Object.entries(facts).flatMap(([key, value]) =>
+      value === "" || value === null ? [] : [erestore.element("dt", key), erestore.element("dd", value)]));
+    place.querySelector("pre").textContent = entry.message;
+    place.hidden = false;
+  }
+
+  for (const id of ["filter", "kind", "base", "named", "across"]) document.getElementById(id)?.addEventListener("input", show);
+  document.getElementById("nearer").addEventListener("click", () => zoom(.5));
+  document.getElementById("farther").addEventListener("click", () => zoom(2));
+  document.getElementById("whole").addEventListener("click", show);
+  /* Names of what is zoomed in on, where there is room for them. */
+  chart.on("plotly_relayout", () => {
+    const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);
+    const inside = (x, y) => y <= bottom && y >= top && xaxis.d2l(x) >= left && xaxis.d2l(x) <= right;
+    const isLabelled = bottom - top <= LABELLED;
+    const found = figure.data.flatMap((trace, at) => trace.customdata ? [at] : []);
+    const texts = found.map(at => figure.data[at].customdata.map((oid, place) =>
+      isLabelled && inside(figure.data[at].x[place], figure.data[at].y[place]) ? label(oid) : ""));
+    if (texts.some((own, at) => own.join() !== figure.data[found[at]].text.join())) Plotly.restyle(chart, { text: texts }, found);
+  });
+  erestore.sortable(table, list);
+
+  if (document.getElementById("details")) {
+    chart.on("plotly_click", event => choose(event.points[0].customdata));
+    table.addEventListener("click", event => {
+      if (event.target.matches("button.name")) choose(event.target.closest("tr").dataset.commit);
+    });
+  } else {
+    chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
+  }
+  await show();
+  document.documentElement.dataset.ready = "all";
+})();

@@ -1,0 +1,160 @@
+"""The lineage as a graph: commits by generation and branch, joined to what they were made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from erestore.records import EDGES
+from erestore.report.columns import shorten
+from erestore.report.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, graph_objects
+from erestore.report.lineage import Entry, Place, lay_out, name_of
+from erestore.report.numbers import error_text, listed, share_text
+
+if TYPE_CHECKING:
+    from plotly import graph_objects as go
+
+
+class Style(NamedTuple):
+    """How a kind of commit and the lines to its parents are drawn."""
+
+    color: str
+    symbol: str
+    dash: str = "solid"
+    shape: str = "vh"
+
+
+STYLES = {
+    "imported": Style(GREY, "square"),
+    "adapted": Style(BLUE, "circle"),
+    "versioned": Style("#4a7f8c", "circle-open"),
+    "merged": Style(ORANGE, "diamond", "dash", "linear"),
+    "picked": Style(GREEN, "triangle-up", "dot", "linear"),
+    "reverted": Style("#c2487f", "triangle-down", "dashdot", "linear"),
+    "flattened": Style(PURPLE, "hexagon"),
+    "rebased": Style("#b8860b", "pentagon", "longdash"),
+}
+"""Told apart by colour, by the form of the mark and by the line."""
+
+LABELLED = 40
+"""Lanes up to which names are written beside the marks."""
+_LABEL = 22
+_MANY = 300
+"""Commits from which on marks are small."""
+_METRICS, _LINE = 8, 90
+"""Metrics, and characters of a line, that are shown where a mark is pointed to."""
+
+
+def lineage_figure(entries: Sequence[Entry], places: Mapping[str, Place] | None = None) -> go.Figure:
+    """Draw commits by generation (across) and branch (down), marks as large as what they added, and lines to their parents.
+
+    A mark's oid is its `customdata`.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        As ``log`` returns them.
+    places : Mapping[str, Place], optional
+        What :func:`erestore.report.lineage.lay_out` made of them.
+    """
+    places = lay_out(entries) if places is None else places
+    by_oid = {entry.commit: entry for entry in entries}
+    by_kind = {kind: [entry for entry in entries if entry.edge == kind] for kind in EDGES}
+    lanes = 1 + max((place.lane for place in places.values()), default=0)
+    largest = max((entry.stored_bytes for entry in entries), default=0)
+    drawn = {kind: found for kind, found in by_kind.items() if found}
+    traces = [_lines(kind, found, places) for kind, found in drawn.items()]
+    for kind, found in drawn.items():
+        sizes = [_size(entry, largest, len(entries)) for entry in found]
+        traces.append(_marks(kind, found, places, sizes, [_about(entry, by_oid) for entry in found], lanes))
+    edge = max(0.6, 0.02 * lanes)
+    found = figure(
+        traces,
+        x="generation",
+        y="",
+        about="Lineage: commits by generation and branch, joined to what they were made from.",
+        height=min(620, max(260, 110 + 26 * lanes)),
+        hovermode="closest",
+        xaxis={"tickformat": "d", "showgrid": False, "showline": False, "range": _across(places, lanes)},
+        yaxis={"range": [lanes - 1 + edge, -edge], "showgrid": False, "showticklabels": False, "showline": False},
+    )
+    found.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
+    return found
+
+
+def _across(places: Mapping[str, Place], lanes: int) -> list[float]:
+    """Return the ends of the axis of generations; names are written to the right of marks."""
+    last = max((place.generation for place in places.values()), default=0)
+    return [-0.3, last + 0.3 + (0.25 * (last + 1) if lanes <= LABELLED else 0)]
+
+
+def _lines(kind: str, entries: Sequence[Entry], places: Mapping[str, Place]) -> go.Scatter:
+    x, y = list[int | None](), list[int | None]()
+    for entry in entries:
+        for parent in entry.parents:
+            if parent in places:
+                x += [places[parent].generation, places[entry.commit].generation, None]
+                y += [places[parent].lane, places[entry.commit].lane, None]
+    style = STYLES[kind]
+    return graph_objects().Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"color": style.color, "width": 1.2, "dash": style.dash, "shape": style.shape},
+        opacity=0.55,
+        hoverinfo="skip",
+        showlegend=False,
+        meta=f"lines.{kind}",
+    )
+
+
+def _marks(
+    kind: str,
+    entries: Sequence[Entry],
+    places: Mapping[str, Place],
+    sizes: Sequence[float],
+    about: Sequence[str],
+    lanes: int,
+) -> go.Scatter:
+    style = STYLES[kind]
+    marker: dict[str, Any] = {"color": style.color, "symbol": style.symbol, "size": sizes, "opacity": 1}
+    marker["line"] = {"color": style.color, "width": 2 if style.symbol.endswith("-open") else 0}
+    return graph_objects().Scatter(
+        x=[places[entry.commit].generation for entry in entries],
+        y=[places[entry.commit].lane for entry in entries],
+        customdata=[entry.commit for entry in entries],
+        hovertext=about,
+        hoverinfo="text",
+        text=[escape(shorten(name_of(entry), _LABEL), quote=False) if lanes <= LABELLED else "" for entry in entries],
+        textposition="middle right",
+        mode="markers+text",
+        marker=marker,
+        name=kind,
+        meta=f"marks.{kind}",
+    )
+
+
+def _size(entry: Entry, largest: int, count: int) -> float:
+    """Return a diameter in pixels, its square growing with the bytes."""
+    smallest, more = (5.0, 9.0) if count > _MANY else (8.0, 14.0)
+    return round(smallest + more * math.sqrt(entry.stored_bytes / largest), 2) if largest else smallest
+
+
+def _about(entry: Entry, by_oid: Mapping[str, Entry]) -> str:
+    """Return what is said of a commit that is pointed to."""
+    return "<br>".join(escape(line, quote=False) for line in _told(entry, by_oid))
+
+
+def _told(entry: Entry, by_oid: Mapping[str, Entry]) -> Iterator[str]:
+    yield f"{name_of(entry)}  {entry.commit[:12]}" if entry.refs else entry.commit[:12]
+    parents = [name_of(by_oid[oid]) if oid in by_oid else oid[:12] for oid in entry.parents]
+    yield f"{entry.edge} from {listed(parents)}" if parents else entry.edge
+    yield share_text(entry.stored_bytes, entry.original_bytes)
+    if entry.parents:
+        yield error_text(entry.relative_error, exact=entry.exact, bound=entry.error_bound, lossy=entry.lossy_error)
+    for key, value in sorted(entry.metrics.items())[:_METRICS]:
+        yield f"{key} {value}"[:_LINE]
+    if entry.message:
+        yield entry.message.partition("\n")[0][:_LINE]

@@ -1,0 +1,116 @@
+"""A store as it is at one moment: what its names stand for then is read once, and commits are kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from blake3 import blake3
+
+from erestore.api import Store
+from erestore.errors import KeyNotFoundError, StoreNotFoundError
+from erestore.ops.log import LogEntry, log
+from erestore.progress import Progress, silent
+from erestore.records import Commit
+from erestore.storage.abc import Storage
+from erestore.storage.canonical import parse_canonical
+from erestore.storage.refs import RefEntry, Refs
+from erestore.store import MARKER
+
+
+class _FixedRefs(Refs):
+    """Refs as they were when this was made."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._entries = super().all()
+
+    def all(self) -> dict[str, RefEntry]:
+        return dict(self._entries)
+
+    def read(self, name: str) -> RefEntry | None:
+        return self._entries.get(name)
+
+
+@dataclass
+class _Unchanging:
+    """What was read of commits, which is the same at every moment, by oid."""
+
+    commits: dict[str, Commit] = field(default_factory=dict)
+    entries: dict[str, LogEntry] = field(default_factory=dict)
+
+
+class Snapshot(Store):
+    """A store whose names do not move; safe to read from several threads.
+
+    Attributes
+    ----------
+    state : str
+        Differs from that of another moment if names were moved between.
+    """
+
+    def __init__(self, storage: Storage, marker: dict[str, Any], state: str, known: _Unchanging) -> None:
+        super().__init__(storage, marker)
+        self.state = state
+        self.refs = _FixedRefs(storage)
+        self._known = known
+        self._lock = threading.Lock()
+        self._entries: tuple[LogEntry, ...] | None = None
+
+    def commit_record(self, oid: str) -> Commit:
+        """Return the commit called `oid`."""
+        known = self._known.commits
+        if oid not in known:
+            known[oid] = super().commit_record(oid)
+        return known[oid]
+
+    def entries(self, progress: Progress = silent) -> tuple[LogEntry, ...]:
+        """Return what ``log`` says; made once."""
+        with self._lock:
+            if self._entries is None:
+                self._entries = log(self, known=self._known.entries, progress=progress)
+            return self._entries
+
+
+class Snapshots:
+    """The newest snapshot of a store.
+
+    Parameters
+    ----------
+    store : Store
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._held: Snapshot | None = None
+        self._known = _Unchanging()
+
+    def now(self) -> Snapshot:
+        """Return the store as it is now.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If it is gone.
+        """
+        with self._lock, _still_there(self._store):
+            marker = self._store.storage.read(MARKER)
+            keys = sorted(entry.key for entry in self._store.storage.list("refs/"))
+            state = blake3("\n".join((marker.decode(errors="replace"), *keys)).encode()).hexdigest()
+            if self._held is None or self._held.state != state:
+                self._held = Snapshot(self._store.storage, parse_canonical(marker), state, self._known)
+            return self._held
+
+
+@contextmanager
+def _still_there(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except KeyNotFoundError:
+        raise StoreNotFoundError(
+            f"The store at {store.url} is gone.", hint="Put it back and reload, or start `erestore ui` on another."
+        ) from None

@@ -1,0 +1,207 @@
+"""How long the page of a large store takes to answer, measured in Chromium: filtering, choosing a commit, switching views.
+
+The store is synthetic: 1,000 variants of 400 tiny tensors each, with versions, merges and picks among them. A time is from the
+event to the frame that shows what it did (``performance.now()``), the median and the longest of several. Run by hand::
+
+    python tests/benchmarks/ui.py                     # makes the store in a temporary directory: a few minutes
+    python tests/benchmarks/ui.py --keep fleet        # and keeps it
+    python tests/benchmarks/ui.py --keep fleet --map  # also the similarity map, whose products are computed first
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from browsing import ARGUMENTS, chromium
+from synthetic_fleets import make_fleet
+
+from erestore.api import Store
+from erestore.ui.serving import serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LIMIT = 200
+"""Milliseconds in which every interaction shall have its effect on the screen."""
+
+TIMED = """
+async ([what, ...given]) => {
+  const begun = performance.now();
+  const settled = async () => {
+    for (;;) {
+      await new Promise(requestAnimationFrame);
+      if (document.documentElement.dataset.ready === "all") break;
+    }
+    await new Promise(done => setTimeout(done));
+  };
+  const actions = {
+    type: (id, text) => { const box = document.getElementById(id); box.value = text; box.dispatchEvent(new Event("input", { bubbles: true })); },
+    choose: (id, value) => { const box = document.getElementById(id); box.value = value; for (const kind of ["input", "change"]) box.dispatchEvent(new Event(kind, { bubbles: true })); },
+    click: selector => document.querySelector(selector).click(),
+    follow: at => document.querySelectorAll("#view tbody a")[Number(at)].click(),
+    sort: (table, title) => [...document.querySelectorAll(`#${table} thead button`)].find(head => head.textContent === title).click(),
+    back: () => history.back(),
+  };
+  if (["click", "follow", "back"].includes(what)) {
+    /* The page that comes says that it is ready; until then the one that goes would. */
+    const place = document.getElementById("view");
+    if (what !== "click" || given[1] === "leaves") {
+      actions[what](...given);
+      while (document.getElementById("view") === place) await new Promise(done => setTimeout(done, 1));
+      await settled();
+      return performance.now() - begun;
+    }
+  }
+  actions[what](...given);
+  await new Promise(requestAnimationFrame);
+  await settled();
+  return performance.now() - begun;
+}
+"""
+
+
+class Clock:
+    """Times of interactions, by what they are.
+
+    Parameters
+    ----------
+    page : Page
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.times: dict[str, list[float]] = {}
+
+    def time(self, name: str, *action: str) -> None:
+        """Do something and note how long it took."""
+        self.times.setdefault(name, []).append(self._page.evaluate(TIMED, list(action)))
+
+    def table(self) -> Iterator[str]:
+        """Yield the times as a table."""
+        yield f"{'interaction':<52}{'times':>6}{'median':>9}{'longest':>9}"
+        for name, found in self.times.items():
+            late = "  LATE" if max(found) > LIMIT else ""
+            yield f"{name:<52}{len(found):>6}{statistics.median(found):>6.0f} ms{max(found):>6.0f} ms{late}"
+
+
+def lineage(clock: Clock) -> None:
+    """Filter, sort and redraw the list and the graph of all commits."""
+    for text in ("m", "mn", "mnl", "mnli", "mnli 0.9", "mnl", "mn", "m", "", "law", ""):
+        clock.time("lineage: type into the filter", "type", "filter", text)
+    for kind in ("merged", "versioned", ""):
+        clock.time("lineage: choose a kind", "choose", "kind", kind)
+    for across in ("time", "generation"):
+        clock.time("lineage: time instead of generation", "choose", "across", across)
+    for button in ("#nearer", "#nearer", "#farther", "#whole"):
+        clock.time("lineage: zoom", "click", button)
+    for title in ("Error", "Stored", "Name", "Date"):
+        clock.time("lineage: sort the list", "sort", "commits", title)
+
+
+def commits(clock: Clock) -> None:
+    """Open commits from the list, and go back."""
+    for place in range(5, 95, 18):
+        clock.time("open a commit from the list", "follow", str(place))
+        for text in ("layer.1", ""):
+            clock.time("commit: filter its tensors", "type", "filter", text)
+        clock.time("commit: sort its tensors", "sort", "tensors", "Stored")
+        clock.time("go back to the lineage", "back")
+
+
+def views(clock: Clock, kinds: list[str]) -> None:
+    """Switch between the views, once for the first time and then again."""
+    for number in range(4):
+        for kind in kinds:
+            often = "again" if number else "first"
+            clock.time(f"switch to {kind}, {often}", "click", f"#views a[href$='/{kind}']", "leaves")
+            clock.time("switch to the lineage", "click", "#views a[href$='/']", "leaves")
+
+
+def storage(clock: Clock) -> None:
+    """Filter and sort the bars of what names take."""
+    clock.time("switch to storage, again", "click", "#views a[href$='/storage']", "leaves")
+    for text in ("m", "mn", "mnli", ""):
+        clock.time("storage: type into the filter", "type", "filter", text)
+    for first in ("own", "name", "total"):
+        clock.time("storage: choose an order", "choose", "first", first)
+    clock.time("storage: sort the table", "sort", "names", "Own")
+
+
+def similarity(clock: Clock) -> None:
+    """Reorder the map."""
+    clock.time("switch to similarity, again", "click", "#views a[href$='/similarity']", "leaves")
+    for order in ("name", "clustered"):
+        clock.time("similarity: choose an order", "choose", "order", order)
+
+
+@contextmanager
+def opened(address: str) -> Iterator[Page]:
+    """Open a page and wait until it is ready."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        took(f"first page, with the store read for the first time ", lambda: ready(page, address))
+        took("first page again", lambda: ready(page, address))
+        yield page
+        browser.close()
+
+
+def ready(page: Page, address: str) -> None:
+    """Load a page."""
+    page.goto(address)
+    page.wait_for_selector("html[data-ready=all]", state="attached", timeout=120_000)
+
+
+def took(what: str, action: Callable[[], object]) -> None:
+    """Say how long something takes that is no interaction."""
+    begun = time.perf_counter()
+    action()
+    print(f"{what}: {time.perf_counter() - begun:.2f} s")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variants", type=int, default=1000)
+    parser.add_argument("--tensors", type=int, default=400)
+    parser.add_argument("--map", action="store_true", help="Also the similarity map, whose products take minutes the first time.")
+    parser.add_argument("--keep", type=Path, help="Where to keep the store between runs.")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        place = options.keep or Path(folder, "fleet")
+        if not (place / "store").exists():
+            took("making the store", lambda: make_fleet(place, options.variants, options.tensors))
+        store = Store.open(place / "store")
+        print(f"{len(store.log()):,} commits")
+        products = place / "products"
+        if options.map:
+            took("inner products of all pairs, or their table", lambda: store.similar(products_directory=products))
+        with serve(store, products=products) as served, opened(served.address) as page:
+            took("storage is counted", lambda: ready(page, f"{served.address}storage"))
+            if options.map:
+                took("map is made", lambda: ready(page, f"{served.address}similarity"))
+            ready(page, served.address)
+            clock = Clock(page)
+            lineage(clock)
+            commits(clock)
+            views(clock, ["storage", "similarity"] if options.map else ["storage"])
+            storage(clock)
+            if options.map:
+                similarity(clock)
+            print("\n".join(clock.table()))
+
+
+if __name__ == "__main__":
+    main()
