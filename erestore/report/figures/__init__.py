@@ -4,6 +4,14 @@ They need the extra ``report``. In a notebook a figure shows itself; in pages it
 """
 
 from erestore.report.figures.layers import map_figure, ratio_figure, storage_figure
-from erestore.report.figures.spectra import angles_figure, energy_figure, spectrum_figure
+from erestore.report.figures.spectra import angles_figure, energy_figure, spectra_figure, spectrum_figure
 
-__all__ = ["angles_figure", "energy_figure", "map_figure", "ratio_figure", "spectrum_figure", "storage_figure"]
+__all__ = [
+    "angles_figure",
+    "energy_figure",
+    "map_figure",
+    "ratio_figure",
+    "spectra_figure",
+    "spectrum_figure",
+    "storage_figure",
+]
