@@ -1,0 +1,138 @@
+"""Probes in words and small tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from erestore.report.columns import Column, table
+from erestore.report.numbers import count_text, listed, percent
+from erestore.report.probing import AllocationProbe, PerturbProbe, ProbeResult, StiefelProbe, TruncateProbe
+
+_LEGEND = (
+    "lost: squared error of the weights over the squared norm of the residual, which is above 100 % where more is lost than "
+    "the fine-tuning changed."
+)
+_MULTIPLE = 9.995
+_COSINE = " cosine: with what the variant answers, mean over all inputs."
+
+
+class Point(Protocol):
+    """What every point has."""
+
+    @property
+    def relative_error(self) -> float:
+        """Squared error over that of the residual."""
+
+    @property
+    def cosine(self) -> float | None:
+        """Of features."""
+
+
+def probe_text(result: ProbeResult, *, width: int | None = 100) -> str:
+    """Return what a probe found as text.
+
+    Parameters
+    ----------
+    result : ProbeResult
+    width : int or None
+        Columns of the terminal; None where there is none, and nothing needs to be shortened.
+    """
+    lines = [line for sentence in _sentences(result) for line in _wrapped(sentence, width)]
+    for part in (result.perturb, result.truncate, result.allocation, result.stiefel):
+        if part is not None:
+            lines += ["", *_wrapped(_title(part), width), *table(_columns(part), width)]
+    lines += ["", *_wrapped(_LEGEND + (_COSINE if result.features else ""), width)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def cosine_text(cosine: float | None) -> str:
+    """Return a cosine to five decimals, ``-`` for none."""
+    return "-" if cosine is None else f"{cosine:.5f}"
+
+
+def lost_text(lost: float) -> str:
+    """Return a relative error: ``0.251 %``, ``615 %``, and from ten times the residual on ``24.6×``, ``2.35e+04×``."""
+    return percent(lost, 3) if lost < _MULTIPLE else f"{lost:.3g}×"
+
+
+def _sentences(result: ProbeResult) -> Iterator[str]:
+    matching = f" matching '{result.pattern}'" if result.pattern else ""
+    yield (
+        f"{result.revision} differs from {result.base} by {percent(result.relative_norm)} of its norm, in "
+        f"{count_text(result.tensors, 'tensor')}{matching}, {result.matrices} of them matrices."
+    )
+    if result.left_out:
+        yield f"Not finite, and left as they are: {listed(result.left_out)}."
+    if (used := result.features) is not None:
+        what = "what a function returns" if used.kind == "given" else f"the model's {used.kind}"
+        yield (
+            f"Features are {what}, of {count_text(used.inputs, 'input')}; without its residual, which makes it "
+            f"{result.base}, the cosine is {cosine_text(used.base_cosine)}."
+        )
+
+
+def _title(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> str:
+    match part:
+        case PerturbProbe():
+            return f"Every weight times exp(Z), Z normal with deviation sigma (seed {part.seed})"
+        case TruncateProbe():
+            return "Every matrix approximated by a share of its rank"
+        case AllocationProbe():
+            return (
+                f"Residual in the codec ere, prior rank {part.rank}, {part.bits} bits, {count_text(part.layers, 'layer')}: "
+                "ranks by allocation, towards uniform as alpha grows"
+            )
+        case StiefelProbe():
+            return (
+                f"Residual in the codec ere, prior rank {part.rank}, alpha {part.alpha:g}, "
+                f"{count_text(part.layers, 'layer')}: with and without projection to Stiefel matrices"
+            )
+
+
+def _columns(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> list[Column]:
+    match part:
+        case PerturbProbe():
+            sigmas = dict.fromkeys(point.sigma for point in part.points)
+            grids = {name: [p for p in part.points if p.part == name] for name in ("weights", "residual")}
+            return _side_by_side("sigma", [f"{sigma:g}" for sigma in sigmas], grids)
+        case TruncateProbe():
+            shares = dict.fromkeys(point.share for point in part.points)
+            grids = {name: [p for p in part.points if p.part == name] for name in ("weights", "residual")}
+            return _side_by_side("rank", [percent(share) for share in shares], grids)
+        case AllocationProbe():
+            names = [p.allocation if p.alpha is None else f"alpha {p.alpha:g}" for p in part.points]
+            return [
+                Column("ranks", names, drop=0, right=False),
+                Column("bytes", [f"{p.bytes:,}" for p in part.points], drop=2),
+                Column("layers without", [str(p.layers_without) for p in part.points], drop=3),
+                *_measures("", part.points),
+            ]
+        case StiefelProbe():
+            held = {True: "projected", False: "not projected"}
+            grids = {name: [p for p in part.points if p.projected == value] for value, name in held.items()}
+            bits = dict.fromkeys(point.bits for point in part.points)
+            sizes = [f"{p.bytes:,}" for p in part.points if p.projected]
+            first, *others = _side_by_side("bits", list(map(str, bits)), grids)
+            return [first, Column("bytes", sizes, drop=2), *others]
+
+
+def _side_by_side(title: str, settings: Sequence[str], grids: Mapping[str, Sequence[Point]]) -> list[Column]:
+    columns = [Column(title, settings, drop=0, right=False)]
+    for name, points in grids.items():
+        columns += _measures(f"{name}: ", points)
+    return columns
+
+
+def _measures(prefix: str, points: Sequence[Point]) -> list[Column]:
+    columns = [Column(f"{prefix}lost", [lost_text(point.relative_error) for point in points], drop=1)]
+    if any(point.cosine is not None for point in points):
+        columns.append(Column(f"{prefix}cosine", [cosine_text(point.cosine) for point in points], drop=0))
+    return columns
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
