@@ -11,10 +11,10 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, is_terminal, json_option, print_long, verb
-from erestore.cli.text import json_text
 from erestore.cli.texts import read_texts
 from erestore.errors import UsageError
 from erestore.model.probe_settings import ALPHAS, PROBES, SHARES, SIGMAS, ProbeSettings
+from erestore.report.plain import json_text
 
 SAMPLES = 64
 

@@ -34,12 +34,13 @@ def diff_text(result: DiffResult, *, width: int | None = 100, limit: int | None 
     limit : int or None
         Most tensors to list; None for all.
     """
-    lines = [line for sentence in _sentences(result) for line in _wrapped(sentence, width)]
+    lines = [line for sentence in sentences(result) for line in _wrapped(sentence, width)]
     lines += _table(result, width, limit)
     return "\n".join(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line).rstrip() for line in lines)
 
 
-def _sentences(result: DiffResult) -> Iterator[str]:
+def sentences(result: DiffResult) -> Iterator[str]:
+    """Yield what a person wants to know first, a sentence each."""
     a, b, summary = result.a.name, result.b.name, result.summary
     counts = summary.counts
     common = summary.tensors - counts.get("added", 0) - counts.get("removed", 0)
