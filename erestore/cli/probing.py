@@ -30,7 +30,7 @@ _TAKES = {
 """Which probes a setting is for."""
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between them."""
 
     name = "numbers"
@@ -78,15 +78,18 @@ def _shown(numbers: tuple[float, ...]) -> str:
     metavar="N",
     help=f"Use at most so many of the texts, spread over the file. Default: {SAMPLES}.",
 )
+@click.option("--html", metavar="FILE", help="Also write figures and numbers to a page, one file without links.")
 @json_option
 @click.pass_obj
 def probe(
     session: Session,
+    /,
     *,
     revision: str,
     tensors: str | None,
     data: str | None,
     samples: int | None,
+    html: str | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -104,6 +107,10 @@ def probe(
     texts = None if data is None else read_texts(Path(data), samples or SAMPLES)
     with session.open() as store, progress_bar(session) as progress:
         found = store.probe(revision, settings=settings, tensors=tensors, inputs=texts, progress=progress)
+    if html is not None:
+        from erestore.report.probe_page import probe_page
+
+        Path(html).write_text(probe_page(found), encoding="utf-8")
     if as_json:
         click.echo(json_text(found))
     else:

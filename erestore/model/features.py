@@ -155,7 +155,7 @@ def _rows(features: Any) -> torch.Tensor:
             hint="Return a tensor, a row an input.",
         )
     values = features.detach().to("cpu", torch.float64)
-    return values.reshape(len(values), -1) if values.ndim > 1 else values.reshape(1, -1)
+    return values.flatten(start_dim=1) if values.ndim > 1 else values.reshape(1, -1)
 
 
 def _answer(output: Any) -> tuple[torch.Tensor, str]:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 from erestore.report.columns import Column, table
 from erestore.report.numbers import count_text, listed, percent
-from erestore.report.probing import AllocationProbe, PerturbProbe, ProbeResult, StiefelProbe, TruncateProbe
+from erestore.report.probing import AllocationProbe, PerturbProbe, Point, ProbeResult, StiefelProbe, TruncateProbe
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEGEND = (
     "lost: squared error of the weights over the squared norm of the residual, which is above 100 % where more is lost than "
     "the fine-tuning changed."
 )
-_MULTIPLE = 9.995
+_MULTIPLE, _WHOLE = 9.995, 99.95
 _COSINE = " cosine: with what the variant answers, mean over all inputs."
-
-
-class Point(Protocol):
-    """What every point has."""
-
-    @property
-    def relative_error(self) -> float:
-        """Squared error over that of the residual."""
-
-    @property
-    def cosine(self) -> float | None:
-        """Of features."""
 
 
 def probe_text(result: ProbeResult, *, width: int | None = 100) -> str:
@@ -39,12 +28,17 @@ def probe_text(result: ProbeResult, *, width: int | None = 100) -> str:
     width : int or None
         Columns of the terminal; None where there is none, and nothing needs to be shortened.
     """
-    lines = [line for sentence in _sentences(result) for line in _wrapped(sentence, width)]
+    lines = [line for sentence in sentences(result) for line in _wrapped(sentence, width)]
     for part in (result.perturb, result.truncate, result.allocation, result.stiefel):
         if part is not None:
-            lines += ["", *_wrapped(_title(part), width), *table(_columns(part), width)]
-    lines += ["", *_wrapped(_LEGEND + (_COSINE if result.features else ""), width)]
-    return "\n".join(line.rstrip() for line in lines)
+            lines += ["", *_wrapped(title(part), width), *table(columns(part), width)]
+    lines += ["", *_wrapped(legend(result), width)]
+    return "\n".join(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line).rstrip() for line in lines)
+
+
+def legend(result: ProbeResult) -> str:
+    """Return what the columns of tables mean."""
+    return _LEGEND + (_COSINE if result.features else "")
 
 
 def cosine_text(cosine: float | None) -> str:
@@ -53,11 +47,14 @@ def cosine_text(cosine: float | None) -> str:
 
 
 def lost_text(lost: float) -> str:
-    """Return a relative error: ``0.251 %``, ``615 %``, and from ten times the residual on ``24.6×``, ``2.35e+04×``."""
-    return percent(lost, 3) if lost < _MULTIPLE else f"{lost:.3g}×"
+    """Return a relative error: ``0.251 %``, ``615 %``, and from ten times the residual on ``24.6×``, ``23,500×``."""
+    if lost < _MULTIPLE:
+        return percent(lost, 3)
+    return f"{lost:.1f}×" if lost < _WHOLE else f"{float(f'{lost:.3g}'):,.0f}×"
 
 
-def _sentences(result: ProbeResult) -> Iterator[str]:
+def sentences(result: ProbeResult) -> Iterator[str]:
+    """Yield what was probed, a sentence each."""
     matching = f" matching '{result.pattern}'" if result.pattern else ""
     yield (
         f"{result.revision} differs from {result.base} by {percent(result.relative_norm)} of its norm, in "
@@ -73,7 +70,8 @@ def _sentences(result: ProbeResult) -> Iterator[str]:
         )
 
 
-def _title(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> str:
+def title(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> str:
+    """Return what one probe is, without a full stop."""
     match part:
         case PerturbProbe():
             return f"Every weight times exp(Z), Z normal with deviation sigma (seed {part.seed})"
@@ -91,16 +89,19 @@ def _title(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) 
             )
 
 
-def _columns(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> list[Column]:
+def columns(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -> list[Column]:
+    """Return the numbers of one probe as a table."""
     match part:
         case PerturbProbe():
             sigmas = dict.fromkeys(point.sigma for point in part.points)
-            grids = {name: [p for p in part.points if p.part == name] for name in ("weights", "residual")}
-            return _side_by_side("sigma", [f"{sigma:g}" for sigma in sigmas], grids)
+            return _side_by_side(
+                "sigma", [f"{sigma:g}" for sigma in sigmas], [(point.part, point) for point in part.points]
+            )
         case TruncateProbe():
             shares = dict.fromkeys(point.share for point in part.points)
-            grids = {name: [p for p in part.points if p.part == name] for name in ("weights", "residual")}
-            return _side_by_side("rank", [percent(share) for share in shares], grids)
+            return _side_by_side(
+                "rank", [percent(share) for share in shares], [(point.part, point) for point in part.points]
+            )
         case AllocationProbe():
             names = [p.allocation if p.alpha is None else f"alpha {p.alpha:g}" for p in part.points]
             return [
@@ -110,19 +111,19 @@ def _columns(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe
                 *_measures("", part.points),
             ]
         case StiefelProbe():
-            held = {True: "projected", False: "not projected"}
-            grids = {name: [p for p in part.points if p.projected == value] for value, name in held.items()}
-            bits = dict.fromkeys(point.bits for point in part.points)
-            sizes = [f"{p.bytes:,}" for p in part.points if p.projected]
-            first, *others = _side_by_side("bits", list(map(str, bits)), grids)
+            bits = dict.fromkeys(str(point.bits) for point in part.points)
+            sizes = [f"{point.bytes:,}" for point in part.points if point.projected]
+            named = [("projected" if point.projected else "not projected", point) for point in part.points]
+            first, *others = _side_by_side("bits", list(bits), named)
             return [first, Column("bytes", sizes, drop=2), *others]
 
 
-def _side_by_side(title: str, settings: Sequence[str], grids: Mapping[str, Sequence[Point]]) -> list[Column]:
-    columns = [Column(title, settings, drop=0, right=False)]
-    for name, points in grids.items():
-        columns += _measures(f"{name}: ", points)
-    return columns
+def _side_by_side(title: str, settings: Sequence[str], named: Sequence[tuple[str, Point]]) -> list[Column]:
+    """Return the settings, and beside them the points of each name in their order."""
+    found = [Column(title, settings, drop=0, right=False)]
+    for name in dict.fromkeys(name for name, _ in named):
+        found += _measures(f"{name}: ", [point for own, point in named if own == name])
+    return found
 
 
 def _measures(prefix: str, points: Sequence[Point]) -> list[Column]:

@@ -8,6 +8,19 @@ the altered and the unaltered model answer: None without a model, and where an a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Point(Protocol):
+    """What every point has."""
+
+    @property
+    def relative_error(self) -> float:
+        """Squared error of the altered weights over the squared norm of the residual."""
+
+    @property
+    def cosine(self) -> float | None:
+        """Of features, if there are any."""
 
 
 @dataclass(frozen=True)
