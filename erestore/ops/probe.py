@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erestore.errors import NotFoundError, UsageError
+from erestore.errors import CheckpointError, NotFoundError, UsageError
 from erestore.live import Examples, load_live, tokenized, told_apart
 from erestore.model.alterations import Encoding, Perturbation, Removal, Truncation
 from erestore.model.altered import AlteredWeights
@@ -40,6 +40,8 @@ from erestore.store import Store
 if TYPE_CHECKING:
     import torch
 
+    from erestore.model.calibrating import ModelInputs
+
 
 def probe(
     store: Store,
@@ -67,9 +69,9 @@ def probe(
     tensors : str, optional
         Alter only tensors whose names match this pattern (``*attention*``).
     inputs : iterable, optional
-        Texts, which take the variant's own tokenizer, or inputs of the model: mappings of keyword arguments, tuples of
-        arguments, or single tensors. Features are its last hidden state, averaged over positions, else its logits, else its
-        first output.
+        Texts, which take the variant's own tokenizer, or where it has none its base's; or inputs of the model: mappings of
+        keyword arguments, tuples of arguments, or single tensors. Features are its last hidden state, averaged over
+        positions, else its logits, else its first output.
     model : torch.nn.Module, optional
         What is run on the inputs, in its own dtype; by default the variant is loaded by transformers, without a head, in
         float32. Its tensors are found by the variant's names, with or without a prefix, and are restored at the end.
@@ -108,7 +110,7 @@ def probe(
         survey = _survey(probed, settings, revision, tensors, progress)
         answers = features
         if inputs is not None:
-            answers = stack.enter_context(_live(probed.variant, inputs, model))
+            answers = stack.enter_context(_live(store, probed.variant, inputs, model))
         reference = None if answers is None else Reference.of(answers, AlteredWeights(survey.probed, None))
         bench = Bench(survey.probed, answers, reference, progress)
         return _result(store, found, tensors, survey, bench, settings)
@@ -139,17 +141,32 @@ def _survey(
 
 
 @contextmanager
-def _live(variant: Variant, inputs: Examples, model: torch.nn.Module | None) -> Iterator[ModelFeatures]:
+def _live(store: Store, variant: Variant, inputs: Examples, model: torch.nn.Module | None) -> Iterator[ModelFeatures]:
     """Give what a model answers to inputs, by default the variant itself as transformers loads it."""
     texts, batches = told_apart(inputs)
     with tempfile.TemporaryDirectory() as place:
         live = model
         if live is None:
             live = load_live(variant, Path(place, "model")).float()  # cosines near 1 take more digits than bfloat16 has
-        examples = list(batches) if texts is None else tokenized(variant, Path(place, "tokenizer"), texts, live)
+        examples = list(batches) if texts is None else _tokenized(store, variant, Path(place), texts, live)
         found = ModelFeatures.of(live, examples, variant)
         with found.kept():
             yield found
+
+
+def _tokenized(
+    store: Store, variant: Variant, place: Path, texts: Sequence[str], model: torch.nn.Module
+) -> Sequence[ModelInputs]:
+    """Turn texts into inputs with the variant's tokenizer; many who fine-tune save none, and then the base's will do."""
+    try:
+        return tokenized(variant, place / "tokenizer", texts, model)
+    except CheckpointError as error:
+        manifests = (store.manifest_of(oid) for oid in store.base_commits().values())
+        base = next((each for each in manifests if each.base == variant.manifest.base), None)
+        if base is not None:
+            with suppress(CheckpointError):
+                return tokenized(Variant(store.objects, base), place / "base-tokenizer", texts, model)
+        raise error from None
 
 
 def _result(

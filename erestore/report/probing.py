@@ -240,3 +240,8 @@ class ProbeResult:
     truncate: TruncateProbe | None
     allocation: AllocationProbe | None
     stiefel: StiefelProbe | None
+
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import probe_html
+
+        return probe_html(self)
