@@ -187,4 +187,4 @@ def _sigma_axis(sigmas: Sequence[float]) -> dict[str, Any]:
 def _axis(measure: Measure, *, is_log: bool = False) -> dict[str, Any]:
     if measure == "cosine":
         return {"tickformat": ".5~g"}
-    return {"type": "log", "dtick": 1, "exponentformat": "power"} if is_log else {"tickformat": ".0%"}
+    return {"type": "log", "dtick": 1, "tickformat": "~g"} if is_log else {"tickformat": ".0%"}
