@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import torch
 
     from erestore.derived import Derived
+    from erestore.live import Examples
     from erestore.model.calibrating import ModelInputs
+    from erestore.model.features import Features
+    from erestore.model.probe_settings import ProbeSettings
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
     from erestore.ops.bisect import BisectResult
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from erestore.ops.gc import GcResult
     from erestore.ops.identify import IdentifyResult
     from erestore.ops.import_base import ImportResult
-    from erestore.ops.log import LogEntry
+    from erestore.ops.log import Log
     from erestore.ops.merge import RecipeResult
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
+    from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
 
 
@@ -103,6 +107,12 @@ class Store(_store.Store):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        """Show the branches, in a notebook."""
+        from erestore.report.notebook import store_html
+
+        return store_html(self.url, self.branches())
 
     def close(self) -> None:
         """Do nothing: no file or connection is kept open between two calls. It goes with the ``with`` statement."""
@@ -457,7 +467,7 @@ class Store(_store.Store):
         overlap: bool = False,
         products_directory: Path | None = None,
         progress: Progress = silent,
-    ) -> tuple[LogEntry, ...]:
+    ) -> Log:
         """List commits, newest first; see :func:`erestore.ops.log.log`."""
         from erestore.ops.log import log
 
@@ -506,6 +516,31 @@ class Store(_store.Store):
             sort=sort,
             details=details,
             spectra_directory=spectra_directory,
+            progress=progress,
+        )
+
+    def probe(
+        self,
+        revision: str,
+        *,
+        settings: ProbeSettings | None = None,
+        tensors: str | None = None,
+        inputs: Examples | None = None,
+        model: torch.nn.Module | None = None,
+        features: Features | None = None,
+        progress: Progress = silent,
+    ) -> ProbeResult:
+        """Measure how robust a variant is, and its residual alone; see :func:`erestore.ops.probe.probe`."""
+        from erestore.ops.probe import probe
+
+        return probe(
+            self,
+            revision,
+            settings=settings,
+            tensors=tensors,
+            inputs=inputs,
+            model=model,
+            features=features,
             progress=progress,
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from erestore.cli.bar import progress_bar
-from erestore.cli.pages import write_page
+from erestore.cli.pages import require_page, write_page
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import (
     date_text,
@@ -53,7 +54,8 @@ def overlap_option(function: _C) -> _C:
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
 @click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
-@click.option("--html", metavar="FILE", help="Write the lineage as a page instead: one file that fetches nothing.")
+@click.option("--html", metavar="FILE", help="Write the lineage as a page to FILE instead; it fetches nothing.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @overlap_option
 @json_option
 @click.pass_obj
@@ -65,10 +67,13 @@ def log(
     graph: bool,
     oneline: bool,
     html: str | None,
+    force: bool,
     overlap: bool,
     as_json: bool,
 ) -> None:
     """Show commits, newest first: those that REVISIONS lead to, by default all."""
+    if html is not None:
+        require_page(Path(html), force=force)
     with session.open() as store, progress_bar(session) as progress:
         entries = store.log(
             revisions,
@@ -82,12 +87,12 @@ def log(
     if html is not None:
         from erestore.report.lineage_page import lineage_page
 
-        write_page(lineage_page(entries, place), html)
+        write_page(lineage_page(entries, place), Path(html), force=force)
     if as_json:
         click.echo(json_text(entries))
         return
     if html is not None:
-        session.result(f"Wrote {plural(len(entries), 'commit')} to {html}.")
+        session.result(f"Wrote {plural(len(entries), 'commit')} to {printable(html)}.")
         return
     if not entries:
         session.say("There are no commits yet.")

@@ -1,37 +1,42 @@
-"""Writing pages to files."""
+"""Pages that commands write to files."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
 from pathlib import Path
 
-from erestore.checkpoint.replacing import replacing
 from erestore.errors import TargetExistsError
 
-_START = b"<!doctype html>"
 
-
-def write_page(page: str, file: str) -> None:
-    """Write a page in one step; what is there is replaced only if it is a page, too.
+def require_page(target: Path, *, force: bool) -> None:
+    """See before anything is computed that a page can be made, and replaces nothing that is not to be replaced.
 
     Raises
     ------
     TargetExistsError
-        If it is anything else.
+        If something is there that is not to be replaced.
+    UsageError
+        If Jinja or Plotly are not installed.
+    """
+    from erestore.report.pages import require_pages
+
+    require_pages()
+    if os.path.lexists(target) and (target.is_dir() or not force):
+        hint = "Give a file name." if target.is_dir() else "Choose another place, or replace it with --force."
+        raise TargetExistsError(f"'{target}' already exists.", hint=hint)
+
+
+def write_page(page: str, target: Path, *, force: bool) -> None:
+    """Write a page in one step.
+
+    Raises
+    ------
+    TargetExistsError
+        If something is there that is not to be replaced.
     AccessError
         If it cannot be written.
     """
-    target = Path(file).expanduser()
-    _check(target)
-    with replacing(target, is_directory=False, force=True) as place:
+    from erestore.checkpoint.replacing import replacing
+
+    with replacing(target, is_directory=False, force=force) as place:
         place.write_text(page, encoding="utf-8")
-
-
-def _check(target: Path) -> None:
-    if target.is_dir():
-        raise TargetExistsError(f"'{target}' is a directory.", hint="Give the name of a file.")
-    held = None
-    with suppress(FileNotFoundError), target.open("rb") as file:
-        held = file.read(len(_START))
-    if held is not None and held.lower() != _START:
-        raise TargetExistsError(f"'{target}' exists and is not a page.", hint="Give another name.")

@@ -1,14 +1,23 @@
-"""How quantities read: sizes, errors, times, names from elsewhere; and plain tables."""
+"""Text on a terminal: how quantities read, and plain tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 import click
 
-from erestore.report.numbers import error_text, share_text, size_text
+from erestore.report.words import (
+    SHORT,
+    date_text,
+    error_text,
+    listed,
+    minute_text,
+    plural,
+    printable,
+    share_text,
+    short,
+    size_text,
+)
 
 __all__ = [
     "SHORT",
@@ -23,43 +32,6 @@ __all__ = [
     "size_text",
     "table",
 ]
-
-SHORT = 12
-"""Digits of an oid that people see."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def date_text(moment: datetime) -> str:
-    """Return a time as git writes it, in the local time zone."""
-    return moment.astimezone().strftime("%a %b %d %H:%M:%S %Y %z")
-
-
-def minute_text(moment: datetime) -> str:
-    """Return a time in short, in the local time zone."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def short(oid: str) -> str:
-    """Return the start of an oid."""
-    return oid[:SHORT]
-
-
-def printable(text: str) -> str:
-    """Return text that somebody else wrote without what could steer a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Return a count and its noun: ``1 commit``, ``3 commits``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Return the first few of many names."""
-    names = list(names)
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: Sequence[str] | None = None) -> str:

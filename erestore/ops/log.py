@@ -71,6 +71,17 @@ class LogEntry:
     overlaps: tuple[AncestorOverlap, ...] | None = None
 
 
+class Log(tuple[LogEntry, ...]):
+    """Commits, newest first; a tuple that shows itself in notebooks."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import log_html
+
+        return log_html(self)
+
+
 def log(
     store: Store,
     revisions: Sequence[str] = (),
@@ -81,7 +92,7 @@ def log(
     products_directory: Path | None = None,
     known: MutableMapping[str, LogEntry] | None = None,
     progress: Progress = silent,
-) -> tuple[LogEntry, ...]:
+) -> Log:
     """List commits, newest first.
 
     Parameters
@@ -105,7 +116,7 @@ def log(
 
     Returns
     -------
-    tuple of LogEntry
+    Log
 
     Raises
     ------
@@ -128,10 +139,10 @@ def log(
         found.append(replace(known[oid], refs=held, tags=tags))
         progress("reading", len(found), max(len(found), len(names)))
     if not overlap:
-        return tuple(found)
+        return Log(found)
     from erestore.ancestry import ancestor_overlaps
 
-    return tuple(
+    return Log(
         replace(
             entry,
             overlaps=tuple(

@@ -10,8 +10,8 @@ from typing import Any
 from erestore.records import EDGES
 from erestore.report.figures.lineage import lineage_figure
 from erestore.report.lineage import Entry, Place, lay_out, name_of
-from erestore.report.numbers import count_text, listed, size_text
 from erestore.report.pages import Chart, render
+from erestore.report.words import listed, plural, size_text
 
 _COLUMNS = 3
 """Metrics that get a column of the list: those that most commits have."""
@@ -105,8 +105,8 @@ def _summary(entries: Sequence[Entry]) -> str:
         return "There are no commits yet."
     branches = sum(1 for entry in entries for name in entry.refs if name not in entry.tags)
     stored = size_text(sum(entry.stored_bytes for entry in entries))
-    named = f"{branches:,} {'branch' if branches == 1 else 'branches'}"
-    said = f"{count_text(len(entries), 'commit')}, {named}; they added {stored} to the store"
+    named = plural(branches, "branch", "branches")
+    said = f"{plural(len(entries), 'commit')}, {named}; they added {stored} to the store"
     return f"{said}, and their checkpoints take {size_text(sum(entry.original_bytes for entry in entries))}."
 
 

@@ -16,9 +16,9 @@ from erestore.progress import Progress
 from erestore.report.figures.fleet import similarity_figure, totals_figure, usage_figure
 from erestore.report.lineage import lay_out
 from erestore.report.lineage_page import Cell
-from erestore.report.numbers import count_text, listed, size_text
 from erestore.report.ordering import clustered
 from erestore.report.pages import Chart
+from erestore.report.words import listed, plural, size_text
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot
@@ -90,7 +90,7 @@ def _similarity(now: Snapshot, found: SimilarResult) -> dict[str, Any]:
         "title": "Similarity",
         "found": found,
         "base": found.base,
-        "summary": f"{count_text(len(found.names), 'variant')} of {found.base}, by what they changed of it.",
+        "summary": f"{plural(len(found.names), 'variant')} of {found.base}, by what they changed of it.",
         "chart": Chart("map", similarity_figure(found, order)),
         "commits": commits,
         "whole": listed(list(found.whole), 8),

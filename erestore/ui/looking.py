@@ -14,8 +14,9 @@ from erestore.ops.show import ShowResult
 from erestore.progress import Progress
 from erestore.report.lineage import name_of
 from erestore.report.lineage_page import Cell, lineage_values
-from erestore.report.numbers import count_text, error_text, percent, share_text, size_text
+from erestore.report.numbers import percent
 from erestore.report.plain import json_text
+from erestore.report.words import error_text, plural, share_text, size_text
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot
@@ -102,8 +103,8 @@ def _facts(shown: ShowResult) -> Iterator[tuple[str, str]]:
         error = error_text(shown.relative_error, exact=shown.exact, bound=shown.error_bound, lossy=shown.lossy_error)
         yield "Quality", error
     if shown.calibrated_with is not None:
-        yield "Calibrated with", count_text(shown.calibrated_with, "example")
-    yield "Files", f"{count_text(shown.files, 'weight file')} ({shown.format})"
+        yield "Calibrated with", plural(shown.calibrated_with, "example")
+    yield "Files", f"{plural(shown.files, 'weight file')} ({shown.format})"
     if shown.side_files:
         yield "Side files", ", ".join(shown.side_files)
     yield "Tensors", f"{len(shown.tensors):,}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from erestore.api import Store
 from erestore.errors import ConflictError, UsageError
+from erestore.report.pages import require_pages
 from erestore.storage.access import access_error
 
 if TYPE_CHECKING:
@@ -68,9 +69,8 @@ def serve(
     UsageError
         If Starlette, uvicorn, Jinja or Plotly are not installed.
     """
+    require_pages()  # says so at once, and not on the first page
     try:
-        import jinja2  # noqa: F401 - said at once, and not by the first page
-        import plotly  # noqa: F401
         from uvicorn import Server
 
         from erestore.ui.app import Places, application

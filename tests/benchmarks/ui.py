@@ -37,34 +37,29 @@ LIMIT = 200
 TIMED = """
 async ([what, ...given]) => {
   const begun = performance.now();
-  const settled = async () => {
-    for (;;) {
-      await new Promise(requestAnimationFrame);
-      if (document.documentElement.dataset.ready === "all") break;
-    }
-    await new Promise(done => setTimeout(done));
+  const set = (id, value) => {
+    const input = document.getElementById(id);
+    input.value = value;
+    for (const kind of ["input", "change"]) input.dispatchEvent(new Event(kind, { bubbles: true }));
   };
   const actions = {
-    type: (id, text) => { const box = document.getElementById(id); box.value = text; box.dispatchEvent(new Event("input", { bubbles: true })); },
-    choose: (id, value) => { const box = document.getElementById(id); box.value = value; for (const kind of ["input", "change"]) box.dispatchEvent(new Event(kind, { bubbles: true })); },
+    set,
     click: selector => document.querySelector(selector).click(),
-    follow: at => document.querySelectorAll("#view tbody a")[Number(at)].click(),
-    sort: (table, title) => [...document.querySelectorAll(`#${table} thead button`)].find(head => head.textContent === title).click(),
+    sort: (table, title) => [...document.querySelectorAll(`#${table} thead button`)]
+      .find(head => head.textContent === title).click(),
+    follow: selector => document.querySelector(selector).click(),
+    open: at => document.querySelectorAll("#view tbody a")[Number(at)].click(),
     back: () => history.back(),
   };
-  if (["click", "follow", "back"].includes(what)) {
-    /* The page that comes says that it is ready; until then the one that goes would. */
-    const place = document.getElementById("view");
-    if (what !== "click" || given[1] === "leaves") {
-      actions[what](...given);
-      while (document.getElementById("view") === place) await new Promise(done => setTimeout(done, 1));
-      await settled();
-      return performance.now() - begun;
-    }
-  }
+  const before = document.getElementById("view");
   actions[what](...given);
+  if (["follow", "open", "back"].includes(what)) {
+    while (document.getElementById("view") === before) await new Promise(done => setTimeout(done, 1));
+    while (document.documentElement.dataset.ready !== "all") await new Promise(done => setTimeout(done, 1));
+  }
+  /* After the frame that shows it. */
   await new Promise(requestAnimationFrame);
-  await settled();
+  await new Promise(done => setTimeout(done));
   return performance.now() - begun;
 }
 """
@@ -97,11 +92,11 @@ class Clock:
 def lineage(clock: Clock) -> None:
     """Filter, sort and redraw the list and the graph of all commits."""
     for text in ("m", "mn", "mnl", "mnli", "mnli 0.9", "mnl", "mn", "m", "", "law", ""):
-        clock.time("lineage: type into the filter", "type", "filter", text)
+        clock.time("lineage: type into the filter", "set", "filter", text)
     for kind in ("merged", "versioned", ""):
-        clock.time("lineage: choose a kind", "choose", "kind", kind)
+        clock.time("lineage: choose a kind", "set", "kind", kind)
     for across in ("time", "generation"):
-        clock.time("lineage: time instead of generation", "choose", "across", across)
+        clock.time("lineage: time instead of generation", "set", "across", across)
     for button in ("#nearer", "#nearer", "#farther", "#whole"):
         clock.time("lineage: zoom", "click", button)
     for title in ("Error", "Stored", "Name", "Date"):
@@ -111,9 +106,9 @@ def lineage(clock: Clock) -> None:
 def commits(clock: Clock) -> None:
     """Open commits from the list, and go back."""
     for place in range(5, 95, 18):
-        clock.time("open a commit from the list", "follow", str(place))
+        clock.time("open a commit from the list", "open", str(place))
         for text in ("layer.1", ""):
-            clock.time("commit: filter its tensors", "type", "filter", text)
+            clock.time("commit: filter its tensors", "set", "filter", text)
         clock.time("commit: sort its tensors", "sort", "tensors", "Stored")
         clock.time("go back to the lineage", "back")
 
@@ -123,25 +118,25 @@ def views(clock: Clock, kinds: list[str]) -> None:
     for number in range(4):
         for kind in kinds:
             often = "again" if number else "first"
-            clock.time(f"switch to {kind}, {often}", "click", f"#views a[href$='/{kind}']", "leaves")
-            clock.time("switch to the lineage", "click", "#views a[href$='/']", "leaves")
+            clock.time(f"switch to {kind}, {often}", "follow", f"#views a[href$='/{kind}']")
+            clock.time("switch to the lineage", "follow", "#views a[href$='/']")
 
 
 def storage(clock: Clock) -> None:
     """Filter and sort the bars of what names take."""
-    clock.time("switch to storage, again", "click", "#views a[href$='/storage']", "leaves")
+    clock.time("switch to storage, again", "follow", "#views a[href$='/storage']")
     for text in ("m", "mn", "mnli", ""):
-        clock.time("storage: type into the filter", "type", "filter", text)
+        clock.time("storage: type into the filter", "set", "filter", text)
     for first in ("own", "name", "total"):
-        clock.time("storage: choose an order", "choose", "first", first)
+        clock.time("storage: choose an order", "set", "first", first)
     clock.time("storage: sort the table", "sort", "names", "Own")
 
 
 def similarity(clock: Clock) -> None:
     """Reorder the map."""
-    clock.time("switch to similarity, again", "click", "#views a[href$='/similarity']", "leaves")
+    clock.time("switch to similarity, again", "follow", "#views a[href$='/similarity']")
     for order in ("name", "clustered"):
-        clock.time("similarity: choose an order", "choose", "order", order)
+        clock.time("similarity: choose an order", "set", "order", order)
 
 
 @contextmanager
@@ -152,7 +147,7 @@ def opened(address: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        took(f"first page, with the store read for the first time ", lambda: ready(page, address))
+        took("first page, with the store read for the first time ", lambda: ready(page, address))
         took("first page again", lambda: ready(page, address))
         yield page
         browser.close()
@@ -176,7 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--tensors", type=int, default=400)
-    parser.add_argument("--map", action="store_true", help="Also the similarity map, whose products take minutes the first time.")
+    parser.add_argument(
+        "--map", action="store_true", help="Also the similarity map; takes minutes the first time."
+    )
     parser.add_argument("--keep", type=Path, help="Where to keep the store between runs.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as folder:

@@ -11,7 +11,7 @@ from erestore.records import EDGES
 from erestore.report.columns import shorten
 from erestore.report.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, graph_objects
 from erestore.report.lineage import Entry, Place, lay_out, name_of
-from erestore.report.numbers import error_text, listed, share_text
+from erestore.report.words import error_text, listed, share_text
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
