@@ -7,7 +7,7 @@ What variants of one family have in common is that their residuals share section
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -98,7 +98,7 @@ class Fleet:
         terms = normal_terms((*manifest.terms, Term(written.oid, Fraction(1))))
         digests = {key: f"{self.random.getrandbits(128):032x}" for key in self.keys()}
         stored = self._manifest(Manifest(manifest.base, terms, manifest.layout, digests=digests))
-        self._commit(
+        self.commit(
             name,
             stored.oid,
             (parent,),
@@ -122,24 +122,25 @@ class Fleet:
             "options": {},
             "choose": None,
         }
-        self._commit(name, stored.oid, parents, edge, stored.added_bytes, recipe=recipe)
+        self.commit(name, stored.oid, parents, edge, stored.added_bytes, recipe=recipe)
 
     def _manifest(self, manifest: Manifest) -> Written:
         return self.store.objects.put_record("manifest", manifest.to_record())
 
-    def _commit(
+    def commit(
         self, name: str, manifest: str, parents: tuple[str, ...], edge: str, stored: int, **fields: object
     ) -> None:
+        """Record a commit on the branch `name`; fields beside the usual are taken as they are."""
         self._made += 1
         operation = Operation(f"{self._made:032x}", "0" * 32, "tester", START + 60_000_000 * self._made)
         entry = self.store.refs.read(name)
+        fields.setdefault("message", f"{edge} for {name.rpartition('/')[2].partition('-')[0]}, run {self._made}")
         commit = Commit(
             manifest=manifest,
             parents=parents,
             edge=edge,
             author=operation.author,
             time=operation.time,
-            message=f"{edge} for {name.rpartition('/')[2].partition('-')[0]}, run {self._made}",
             original_bytes=4 * SIDE * SIDE * self.tensors,
             stored_bytes=stored,
             **fields,
@@ -158,15 +159,10 @@ def _section(noise: np.random.Generator) -> EncodedSection:
     return lowrank2.encode(Codes(*sides, np.ones(RANK, np.int64), np.array(shifts, np.int64), groups))
 
 
-def make_fleet(directory: Path, variants: int, tensors: int, bases: int = 1) -> Store:
-    """Make a store with so many variants on each of some bases."""
+def make_fleet(directory: Path, variants: Sequence[int], tensors: int) -> Fleet:
+    """Make a store with so many variants on each of some bases, ``base``, ``base-2``, ..."""
     directory.mkdir(parents=True, exist_ok=True)
     fleet = Fleet(Store.init(directory / "store"), tensors)
-    for name in _base_names(bases):
-        fleet.fill(directory, variants, name)
-    return fleet.store
-
-
-def _base_names(count: int) -> Iterator[str]:
-    yield "base"
-    yield from (f"base-{number}" for number in range(2, count + 1))
+    for number, count in enumerate(variants, 1):
+        fleet.fill(directory, count, "base" if number == 1 else f"base-{number}")
+    return fleet

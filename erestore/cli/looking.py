@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import webbrowser
 from contextlib import suppress
 
@@ -36,13 +38,23 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
     session: Session = ctx.obj
     places = {"products": cache_directory("products"), "spectra": cache_directory("spectra")}
     with session.open() as store, serve(store, port=port, **places) as served:
-        click.echo(served.address)
-        session.say("Ctrl-C ends it.")
-        sys.stdout.flush()
-        if is_terminal(sys.stdout) and not no_browser:
-            with suppress(webbrowser.Error):
-                webbrowser.open(served.ticket)
         try:
+            click.echo(served.address)
+            session.say("Ctrl-C ends it.")
+            if is_terminal(sys.stdout) and not no_browser and _has_screen():
+                # Some browsers return when they are closed.
+                threading.Thread(target=_open, args=(served.ticket,), daemon=True).start()
             served.thread.join()
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _has_screen() -> bool:
+    """Tell whether a browser would open a window; one that is for terminals would take this one."""
+    names = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in names)
+
+
+def _open(address: str) -> None:
+    with suppress(webbrowser.Error):
+        webbrowser.open(address)

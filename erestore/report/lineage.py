@@ -85,7 +85,7 @@ class Place:
     generation : int
         Length of the longest way from a commit without parents.
     lane : int
-        Counted from the top; versions of one branch share one, and what goes back to a commit lies around it.
+        Counted from the top; versions of one branch share one, and what goes back to them lies around it.
     root : str or None
         Oid of the base, by first parents; None where the list does not go back that far.
     """

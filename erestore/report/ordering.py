@@ -25,8 +25,8 @@ def clustered(cosines: Sequence[Sequence[float | None]]) -> list[int]:
     list of int
         A permutation.
     """
-    values = np.array(cosines, dtype=np.float64).reshape(len(cosines), -1)  # None becomes NaN
-    is_zero = np.isnan(np.diag(values)) if values.size else np.zeros(0, dtype=bool)
+    values = np.array(cosines, dtype=np.float64).reshape(len(cosines), len(cosines))  # None becomes NaN
+    is_zero = np.isnan(np.diag(values))
     used = np.flatnonzero(~is_zero)
     if not used.size:
         return list(range(len(values)))

@@ -171,15 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--tensors", type=int, default=400)
-    parser.add_argument(
-        "--map", action="store_true", help="Also the similarity map; takes minutes the first time."
-    )
+    parser.add_argument("--map", action="store_true", help="Also the similarity map; takes minutes the first time.")
     parser.add_argument("--keep", type=Path, help="Where to keep the store between runs.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as folder:
         place = options.keep or Path(folder, "fleet")
         if not (place / "store").exists():
-            took("making the store", lambda: make_fleet(place, options.variants, options.tensors))
+            took("making the store", lambda: make_fleet(place, [options.variants], options.tensors))
         store = Store.open(place / "store")
         print(f"{len(store.log()):,} commits")
         products = place / "products"

@@ -92,9 +92,9 @@ const erestore = (() => {
     };
   }
 
-  /* Whether a text has all words of an input. */
+  /* Whether a text has all words of an input; what is in quotes is one. */
   function wanted(input) {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = (input.value.toLowerCase().match(/"[^"]*"?|\S+/g) ?? []).map(word => word.replaceAll('"', ""));
     return text => words.every(word => text.includes(word));
   }
 
