@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from browsing import WIDTHS, Watched
 from conftest import CLOSING, HOSTILE
+from pointing import point
 
 from erestore.api import Store
 from erestore.cli.main import run
@@ -72,15 +73,7 @@ def test_a_mark_that_is_pressed_is_chosen(watched: Watched, page: Path, log: lis
     shown = watched.open(page)
     entry = next(each for each in log if "base-2" in each["refs"])
     shown.select_option("#kind", "imported")
-    place = shown.evaluate(
-        """oid => {
-          const chart = document.getElementById('lineage'), { xaxis, yaxis } = chart._fullLayout, box = chart.getBoundingClientRect();
-          const trace = chart.data.find(each => each.customdata?.includes(oid)), at = trace.customdata.indexOf(oid);
-          return [box.left + xaxis._offset + xaxis.d2p(trace.x[at]), box.top + yaxis._offset + yaxis.d2p(trace.y[at])];
-        }""",
-        entry["commit"],
-    )
-    shown.mouse.click(*place)
+    shown.mouse.click(*point(shown, entry["commit"]))
     watched.until(f"document.getElementById('details').textContent.includes('{entry['commit']}')")
 
 
@@ -127,9 +120,8 @@ def test_many_rows_come_when_they_are_asked_for(watched: Watched, fleet: Store, 
     shown.fill("#filter", "")
     assert rows.count() == 100
     # A commit that is chosen in the graph comes into the list.
-    shown.evaluate(
-        "document.getElementById('lineage').emit('plotly_click', { points: [{ customdata: '%s' }] })" % many[-1].commit
-    )
+    pressed = {"points": [{"customdata": many[-1].commit}]}
+    shown.evaluate("event => document.getElementById('lineage').emit('plotly_click', event)", pressed)
     assert shown.locator("#commits tr.chosen").get_attribute("data-commit") == many[-1].commit
     assert watched.complaints == []
 

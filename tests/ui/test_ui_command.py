@@ -19,6 +19,12 @@ import pytest
 from erestore.api import Store
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import signal
+from erestore.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with &
+main()
+"""
 
 
 def environment(directory: Path, **more: str) -> dict[str, str]:
@@ -30,13 +36,11 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
 def running(store: Store, directory: Path, *options: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """Start it with its output in pipes, and wait until the address is printed (the next line of its output)."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "erestore", "--store", store.url, "ui", *options],
+        [sys.executable, "-c", PROGRAM, "--store", store.url, "ui", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(directory, **more),
-        # A shell that runs tests in the background has its children ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
         try:
@@ -134,13 +138,12 @@ def on_terminal(store: Store, directory: Path, *options: str) -> tuple[str, list
     noted = os.open(notes, os.O_RDONLY | os.O_NONBLOCK)
     outside, inside = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "erestore", "--store", store.url, "ui", *options],
+        [sys.executable, "-c", PROGRAM, "--store", store.url, "ui", *options],
         stdin=inside,
         stdout=inside,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(directory, BROWSER=str(browser), TERM="xterm"),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(inside)
     with process:

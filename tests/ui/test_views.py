@@ -12,6 +12,7 @@ import pytest
 from browsing import WIDTHS, Watched
 from conftest import CLOSING, HOSTILE
 from playwright.sync_api import Page
+from pointing import marks, point
 
 from erestore.api import Store
 from erestore.ui.serving import Served
@@ -113,19 +114,18 @@ def test_the_lineage_is_the_log(opened: Opened, told: Told) -> None:
         "#commits tbody tr", "rows => rows.map(row => Number(row.cells[2].dataset.value))"
     )
     assert stored == [entry["stored_bytes"] for entry in log]
-    drawn = shown.evaluate(
-        "document.getElementById('lineage').data.filter(t => t.customdata).flatMap(t => t.customdata.map(oid => [oid, t.name]))"
-    )
-    assert sorted(map(tuple, drawn)) == sorted((entry["commit"], entry["edge"]) for entry in log)
+    assert marks(shown, "kind") == {entry["commit"]: entry["edge"] for entry in log}
     opened.quiet()
+
+
+LINES = """document.getElementById("lineage").data.filter(trace => trace.meta.startsWith("lines"))
+  .flatMap(trace => trace.x.map((x, at) => [trace.meta, x, trace.y[at]]))"""
 
 
 def test_lines_lead_to_parents(opened: Opened, told: Told) -> None:
     shown = opened.view()
     places = held(shown)["places"]
-    drawn = shown.evaluate(
-        "document.getElementById('lineage').data.filter(t => t.meta.startsWith('lines')).flatMap(t => t.x.map((x, i) => [t.meta, x, t.y[i]]))"
-    )
+    drawn = shown.evaluate(LINES)
     ends = [each for each in drawn if each[1] is not None]
     found = {(kind, *ends[at][1:], *ends[at + 1][1:]) for at, (kind, *_) in enumerate(ends) if at % 2 == 0}
     wanted = {
@@ -141,13 +141,6 @@ def shown_rows(shown: Page) -> list[str]:
     return found
 
 
-def drawn_opacities(shown: Page) -> dict[str, float]:
-    found: list[tuple[str, float]] = shown.evaluate(
-        "document.getElementById('lineage').data.filter(t => t.customdata && t.visible).flatMap(t => t.customdata.map((oid, i) => [oid, t.marker.opacity[i]]))"
-    )
-    return dict(found)
-
-
 def test_the_filter_leaves_what_fits_in_list_and_graph(opened: Opened, told: Told) -> None:
     shown, log = opened.view(), told("log")
     shown.fill("#filter", "law- ADAPTED")
@@ -155,7 +148,7 @@ def test_the_filter_leaves_what_fits_in_list_and_graph(opened: Opened, told: Tol
     assert 0 < len(wanted) < len(log)
     assert shown_rows(shown) == wanted
     assert shown.locator("#count").text_content() == f"{len(wanted)} of {len(log)}"
-    drawn = drawn_opacities(shown)
+    drawn = marks(shown, "opacity")
     assert {oid for oid, opacity in drawn.items() if opacity == 1} == set(wanted)
     by_oid = {entry["commit"]: entry for entry in log}
     above, waiting = set[str](), list(wanted)
@@ -194,10 +187,7 @@ def test_time_instead_of_generation(opened: Opened, told: Told) -> None:
     shown = opened.view()
     shown.select_option("#across", "time")
     times = {entry["commit"]: entry["time"] for entry in told("log")}
-    drawn = shown.evaluate(
-        "document.getElementById('lineage').data.filter(t => t.customdata).flatMap(t => t.customdata.map((oid, i) => [oid, t.x[i]]))"
-    )
-    assert dict(drawn) == times
+    assert marks(shown, "x") == times
     assert shown.evaluate("document.getElementById('lineage')._fullLayout.xaxis.type") == "date"
     shown.select_option("#across", "generation")
     assert shown.evaluate("document.getElementById('lineage')._fullLayout.xaxis.type") == "linear"
@@ -210,31 +200,13 @@ def test_zooming_names_what_there_is_room_for(opened: Opened) -> None:
     assert shown.evaluate(texts) == 0
     shown.click("#nearer")
     opened.watched.until(f"{texts} > 0")
-    heights = "(() => { const [a, b] = document.getElementById('lineage')._fullLayout.yaxis.range; return Math.abs(a - b); })()"
+    heights = "document.getElementById('lineage')._fullLayout.yaxis.range.reduce((from, to) => from - to)"
     near = shown.evaluate(heights)
     shown.click("#farther")
     opened.watched.until(f"{heights} > {1.5 * near}")
     shown.click("#whole")
     opened.watched.until(f"{texts} === 0")
     opened.quiet()
-
-
-def point(shown: Page, oid: str) -> tuple[float, float]:
-    """Where a commit's mark is on the screen."""
-    shown.locator("#lineage").scroll_into_view_if_needed()
-    return tuple(
-        shown.evaluate(
-            """oid => {
-              const chart = document.getElementById('lineage'), { xaxis, yaxis } = chart._fullLayout;
-              const box = chart.getBoundingClientRect();
-              for (const trace of chart.data) {
-                const at = (trace.customdata ?? []).indexOf(oid);
-                if (at >= 0) return [box.left + xaxis._offset + xaxis.d2p(trace.x[at]), box.top + yaxis._offset + yaxis.d2p(trace.y[at])];
-              }
-            }""",
-            oid,
-        )
-    )
 
 
 def test_pointing_tells_and_a_click_opens(opened: Opened, told: Told) -> None:
@@ -272,12 +244,10 @@ def test_a_commit_is_what_show_says(opened: Opened, told: Told, name: str) -> No
     assert said["commit"] in text
     for ref in said["refs"]:
         assert ref in text
-    errors = shown.eval_on_selector_all(
-        "#tensors tbody tr", "rows => rows.map(r => [r.cells[0].textContent, r.cells[6].dataset.value])"
-    )
-    assert errors == [
-        [each["name"], "-1" if each["relative_error"] is None else repr(each["relative_error"])]
-        for each in said["tensors"]
+    cells = "rows => rows.map(row => [row.cells[0].textContent, row.cells[6].dataset.value])"
+    errors = {each["name"]: each["relative_error"] for each in said["tensors"]}
+    assert shown.eval_on_selector_all("#tensors tbody tr", cells) == [
+        [tensor, "-1" if error is None else repr(error)] for tensor, error in errors.items()
     ]
     log = told("log")
     children = [entry["commit"] for entry in log if said["commit"] in entry["parents"]]
@@ -288,9 +258,7 @@ def test_a_commit_is_what_show_says(opened: Opened, told: Told, name: str) -> No
     usages = [each for each in told("du")["variants"] if each["commit"] == said["commit"]]
     disk = shown.locator("#usage").text_content() or ""
     for usage in usages:
-        assert f"{usage['own_bytes']:,} bytes of its own, {usage['shared_bytes']:,} shared" in disk.replace(
-            " bytes shared", " shared"
-        )
+        assert f"{usage['own_bytes']:,} bytes of its own, {usage['shared_bytes']:,} bytes shared" in disk
     opened.quiet()
 
 
@@ -388,10 +356,8 @@ def test_a_cell_leads_to_the_two(opened: Opened) -> None:
 def test_storage_is_what_du_says(opened: Opened, told: Told) -> None:
     shown, said = opened.view("storage"), told("du")
     assert held(shown) == said
-    found = shown.eval_on_selector_all(
-        "#names tbody tr",
-        "rows => rows.map(r => [r.cells[0].textContent, r.cells[1].textContent, ...[2, 3, 4, 5].map(i => Number(r.cells[i].dataset.value))])",
-    )
+    cells = "row => [...row.cells].map((cell, at) => at < 2 ? cell.textContent : Number(cell.dataset.value))"
+    found = shown.eval_on_selector_all("#names tbody tr", f"rows => rows.map({cells})")
     assert found == [
         [
             each["name"],
