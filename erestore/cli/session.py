@@ -189,6 +189,12 @@ def is_terminal(stream: Any) -> bool:
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
+def is_colored() -> bool:
+    """Tell whether colours reach whoever reads the data: as ``--color`` says, else on a terminal."""
+    chosen = click.get_current_context().color
+    return is_terminal(sys.stdout) if chosen is None else chosen
+
+
 def print_long(text: str) -> None:
     """Print data, through the pager when it goes to a terminal."""
     if not is_terminal(sys.stdout):

@@ -8,7 +8,7 @@ import sys
 import click
 
 from erestore.cli.bar import progress_bar
-from erestore.cli.session import Session, cache_directory, is_terminal, json_option, print_long, verb
+from erestore.cli.session import Session, cache_directory, is_colored, is_terminal, json_option, print_long, verb
 from erestore.cli.text import json_text
 
 DIFFERENT = 1
@@ -20,19 +20,22 @@ DIFFERENT = 1
     "Show how far two variants are apart, and in how many ranks.",
     example="erestore diff base task-mnli\n"
     "erestore diff task-mnli\n"
-    "erestore diff task-mnli ./new-checkpoint --tensors '*attention*'",
+    "erestore diff task-mnli ./new-checkpoint --tensors '*attention*'\n"
+    'erestore diff --stat task-mnli "0.5*task-a + 0.5*task-b"',
 )
 @click.argument("before", metavar="REVISION")
 @click.argument("after", metavar="[REVISION|PATH]", required=False)
 @click.option("--tensors", metavar="PATTERN", help="Compare only tensors whose names match, as '*attention*' does.")
 @click.option(
     "--sort",
-    type=click.Choice(["share", "norm", "erank", "name"]),
+    type=click.Choice(["share", "norm", "erank", "energy", "name"]),
     default="share",
-    help="Order: share of the whole change, relative norm, effective rank, or name. Default: share.",
+    help="Order: share of the whole change, relative norm, effective rank, energy in a tenth of the ranks, or name. "
+    "Default: share.",
 )
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="List COUNT tensors. Default: 20.")
 @click.option("--all", "every", is_flag=True, help="List all tensors that changed.")
+@click.option("--stat", is_flag=True, help="List kinds of modules instead of tensors.")
 @click.option("--exit-code", is_flag=True, help="Leave with 1 if anything differs.")
 @json_option
 @click.pass_context
@@ -45,6 +48,7 @@ def diff(
     sort: str,
     limit: int | None,
     every: bool,
+    stat: bool,
     exit_code: bool,
     as_json: bool,
 ) -> None:
@@ -69,6 +73,7 @@ def diff(
         click.echo(json_text(found))
     else:
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-        print_long(diff_text(found, width=width, limit=None if every else 20 if limit is None else limit))
+        listed = None if every else 20 if limit is None else limit
+        print_long(diff_text(found, width=width, limit=listed, color=is_colored(), by_kinds=sort if stat else None))
     if exit_code and not found.summary.identical:
         ctx.exit(DIFFERENT)
