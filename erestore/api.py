@@ -491,13 +491,23 @@ class Store(_store.Store):
         *,
         tensors: str | None = None,
         sort: str = "share",
+        details: bool = False,
         spectra_directory: Path | None = None,
         progress: Progress = silent,
     ) -> DiffResult:
         """Compare two revisions, or a revision with a checkpoint; see :func:`erestore.ops.diff.diff`."""
         from erestore.ops.diff import diff
 
-        return diff(self, a, b, tensors=tensors, sort=sort, spectra_directory=spectra_directory, progress=progress)
+        return diff(
+            self,
+            a,
+            b,
+            tensors=tensors,
+            sort=sort,
+            details=details,
+            spectra_directory=spectra_directory,
+            progress=progress,
+        )
 
     def similar(
         self,

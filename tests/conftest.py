@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+from browsing import browser, watched
 from servers import (
     moto_server,
     moto_url,
@@ -9,4 +10,13 @@ from servers import (
     seaweed_url,
 )
 
-__all__ = ["moto_server", "moto_url", "rclone_server", "rclone_url", "seaweed_server", "seaweed_url"]
+__all__ = [
+    "browser",
+    "moto_server",
+    "moto_url",
+    "rclone_server",
+    "rclone_url",
+    "seaweed_server",
+    "seaweed_url",
+    "watched",
+]

@@ -6,7 +6,8 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, printable, short
+from erestore.cli.text import printable, short
+from erestore.report.plain import json_text
 
 
 @verb(

@@ -9,8 +9,9 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, plural, size_text
+from erestore.cli.text import plural, size_text
 from erestore.errors import AccessError, NotFoundError, UsageError
+from erestore.report.plain import json_text
 
 SAMPLES = 512
 _TABLES = (".json", ".csv", ".tsv", ".parquet")

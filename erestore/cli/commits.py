@@ -10,8 +10,9 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import error_text, json_text, listed, plural, printable, share_text, short
+from erestore.cli.text import error_text, listed, plural, printable, share_text, short
 from erestore.errors import UsageError
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.api import Store

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from erestore.cli.session import Session
-from erestore.cli.text import error_text, json_text, listed, plural, printable, short, size_text
+from erestore.cli.text import error_text, listed, plural, printable, short, size_text
 from erestore.errors import CombinationError, UsageError
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.derived import Derived

@@ -12,7 +12,8 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.deriving import conflicts_as_data
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
-from erestore.cli.text import json_text, listed, plural, printable, short, table
+from erestore.cli.text import listed, plural, printable, short, table
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.blame import BlameResult

@@ -13,7 +13,6 @@ from erestore.cli.session import Session, cache_directory, json_option, print_lo
 from erestore.cli.text import (
     date_text,
     error_text,
-    json_text,
     listed,
     plural,
     printable,
@@ -22,6 +21,7 @@ from erestore.cli.text import (
     size_text,
     table,
 )
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ancestry import AncestorOverlap

@@ -19,8 +19,9 @@ from erestore.cli.deriving import (
     report,
 )
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, listed
+from erestore.cli.text import listed
 from erestore.errors import UsageError
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.model.variant import Variant

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from erestore.cli.session import Session, json_option, print_long, verb
-from erestore.cli.text import error_text, json_text, listed, minute_text, plural, printable, short, size_text, table
+from erestore.cli.text import error_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.errors import UsageError
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.branch import Branch, BranchChange

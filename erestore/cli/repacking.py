@@ -9,7 +9,8 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, cache_directory, json_option, verb
-from erestore.cli.text import json_text, plural, printable, size_text, table
+from erestore.cli.text import plural, printable, size_text, table
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.repack import Repacked, RepackResult

@@ -14,8 +14,9 @@ from erestore.cli.deriving import (
     one_of,
 )
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, plural, printable, size_text
+from erestore.cli.text import plural, printable, size_text
 from erestore.errors import UsageError
+from erestore.report.plain import json_text
 
 
 @verb(

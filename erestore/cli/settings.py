@@ -7,8 +7,9 @@ import os
 import click
 
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import json_text, printable, table
+from erestore.cli.text import printable, table
 from erestore.errors import UsageError
+from erestore.report.plain import json_text
 
 
 @verb(

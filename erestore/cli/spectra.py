@@ -9,7 +9,7 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, cache_directory, is_colored, is_terminal, json_option, print_long, verb
-from erestore.cli.text import json_text
+from erestore.report.plain import json_text
 
 DIFFERENT = 1
 """Exit code of ``diff --exit-code`` where there are differences."""

@@ -10,7 +10,8 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import error_text, json_text, plural, printable, size_text
+from erestore.cli.text import error_text, plural, printable, size_text
+from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.cat import CatResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -43,6 +43,13 @@ class Pair(NamedTuple):
         return self.after or self.before or ""
 
 
+class Sides(NamedTuple):
+    """Norms of the rows, ``(m,)``, and of the columns, ``(n,)``, of a matrix, float64."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Change:
     """How one tensor differs.
@@ -58,6 +65,9 @@ class Change:
         Norms of the difference and of the first side's value; None where there are none.
     singular_values : torch.Tensor or None
         Of the difference, float64, descending; None for vectors and where there is no difference.
+    sides : Sides or None
+        Norms of the rows and of the columns of the difference; None where `singular_values` is, and for a multiple of the
+        base, of which no value is read.
     """
 
     status: str
@@ -65,6 +75,7 @@ class Change:
     norm: float | None = None
     before: float | None = None
     singular_values: torch.Tensor | None = None
+    sides: Sides | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Comparison:
             return Change("reshaped")
         found = self._from_terms(before, after, shared) or self._from_values(pair, shared)
         if found.status in ("unchanged", "changed") and before.shape != after.shape:
-            return Change("resized", found.computed_from, found.norm, found.before, found.singular_values)
+            return replace(found, status="resized")
         if found.status == "unchanged" and before.dtype != after.dtype:
             return Change("retyped")
         return found
@@ -177,14 +188,13 @@ class Comparison:
             return _changed("scale", spectrum * abs(scale), before)
         factors = net.factors()
         if factors is not None:
-            return _changed("factors", singular_values_of_product(*factors), before)
+            return _changed("factors", singular_values_of_product(*factors), before, _sides_of_product(*factors))
         base = _base_matrix(variant, key) if net.needs_base else None
 
         def rows(start: int, stop: int) -> torch.Tensor:
             return net.rows(start, stop, base)
 
-        norm, values = _measure(rows, shape)
-        return Change("changed" if norm else "unchanged", "residuals", norm, before, values if norm else None)
+        return _measured(rows, shape, "residuals", before)
 
     def _norm_before(self, key: str, shape: tuple[int, int]) -> float:
         """Return the norm of the first side's linear value, from the base's spectrum where that is all of it."""
@@ -219,8 +229,7 @@ class Comparison:
 
         if not math.isfinite(_norm(rows, shape)):
             return Change("replaced", "values")
-        norm, values = _measure(rows, shape)
-        return Change("changed" if norm else "unchanged", "values", norm, _norm(value, shape), values if norm else None)
+        return _measured(rows, shape, "values", _norm(value, shape))
 
 
 def _patch_of(variant: Variant, key: str) -> str | None:
@@ -236,31 +245,48 @@ def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:
     return matrix_shape(variant.base[key].shape) == shape
 
 
-def _changed(computed_from: str, values: torch.Tensor, before: float) -> Change:
+def _changed(computed_from: str, values: torch.Tensor, before: float, sides: Sides | None = None) -> Change:
     norm = float(torch.linalg.vector_norm(values))
-    return Change("changed", computed_from, norm, before, values) if norm else Change("unchanged", computed_from)
+    return Change("changed", computed_from, norm, before, values, sides) if norm else Change("unchanged", computed_from)
+
+
+def _measured(rows: Rows, shape: tuple[int, int], computed_from: str, before: float) -> Change:
+    norm, values, sides = _measure(rows, shape)
+    if not norm:
+        return Change("unchanged", computed_from, norm, before)
+    return Change("changed", computed_from, norm, before, values, sides)
+
+
+def _sides_of_product(left: torch.Tensor, right: torch.Tensor) -> Sides:
+    """Return the norms of rows and columns of ``left @ right.T``, which is not formed."""
+    rows = (left @ (right.T @ right) * left).sum(dim=1)
+    columns = (right @ (left.T @ left) * right).sum(dim=1)
+    return Sides(*(each.clamp_(min=0).sqrt_() for each in (rows, columns)))
 
 
 def _norm(rows: Rows, shape: tuple[int, int]) -> float:
     return math.sqrt(math.fsum(float(rows(*block).square().sum()) for block in row_blocks(*shape)))
 
 
-def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | None]:
-    """Return the norm of a finite matrix that comes in rows, and its singular values unless it is a vector."""
+def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | None, Sides | None]:
+    """Return the norm of a finite matrix that comes in rows; unless it is a vector, its spectrum and its sides too."""
     if min(shape) < 2:
-        return _norm(rows, shape), None
-    if shape[0] < shape[1]:
-        matrix = torch.empty(shape, dtype=torch.float64)
-        for start, stop in row_blocks(*shape):
-            matrix[start:stop] = rows(start, stop)
-        return float(torch.linalg.vector_norm(matrix)), singular_values(matrix)
-    squares: list[float] = []
+        return _norm(rows, shape), None, None
+    of_rows, of_columns = (torch.zeros(length, dtype=torch.float64) for length in shape)
 
     def blocks() -> Iterator[torch.Tensor]:
-        for block in row_blocks(*shape):
-            found = rows(*block)
-            squares.append(float(found.square().sum()))
+        for start, stop in row_blocks(*shape):
+            found = rows(start, stop)
+            squares = found.square()
+            of_rows[start:stop] = squares.sum(dim=1)
+            of_columns.add_(squares.sum(dim=0))
             yield found
 
-    values = singular_values_of_rows(blocks(), shape[1])
-    return math.sqrt(math.fsum(squares)), values
+    if shape[0] < shape[1]:
+        matrix = torch.empty(shape, dtype=torch.float64)
+        for (start, stop), found in zip(row_blocks(*shape), blocks(), strict=True):
+            matrix[start:stop] = found
+        values = singular_values(matrix)
+    else:
+        values = singular_values_of_rows(blocks(), shape[1])
+    return math.sqrt(math.fsum(of_rows.tolist())), values, Sides(of_rows.sqrt_(), of_columns.sqrt_())

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erestore import detailing
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
@@ -40,6 +41,7 @@ def diff(
     *,
     tensors: str | None = None,
     sort: str = "share",
+    details: bool = False,
     spectra_directory: Path | None = None,
     progress: Progress = silent,
 ) -> DiffResult:
@@ -58,6 +60,8 @@ def diff(
     sort : str
         Of the tensors: ``share`` of the whole squared change, relative ``norm``, ``erank`` (effective rank) or ``energy``
         (share of its own change in a tenth of the ranks), the largest first; or ``name``.
+    details : bool
+        Also return what a page shows: curves, rows and columns, angles; see :class:`erestore.report.details.TensorDetails`.
     spectra_directory : Path, optional
         Where spectra of base tensors are kept between runs; see :class:`erestore.model.base_spectra.BaseSpectra`.
     progress : Progress
@@ -98,7 +102,10 @@ def diff(
             layout=_layout_changes(one, two),
             side_files=_file_changes(one, two),
         )
-    return DiffResult(before, after, tuple(sorted(found, key=_order(sort))), summary)
+        more = None
+        if details:
+            more = detailing.details(comparison, pairs, changes, detailing.own_tensors(store, after.commit), progress)
+    return DiffResult(before, after, tuple(sorted(found, key=_order(sort))), summary, more)
 
 
 def _parent(store: Store, revision: str) -> str:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erestore.errors import CorruptionError
 from erestore.model.ledger import known_error, lossy_error
 from erestore.model.notes import calibrated_with
+from erestore.model.stored_tensors import StoredTensor, stored_tensors
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Layout, Manifest, format_coefficient
 from erestore.revisions import require_commit
@@ -228,23 +228,24 @@ def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTe
 
 
 def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject]) -> Iterator[ShownTensor]:
-    indexed = {key: (sections, errors) for residual in own for key, sections, errors in _index(residual)}
+    held = {tensor.key: tensor for residual in own for tensor in stored_tensors(residual)}
     seen: set[str] = set()
     for name, tensor in layout.tensors.items():
         if tensor.key in seen:
             continue
         seen.add(tensor.key)
-        sections, (linear, error, norm) = indexed.get(tensor.key, ([], (0.0, 0.0, 0.0)))
+        found = held.get(tensor.key) or StoredTensor(tensor.key, (), 0.0, 0.0, 0.0)
         whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
+        norm = found.squared_norm
         yield ShownTensor(
             name=name,
             dtype=tensor.dtype,
             shape=tensor.shape,
-            sections=(*(kind for kind, _ in sections), *whole),
-            bytes=round(sum(size for _, size in sections)),
-            relative_error=error / norm if norm else None,
-            linear_error=linear / norm if norm else None,
-            squared_error=error,
+            sections=(*(section.kind for section in found.sections), *whole),
+            bytes=round(found.bytes),
+            relative_error=found.squared_error / norm if norm else None,
+            linear_error=found.linear_error / norm if norm else None,
+            squared_error=found.squared_error,
             squared_norm=norm,
         )
 
@@ -254,29 +255,9 @@ def _sections(residuals: Sequence[SegmentedObject]) -> dict[str, ShownSection]:
     tensors: dict[str, int] = {}
     sizes: dict[str, float] = {}
     for residual in residuals:
-        for _, sections, _ in _index(residual):
-            for kind in {kind for kind, _ in sections}:
+        for tensor in stored_tensors(residual):
+            for kind in {section.kind for section in tensor.sections}:
                 tensors[kind] = tensors.get(kind, 0) + 1
-            for kind, size in sections:
-                sizes[kind] = sizes.get(kind, 0) + size
+            for section in tensor.sections:
+                sizes[section.kind] = sizes.get(section.kind, 0) + section.bytes
     return {kind: ShownSection(tensors[kind], round(sizes[kind])) for kind in sorted(tensors)}
-
-
-_Section = tuple[str, float]
-"""Kind, and a share of the stored size of the segments that it is in."""
-
-
-def _index(residual: SegmentedObject) -> Iterator[tuple[str, list[_Section], tuple[float, float, float]]]:
-    """Yield each tensor's key, its sections, squared errors and norm."""
-    shares = [segment.stored_length / max(1, segment.raw_length) for segment in residual.segments]
-    places = range(len(shares))
-    try:
-        for name, tensor in residual.index["tensors"].items():
-            sections = [
-                (str(kind), sum((int(length) * shares[places.index(segment)] for segment, length in parts), 0.0))
-                for kind, _, parts in tensor["sections"]
-            ]
-            linear, rounded, norm = (float(tensor["errors"][which]) for which in ("linear", "rounded", "norm"))
-            yield name, sections, (linear, rounded, norm)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

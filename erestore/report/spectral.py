@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from erestore.report.details import Details
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -169,9 +171,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class DiffResult:
-    """How `b` differs from `a`."""
+    """How `b` differs from `a`; `details` where they were asked for."""
 
     a: Compared
     b: Compared
     tensors: tuple[TensorDiff, ...]
     summary: Summary
+    details: Details | None = None

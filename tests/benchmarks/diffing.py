@@ -1,10 +1,10 @@
-"""Seconds and peak memory of `diff` on a model of about 100 M parameters: variants of one store, and a checkpoint that is in none.
+"""Seconds and peak memory of `diff` on a model of about 100 M parameters: variants of a store, and one that is in none.
 
 Run by hand, on an idle machine; each comparison in a process of its own, first without and then with the spectra of the base::
 
     python tests/benchmarks/diffing.py [--work DIRECTORY]
 
-The weights are synthetic (RoBERTa-large shapes, 4 layers, float32). With ``--work`` models and store are kept there and used again.
+The weights are synthetic (RoBERTa-large shapes, 4 layers, float32). With ``--work`` models and store are kept and used again.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def prepare(work: Path) -> None:
 def measure(work: Path, a: str, b: str) -> None:
     """Compare once, and print what it took as JSON."""
     import torch
-
-    import erestore.ops.diff
-    from erestore.api import Store
     from memory import Peak
 
-    torch.linalg.eigvalsh(torch.eye(8, dtype=torch.float64))  # its library's own buffers are no part of what is measured
+    import erestore.ops.diff  # noqa: F401 - imports are no part of what is measured
+    from erestore.api import Store
+
+    torch.linalg.eigvalsh(torch.eye(8, dtype=torch.float64))  # nor are its library's own buffers
     peak = Peak()
     start = time.perf_counter()
     other = work / b if (work / b).is_dir() and b == "two-files" else b

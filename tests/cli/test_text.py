@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import click
 import pytest
 
-from erestore.cli.text import error_text, json_text, listed, plural, printable, share_text, size_text, table
+from erestore.cli.text import error_text, listed, plural, printable, share_text, size_text, table
+from erestore.report.plain import json_text
 
 
 @pytest.mark.parametrize(

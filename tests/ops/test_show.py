@@ -10,7 +10,7 @@ from lineages import reopened
 from erestore.api import Store
 from erestore.errors import CorruptionError, UnknownRevisionError
 from erestore.model.residuals import Residual
-from erestore.ops.show import _index
+from erestore.model.stored_tensors import stored_tensors
 from erestore.storage.abc import Storage
 from erestore.storage.memory import MemoryStorage
 
@@ -98,9 +98,9 @@ def test_a_malformed_index_is_corruption(store: Store) -> None:
         ):
             written = writer.finish({"tensors": {"w": tensor}})
             with pytest.raises(CorruptionError, match="malformed index"):
-                list(_index(store.objects.open("residual", written.oid)))
+                list(stored_tensors(store.objects.open("residual", written.oid)))
         written = writer.finish({"tensors": {"w": good}})
-        assert list(_index(store.objects.open("residual", written.oid)))
+        assert list(stored_tensors(store.objects.open("residual", written.oid)))
 
 
 def test_state_dict_reads_one_tensor_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

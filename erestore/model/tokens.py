@@ -1,0 +1,64 @@
+"""What the rows of an embedding stand for: the words of a vocabulary, read from the tokenizer's own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_LARGEST_FILE = 64 << 20
+_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+"""In order of preference: the first has added tokens too."""
+
+
+def read_tokens(names: Iterable[str], read: Callable[[str], bytes]) -> dict[int, str]:
+    """Return the tokens of a model by id, spelled as its vocabulary spells them.
+
+    Parameters
+    ----------
+    names : iterable of str
+        POSIX paths of the side files; those in subdirectories are not looked at.
+    read : Callable
+        Path to content.
+
+    Returns
+    -------
+    dict of int to str
+        Empty where there is no vocabulary that can be read.
+    """
+    there = set(names)
+    for name in _FILES:
+        if name in there and len(content := read(name)) <= _LARGEST_FILE:
+            found = _parse(name, content)
+            if found:
+                return found
+    return {}
+
+
+def _parse(name: str, content: bytes) -> dict[int, str]:
+    try:
+        text = content.decode()
+        if name.endswith(".txt"):
+            # Only line feeds end a token: other separators of `splitlines` are tokens of real vocabularies.
+            return dict(enumerate(text.removesuffix("\n").split("\n")))
+        return _of_json(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _of_json(value: Any) -> dict[int, str]:
+    """Read a vocabulary alone, or a whole tokenizer: a mapping to ids, or pieces with scores in order of their ids."""
+    if not isinstance(value, dict):
+        return {}
+    model = value.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else value
+    found: dict[int, Any] = {}
+    if isinstance(words, dict):
+        found = {place: word for word, place in words.items() if type(place) is int}
+    elif isinstance(words, list):
+        found = {place: each[0] for place, each in enumerate(words) if isinstance(each, list) and each}
+    added = value.get("added_tokens")
+    for each in added if isinstance(added, list) else []:
+        if isinstance(each, dict) and type(each.get("id")) is int:
+            found[each["id"]] = each.get("content")
+    return {place: word for place, word in found.items() if isinstance(word, str)}

@@ -1,0 +1,101 @@
+"use strict";
+/* What every page needs: charts drawn in the colours of the theme, and tables that sort and filter. */
+const erestore = (() => {
+  const charts = new Map();
+  const config = { displayModeBar: false, responsive: true, displaylogo: false };
+
+  function color(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  /* Text and grid take the theme's colours; series keep theirs, which are legible on both. */
+  function themed(layout) {
+    const text = color("--text"), grid = color("--grid"), card = color("--card");
+    const found = { ...layout, font: { ...layout.font, color: text }, hoverlabel: { ...layout.hoverlabel, bgcolor: card, bordercolor: color("--edge"), font: { color: text } } };
+    for (const key of Object.keys(layout)) {
+      if (/^[xy]axis\d*$/.test(key)) found[key] = { ...layout[key], gridcolor: grid, linecolor: color("--edge") };
+    }
+    return found;
+  }
+
+  async function draw(name) {
+    const held = document.querySelector(`script[data-figure="${name}"]`);
+    const figure = JSON.parse(held.textContent), place = document.getElementById(name);
+    charts.set(name, figure);
+    await Plotly.newPlot(place, figure.data, themed(figure.layout), config);
+    place.dataset.drawn = "yes";
+  }
+
+  /* Draw again with what `change` does to the figure. */
+  function redraw(name, change) {
+    const figure = charts.get(name);
+    change(figure);
+    return Plotly.react(document.getElementById(name), figure.data, themed(figure.layout), config);
+  }
+
+  function redrawAll() {
+    return Promise.all([...charts.keys()].map(name => redraw(name, () => {})));
+  }
+
+  function element(tag, text, attributes = {}) {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  /* Rows sort by `data-value`, else by their text; a second press turns the order round. */
+  function sortable(table) {
+    for (const head of table.querySelectorAll("thead th")) {
+      const button = head.querySelector("button");
+      if (!button) continue;
+      button.addEventListener("click", () => {
+        const at = head.cellIndex, isDown = head.getAttribute("aria-sort") !== "descending";
+        for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", isDown ? "descending" : "ascending");
+        const body = table.tBodies[0], sign = isDown ? -1 : 1;
+        const keyed = [...body.rows].map(row => [row.cells[at].dataset.value ?? row.cells[at].textContent, row]);
+        const isNumber = keyed.every(([key]) => key !== "" && !Number.isNaN(Number(key)));
+        keyed.sort(([a], [b]) => sign * (isNumber ? Number(a) - Number(b) : -a.localeCompare(b)));
+        body.append(...keyed.map(([, row]) => row));
+      });
+    }
+  }
+
+  function filterable(input, table, count) {
+    const rows = [...table.tBodies[0].rows].map(row => [row.textContent.toLowerCase(), row]);
+    const show = () => {
+      const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const [text, row] of rows) {
+        const fits = wanted.every(word => text.includes(word));
+        row.hidden = !fits;
+        shown += fits;
+      }
+      count.textContent = shown === rows.length ? `${rows.length}` : `${shown} of ${rows.length}`;
+    };
+    input.addEventListener("input", show);
+    show();
+  }
+
+  async function start() {
+    await Promise.all([...document.querySelectorAll("script[data-figure]")].map(held => draw(held.dataset.figure)));
+    for (const box of document.querySelectorAll("input[data-log]")) {
+      box.addEventListener("change", () => redraw(box.dataset.log, figure => {
+        const axis = figure.layout[`${box.dataset.axis}axis`];
+        axis.type = box.checked ? "log" : "linear";
+        if (axis.range) { axis.linear ??= axis.range; }
+        axis.range = undefined;
+        if (!box.checked && axis.linear) axis.range = axis.linear;
+        axis.autorange = axis.range ? false : true;
+      }));
+    }
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+    /* On paper it is always light. */
+    addEventListener("beforeprint", redrawAll);
+    addEventListener("afterprint", redrawAll);
+    document.documentElement.dataset.ready = "yes";
+  }
+
+  return { charts, color, redraw, element, sortable, filterable, start };
+})();

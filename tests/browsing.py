@@ -1,0 +1,95 @@
+"""A headless Chromium for tests of pages: one a module, a fresh page a test, and whatever it complains of."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""Works as root and in a container; nothing but the page is asked for over the network."""
+WIDTHS = (360, 1280, 1920)
+_PATIENCE = 30.0
+SERIOUS = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Its event loop runs as long as it does, and no other can in the same thread: not longer than a module.
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@dataclass
+class Watched:
+    """A page, and what went wrong in it.
+
+    Attributes
+    ----------
+    page : Page
+    complaints : list of str
+        Messages on its console and uncaught errors.
+    requests : list of str
+        Addresses that it asked for, beyond its own and those inside itself.
+    """
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, address: str | Path) -> Page:
+        """Load a page and wait until its script says that it is ready."""
+        whole = address.as_uri() if isinstance(address, Path) else address
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._note(request.url, whole))
+        self.page.goto(whole)
+        self.page.wait_for_selector("html[data-ready=all]", state="attached")
+        return self.page
+
+    def _note(self, address: str, whole: str) -> None:
+        if address != whole and not address.startswith(("data:", "blob:")):
+            self.requests.append(address)
+
+    def until(self, expression: str) -> None:
+        """Wait for a condition. Playwright's own waiting evaluates text in the page, which its policy rightly forbids."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            self.page.wait_for_timeout(20)
+
+    def serious(self) -> list[str]:
+        """Return what axe-core finds serious."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in SERIOUS]
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        yield Watched(context.new_page())
