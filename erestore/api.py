@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from erestore.ops.gc import GcResult
     from erestore.ops.identify import IdentifyResult
     from erestore.ops.import_base import ImportResult
-    from erestore.ops.log import LogEntry
+    from erestore.ops.log import Log
     from erestore.ops.merge import RecipeResult
     from erestore.ops.rebase import RebaseResult
     from erestore.ops.reflog import ReflogEntry
@@ -103,6 +103,12 @@ class Store(_store.Store):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        """Show the branches, in a notebook."""
+        from erestore.report.notebook import store_html
+
+        return store_html(self.url, self.branches())
 
     def close(self) -> None:
         """Do nothing: no file or connection is kept open between two calls. It goes with the ``with`` statement."""
@@ -457,7 +463,7 @@ class Store(_store.Store):
         overlap: bool = False,
         products_directory: Path | None = None,
         progress: Progress = silent,
-    ) -> tuple[LogEntry, ...]:
+    ) -> Log:
         """List commits, newest first; see :func:`erestore.ops.log.log`."""
         from erestore.ops.log import log
 

@@ -1,92 +1,37 @@
-"""How quantities read: sizes, errors, times, names from elsewhere; and plain tables."""
+"""Text on a terminal: how quantities read, and plain tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 import click
 
-SHORT = 12
-"""Digits of an oid that people see."""
+from erestore.report.words import (
+    SHORT,
+    date_text,
+    error_text,
+    listed,
+    minute_text,
+    plural,
+    printable,
+    share_text,
+    short,
+    size_text,
+)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def size_text(size: int) -> str:
-    """Return a size in bytes as people read it: ``813 B``, ``2.9 MB``, ``267 MB``."""
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    unit = ""
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
-
-
-def share_text(part: int, whole: int) -> str:
-    """Return a size and its share of another: ``2.9 MB, 11 % of 26.7 MB``."""
-    if not whole:
-        return size_text(part)
-    percent = 100 * part / whole
-    digits = 0 if percent >= 9.95 else 1 if percent >= 0.095 else 2
-    return f"{size_text(part)}, {percent:.{digits}f} % of {size_text(whole)}"
-
-
-def error_text(error: float | None, *, exact: bool, bound: float | None = None, lossy: float | None = None) -> str:
-    """Return a relative error in words where words are clearer.
-
-    Parameters
-    ----------
-    error : float or None
-    exact : bool
-    bound : float, optional
-        Upper bound, where the error was not measured; above 1 it says nothing.
-    lossy : float, optional
-        What is left without the exact remainder, to be said of what is exact.
-    """
-    if exact:
-        return f"exact, relative error {lossy:.2g} without the exact remainder" if lossy else "exact"
-    if error is None:
-        if bound is None:
-            return "error not recorded"
-        return f"relative error at most {bound:.2g}" if bound <= 1 else "no useful bound of the error"
-    return f"relative error {error:.2g}" if error else "relative error 0"
-
-
-def date_text(moment: datetime) -> str:
-    """Return a time as git writes it, in the local time zone."""
-    return moment.astimezone().strftime("%a %b %d %H:%M:%S %Y %z")
-
-
-def minute_text(moment: datetime) -> str:
-    """Return a time in short, in the local time zone."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def short(oid: str) -> str:
-    """Return the start of an oid."""
-    return oid[:SHORT]
-
-
-def printable(text: str) -> str:
-    """Return text that somebody else wrote without what could steer a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Return a count and its noun: ``1 commit``, ``3 commits``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Return the first few of many names."""
-    names = list(names)
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+__all__ = [
+    "SHORT",
+    "date_text",
+    "error_text",
+    "listed",
+    "minute_text",
+    "plural",
+    "printable",
+    "share_text",
+    "short",
+    "size_text",
+    "table",
+]
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: Sequence[str] | None = None) -> str:

@@ -41,17 +41,18 @@ def _parse(name: str, content: bytes) -> dict[int, str]:
         if name.endswith(".txt"):
             # Only line feeds end a token: other separators of `splitlines` are tokens of real vocabularies.
             return dict(enumerate(text.removesuffix("\n").split("\n")))
-        return _of_json(json.loads(text))
+        value = json.loads(text)
+        return _of_json(value if name == "tokenizer.json" else {"model": {"vocab": value}})
     except (ValueError, RecursionError):
         return {}
 
 
 def _of_json(value: Any) -> dict[int, str]:
-    """Read a vocabulary alone, or a whole tokenizer: a mapping to ids, or pieces with scores in order of their ids."""
+    """Read a tokenizer, whose vocabulary is a mapping to ids, or pieces with scores in order of their ids."""
     if not isinstance(value, dict):
         return {}
     model = value.get("model")
-    words = model.get("vocab") if isinstance(model, dict) else value
+    words = model.get("vocab") if isinstance(model, dict) else None
     found: dict[int, Any] = {}
     if isinstance(words, dict):
         found = {place: word for word, place in words.items() if type(place) is int}

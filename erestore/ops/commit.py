@@ -90,6 +90,11 @@ class CommitResult:
     gate_runs: int = 0
     flattened_rank: float | None = None
 
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import commit_html
+
+        return commit_html(self)
+
 
 def commit(
     store: Store,

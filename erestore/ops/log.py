@@ -68,6 +68,17 @@ class LogEntry:
     overlaps: tuple[AncestorOverlap, ...] | None = None
 
 
+class Log(tuple[LogEntry, ...]):
+    """Commits, newest first; a tuple that shows itself in notebooks."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import log_html
+
+        return log_html(self)
+
+
 def log(
     store: Store,
     revisions: Sequence[str] = (),
@@ -77,7 +88,7 @@ def log(
     overlap: bool = False,
     products_directory: Path | None = None,
     progress: Progress = silent,
-) -> tuple[LogEntry, ...]:
+) -> Log:
     """List commits, newest first.
 
     Parameters
@@ -98,7 +109,7 @@ def log(
 
     Returns
     -------
-    tuple of LogEntry
+    Log
 
     Raises
     ------
@@ -113,7 +124,7 @@ def log(
     commits = by_time(tips, store.commit_record)
     if topological:
         commits = children_first(dict(commits))
-    entries = tuple(
+    entries = Log(
         _entry(
             store, oid, commit, names.get(oid, []), {name for name in names.get(oid, []) if refs[name].kind == "tag"}
         )
@@ -123,7 +134,7 @@ def log(
         return entries
     from erestore.ancestry import ancestor_overlaps
 
-    return tuple(
+    return Log(
         replace(
             entry,
             overlaps=tuple(

@@ -145,6 +145,11 @@ class ShowResult:
     calibrated_with: int | None
     overlaps: tuple[AncestorOverlap, ...] | None = None
 
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import commit_html
+
+        return commit_html(self)
+
 
 def show(
     store: Store,

@@ -178,3 +178,8 @@ class DiffResult:
     tensors: tuple[TensorDiff, ...]
     summary: Summary
     details: Details | None = None
+
+    def _repr_html_(self) -> str:
+        from erestore.report.notebook import diff_html
+
+        return diff_html(self)

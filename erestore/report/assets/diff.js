@@ -14,11 +14,13 @@
 
   function lines(id, found) {
     const body = document.querySelector(`#${id} tbody`);
+    const hasTokens = found.some(line => line.token !== null);
+    if (id === "rows") document.querySelector("#rows thead th:nth-child(2)").hidden = !hasTokens;
     const most = Math.max(...found.map(line => line.share), 0);
     body.replaceChildren(...found.map(line => {
       const row = erestore.element("tr");
       row.append(erestore.element("th", line.index, { scope: "row" }));
-      if (id === "rows") row.append(erestore.element("td", line.token ?? ""));
+      if (id === "rows" && hasTokens) row.append(erestore.element("td", line.token ?? ""));
       const cell = erestore.element("td");
       const bar = erestore.element("span", undefined, { class: "bar", "aria-hidden": "true" });
       bar.style.width = `${Math.round(90 * line.share / most)}px`;

@@ -2,3 +2,8 @@
 
 They need the extra ``report``. In a notebook a figure shows itself; in pages it is drawn in the colours of the reader's theme.
 """
+
+from erestore.report.figures.layers import map_figure, ratio_figure, storage_figure
+from erestore.report.figures.spectra import angles_figure, energy_figure, spectrum_figure
+
+__all__ = ["angles_figure", "energy_figure", "map_figure", "ratio_figure", "spectrum_figure", "storage_figure"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.report.columns import shorten
 from erestore.report.details import Details
 from erestore.report.figures.style import BLUE, DASHES, SCALE, SERIES, figure, graph_objects
-from erestore.report.places import kind_order, places
+from erestore.report.places import Place, kind_order, places
 from erestore.report.spectral import DiffResult, TensorDiff
 
 if TYPE_CHECKING:
@@ -219,18 +219,18 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
         ((name, found.kept) for name, found in details.items() if found.kept and found.kept.bytes),
         key=lambda each: -each[1].bytes,
     )[:most]
-    names = [name for name, _ in kept]
+    names, found = [name for name, _ in kept], places([tensor.name for tensor in result.tensors])
     bar = graph_objects().Bar(
         y=names,
-        x=[found.bytes for _, found in kept],
+        x=[stored.bytes for _, stored in kept],
         customdata=[
             [
-                "" if found.rank is None else f", rank {found.rank}",
-                f"{found.bits:.2f}",
-                "" if found.relative_error is None else f", error left {found.relative_error:.2e}",
-                " + ".join(found.sections),
+                "" if stored.rank is None else f", rank {stored.rank}",
+                f"{stored.bits:.2f}",
+                "" if stored.relative_error is None else f", error left {stored.relative_error:.2e}",
+                " + ".join(stored.sections),
             ]
-            for _, found in kept
+            for _, stored in kept
         ],
         orientation="h",
         marker={"color": BLUE},
@@ -251,10 +251,16 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
             "showgrid": False,
             "type": "category",
             "tickvals": names,
-            "ticktext": [shorten(name, _LABEL) for name in names],
+            "ticktext": [_label(name, found[name]) for name in names],
         },
     )
 
 
 _LABEL = 30
-"""Characters of a tensor's name that fit beside bars on a phone."""
+"""Characters that fit beside bars on a phone."""
+
+
+def _label(name: str, place: Place) -> str:
+    """Return where a tensor is, which is shorter than its name, and tells layers apart."""
+    inside = place.row if place.depth is None else f"{place.row} {place.depth}"
+    return shorten(inside if name.endswith("weight") else f"{inside} {name.rpartition('.')[2]}", _LABEL)
