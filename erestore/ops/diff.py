@@ -156,9 +156,9 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
 
 def _near(pattern: str, pairs: Sequence[Pair]) -> str:
     """Return what to ask for instead of a name that no tensor has."""
-    names = dict.fromkeys(name for pair in pairs for name in pair if name)
+    names = [pair.name for pair in pairs]
     within = [name for name in names if pattern in name]
-    near = within[:3] or difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(pattern, within or names, n=3, cutoff=0.0 if within else 0.5)
     return f"Did you mean {' or '.join(near)}?" if near else "Use * for any part of a name: '*attention*'."
 
 

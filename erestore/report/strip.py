@@ -20,7 +20,7 @@ COLORS = (54, 61, 31, 37, 36, 71, 112, 184, 226)
 LEVELS = len(COLORS)
 _SPANS = 4.0, 1000.0
 """The last level stands for at least and at most so many times as much as the first: noise is not blown up."""
-_MINOR = 0.01
+_MINOR = 0.002
 """Layers that together hold this share of the squared change do not stretch the scale: norms move little, and say little."""
 _GAP = "  "
 _LABEL_SHARE = 0.4
