@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import torch
 
     from erestore.derived import Derived
+    from erestore.live import Examples
     from erestore.model.calibrating import ModelInputs
+    from erestore.model.features import Features
+    from erestore.model.probe_settings import ProbeSettings
     from erestore.model.quality import Quality
     from erestore.model.variant import Variant
     from erestore.ops.bisect import BisectResult
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
+    from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
 
 
@@ -512,6 +516,31 @@ class Store(_store.Store):
             sort=sort,
             details=details,
             spectra_directory=spectra_directory,
+            progress=progress,
+        )
+
+    def probe(
+        self,
+        revision: str,
+        *,
+        settings: ProbeSettings | None = None,
+        tensors: str | None = None,
+        inputs: Examples | None = None,
+        model: torch.nn.Module | None = None,
+        features: Features | None = None,
+        progress: Progress = silent,
+    ) -> ProbeResult:
+        """Measure how robust a variant is, and its residual alone; see :func:`erestore.ops.probe.probe`."""
+        from erestore.ops.probe import probe
+
+        return probe(
+            self,
+            revision,
+            settings=settings,
+            tensors=tensors,
+            inputs=inputs,
+            model=model,
+            features=features,
             progress=progress,
         )
 

@@ -18,7 +18,7 @@ LEVELS = (
     {"cli"},
     {"api"},
     {"ops"},
-    {"derived", "ancestry", "detailing", "lineage", "recipes"},
+    {"derived", "ancestry", "detailing", "lineage", "live", "recipes"},
     {"revisions", "versions"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},

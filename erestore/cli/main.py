@@ -22,6 +22,7 @@ from erestore.cli.history import log, show
 from erestore.cli.merges import merge, soup
 from erestore.cli.names import branch, reflog, tag, undo
 from erestore.cli.picks import cherry_pick, revert
+from erestore.cli.probing import probe
 from erestore.cli.repacking import repack
 from erestore.cli.rewrites import flatten, rebase
 from erestore.cli.session import Session, global_options
@@ -43,6 +44,7 @@ VERBS = (
     similar,
     identify,
     blame,
+    probe,
     branch,
     tag,
     reflog,

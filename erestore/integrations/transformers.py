@@ -31,8 +31,8 @@ def load_model(directory: Path) -> torch.nn.Module:
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(
-            "This base is an encoder with a decoder, which takes more than texts.",
-            hint="Give inputs of the model from Python: Store.calibrate(base, inputs).",
+            "The model is an encoder with a decoder, which takes more than texts.",
+            hint="Give inputs of the model from Python: the argument `inputs`.",
         )
     return model
 
@@ -75,8 +75,8 @@ def tokenize(directory: Path, texts: Sequence[str], longest: int | None) -> list
     special = set(tokenizer.all_special_ids)
     if all(set(inputs["input_ids"].flatten().tolist()) <= special for inputs in found):
         raise CheckpointError(
-            "The base's tokenizer, if it has one, knows no word of these texts.",
-            hint="Give inputs of the model from Python: Store.calibrate(base, inputs).",
+            "The checkpoint's tokenizer, if it has one, knows no word of these texts.",
+            hint="Give inputs of the model from Python: the argument `inputs`.",
         )
     return found
 
@@ -93,8 +93,8 @@ def require_transformers() -> Any:
         import transformers
     except ImportError:
         raise UsageError(
-            "Calibrating with texts needs the library transformers, which is not installed.",
-            hint="`pip install transformers`, or give a live model and its inputs to Store.calibrate.",
+            "To run a model on texts takes the library transformers, which is not installed.",
+            hint="`pip install transformers`, or give a live model and its inputs from Python.",
         ) from None
     return transformers
 
@@ -110,8 +110,8 @@ def _load(kind: str, what: str, directory: Path) -> Any:
     except Exception as error:  # whatever a configuration can make the library raise
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise CheckpointError(
-            f"transformers cannot load a {what} from this base: {reason}.",
-            hint="Give a live model and its inputs from Python: Store.calibrate(base, inputs, model=model).",
+            f"transformers cannot load a {what} from this checkpoint: {reason}.",
+            hint="Give a live model and its inputs from Python: the arguments `model` and `inputs`.",
         ) from error
     finally:
         logging.set_verbosity(before[0])

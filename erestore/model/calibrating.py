@@ -124,7 +124,7 @@ def measure_moments(
             stack.callback(module.register_forward_pre_hook(partial(watch.look, key), with_kwargs=True).remove)
         for inputs in batches:
             watch.begin(inputs)
-            _call(model, inputs)
+            call_model(model, inputs)
             called()
     if not any(sums.rows for sums in watch.sums.values()):
         raise UsageError("No linear layer of the model got any input.", hint="Give some examples to calibrate with.")
@@ -164,17 +164,21 @@ def _shared(sums: Mapping[str, _Sums]) -> dict[str, Moments]:
     return measured
 
 
-def _call(model: torch.nn.Module, inputs: ModelInputs) -> None:
+def call_model(model: torch.nn.Module, inputs: ModelInputs) -> Any:
+    """Run a model once and return its answer.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be run on what it is given.
+    """
     try:
         if isinstance(inputs, Mapping):
-            model(**inputs)
-        elif isinstance(inputs, tuple):
-            model(*inputs)
-        else:
-            model(inputs)
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
     except Exception as error:  # whatever a model can raise
         reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".")
         raise CheckpointError(
             f"The model cannot be run on these examples ({type(error).__name__}: {reason}).",
-            hint="Give inputs that it takes from Python: Store.calibrate(base, inputs, model=model).",
+            hint="Give inputs that the model takes, from Python: the arguments `inputs` and `model`.",
         ) from error

@@ -41,6 +41,11 @@ class Target:
         return (self.shared, *self.info.shape[1:]) if len(self.info.shape) > 1 else self.info.shape
 
     @property
+    def matrix(self) -> tuple[int, int]:
+        """The shared rows, and columns."""
+        return self.shared, matrix_shape(self.info.shape)[1]
+
+    @property
     def dtype(self) -> torch.dtype:
         """The variant's own dtype."""
         return torch_dtype(self.info.dtype)
@@ -123,7 +128,7 @@ class Opened(ABC):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows that base and variant share, and columns."""
-        return self.target.shared, matrix_shape(self.target.info.shape)[1]
+        return self.target.matrix
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:

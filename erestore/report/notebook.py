@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from erestore.report import probe_text
 from erestore.report.numbers import percent, rank_text, ratio_text
 from erestore.report.sentences import sentences
 from erestore.report.words import error_text, minute_text, share_text, short, size_text
 
 if TYPE_CHECKING:
+    from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
 
 MOST = 20
@@ -134,3 +136,14 @@ def diff_html(result: DiffResult) -> str:
     titles = ("tensor", "shape", "share", "moved", "effective rank", "× base", "energy in 10 %")
     told = "".join(f"<p>{escape(line)}</p>" for line in sentences(result))
     return told + (table_html(titles, rows, more=len(moved) - MOST) if moved else "")
+
+
+def probe_html(result: ProbeResult) -> str:
+    """Return what a probe found: what it says in sentences, and a table for each kind."""
+    found = "".join(f"<p>{escape(line)}</p>" for line in probe_text.sentences(result))
+    for part in (result.perturb, result.truncate, result.allocation, result.stiefel):
+        if part is not None:
+            columns = probe_text.columns(part)
+            rows = zip(*(column.cells for column in columns), strict=True)
+            found += f"<p><b>{escape(probe_text.title(part))}</b></p>{table_html([c.title for c in columns], rows)}"
+    return f"{found}<p>{escape(probe_text.legend(result))}</p>"

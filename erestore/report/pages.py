@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.errors import UsageError
 from erestore.report.figures.layers import map_figure, measures, ratio_figure, storage_figure
 from erestore.report.figures.spectra import angles_figure, energy_figure, spectrum_figure
+from erestore.report.figures.style import graph_objects
 from erestore.report.numbers import percent, rank_text, ratio_text
 from erestore.report.plain import json_text
 from erestore.report.sentences import sentences
@@ -64,6 +65,18 @@ def render(template: str, **values: Any) -> str:
         If Jinja or Plotly are not installed.
     """
     return environment().get_template(template).render(values)
+
+
+def require_pages() -> None:
+    """Make sure that pages can be made.
+
+    Raises
+    ------
+    UsageError
+        If Jinja or Plotly are not installed.
+    """
+    environment()
+    graph_objects()
 
 
 @cache

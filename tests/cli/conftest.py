@@ -56,3 +56,13 @@ def here(empty: Here, prepared: Path) -> Here:
     """The models and the store."""
     shutil.copytree(prepared / ".erestore", empty.directory / ".erestore")
     return empty
+
+
+@pytest.fixture
+def work(here: Here) -> Here:
+    """A directory with a base that knows words and is in the store, a classifier tuned from it, and texts."""
+    from word_models import write_word_models
+
+    write_word_models(here.directory)
+    assert here.run("import", "words", "--name", "words").code == 0
+    return here

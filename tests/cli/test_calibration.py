@@ -11,57 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from commands import Here
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5Model,
-)
-
-WORDS = ["[PAD]", "[UNK]", "the", "cat", "dog", "sat", "ran", "far"]
-CONFIG = BertConfig(
-    vocab_size=len(WORDS),
-    hidden_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=16,
-    pad_token_id=0,
-)
-
-
-@pytest.fixture
-def work(here: Here) -> Here:
-    """A directory with a base, a classifier tuned from it, and texts."""
-    torch.manual_seed(1)
-    base = BertForMaskedLM(CONFIG)
-    base.save_pretrained(here.directory / "words")
-    words = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
-    )
-    tokenizer.save_pretrained(here.directory / "words")
-    tuned = BertForSequenceClassification(CONFIG)
-    tuned.bert.load_state_dict(base.bert.state_dict(), strict=False)
-    with torch.no_grad():
-        for parameter in tuned.parameters():
-            parameter.add_(0.01 * torch.randn(parameter.shape))
-    tuned.save_pretrained(here.directory / "tuned")
-    (here.directory / "texts.txt").write_text("the cat sat\n\nthe dog ran far\n" * 5, "utf-8")
-    (here.directory / "texts.jsonl").write_text(
-        '{"text": "the cat ran"}\n{"text": "the dog sat", "label": 1}\n', "utf-8"
-    )
-    assert here.run("import", "words", "--name", "words").code == 0
-    return here
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast, T5Config, T5Model
+from word_models import CONFIG, WORDS
 
 
 def test_commits_are_calibrated_from_then_on(work: Here) -> None:

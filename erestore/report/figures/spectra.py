@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from erestore.errors import UsageError
 from erestore.report.details import Angles, Spectrum
-from erestore.report.figures.style import BLUE, GREY, ORANGE, figure, graph_objects
+from erestore.report.figures.style import BLUE, DASHES, GREY, ORANGE, SERIES, figure, graph_objects
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
@@ -32,6 +34,46 @@ def spectrum_figure(spectrum: Spectrum) -> go.Figure:
         for kind, y, line in lines
     ]
     about = "Singular values of the difference, of the base and of noise, each over its largest, against rank."
+    return figure(traces, x=RANK, y="singular value / largest", about=about, hovermode="x unified")
+
+
+def spectra_figure(spectra: Mapping[str, Spectrum]) -> go.Figure:
+    """Draw the singular values of several differences of one tensor, such as one of every version (ERE, Figure 2).
+
+    Parameters
+    ----------
+    spectra : Mapping[str, Spectrum]
+        By what they are called; base and noise are drawn once.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    if not spectra:
+        raise UsageError("There is no spectrum to draw.", hint="Compare matrices that differ, with details.")
+    scatter, found = graph_objects().Scatter, list(spectra.items())
+    traces = [
+        scatter(
+            x=shares(spectrum),
+            y=spectrum.change,
+            name=name,
+            mode="lines",
+            line={
+                "color": SERIES[number % len(SERIES)],
+                "dash": DASHES[number // len(SERIES) % len(DASHES)],
+                "width": 2,
+            },
+        )
+        for number, (name, spectrum) in enumerate(found)
+    ]
+    last = found[-1][1]
+    traces += [
+        scatter(x=shares(last), y=y, name=name, mode="lines", line={"color": GREY, "width": 2, "dash": dash})
+        for name, y, dash in (("base", last.base, "dash"), ("noise (Marchenko-Pastur)", last.noise, "dot"))
+        if y is not None
+    ]
+    about = "Singular values of several differences of one tensor, of its base and of noise, each over its largest."
     return figure(traces, x=RANK, y="singular value / largest", about=about, hovermode="x unified")
 
 

@@ -132,10 +132,19 @@ def encode(delta: Tensor, rank: int, bits: int = 4, decomposition: Decomposition
     return EreCodes(u_codes.cpu(), v_codes.cpu(), u_scales, v_scales, d, exponent, bits)
 
 
-def decode(codes: EreCodes) -> tuple[Tensor, Tensor, Tensor]:
-    """Return float64 ``U (m, r)``, ``D (r,)`` and ``V (n, r)``, with U and V projected to orthonormal columns."""
-    left = project_stiefel(dequantise(codes.u_codes, codes.u_scales, codes.bits))
-    right = project_stiefel(dequantise(codes.v_codes, codes.v_scales, codes.bits))
+def decode(codes: EreCodes, *, project: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Return float64 ``U (m, r)``, ``D (r,)`` and ``V (n, r)``, with U and V projected to orthonormal columns.
+
+    Parameters
+    ----------
+    codes : EreCodes
+    project : bool
+        False leaves U and V as they were dequantised: what the projection is worth (appendix B.2) is measured against that.
+    """
+    left = dequantise(codes.u_codes, codes.u_scales, codes.bits)
+    right = dequantise(codes.v_codes, codes.v_scales, codes.bits)
+    if project:
+        left, right = project_stiefel(left), project_stiefel(right)
     return left, torch.from_numpy(np.ldexp(codes.d.astype(np.float64), codes.exponent)), right
 
 
