@@ -86,8 +86,8 @@ def plot(curves: Sequence[Curve], width: int | None, *, color: bool = False) -> 
     yield " " * (_MARGIN - 1) + _ruler(columns, last)
     entries = [f"{_painted(curve, color=color)} {curve.name}" for curve in curves]
     is_short = width is None or _MARGIN + sum(4 + len(curve.name) for curve in curves) <= width
-    for line in ["  ".join(entries)] if is_short else entries:
-        yield " " * (_MARGIN - 1) + line
+    for entry in ["  ".join(entries)] if is_short else entries:
+        yield " " * (_MARGIN - 1) + entry
 
 
 def _x(column: int, columns: int, last: int) -> float:

@@ -626,7 +626,7 @@ def test_an_expression_and_a_checkpoint(lab, tmp_path):
         assert not result.summary.same_base
         assert found[name].computed_from == "values"
         assert_numbers(found[name], expected_numbers(before.astype(float), after.astype(float), base), 1e-6)
-    _, found = lab.diff(path, path)
+    _, found = lab.diff(str(path), path)
     assert found[name].status == "unchanged"
 
 
@@ -643,9 +643,7 @@ def test_orders(models):
     assert order("share") == [*sorted(moved, key=lambda name: -found[name].share), *last]
     assert order("norm") == [*sorted(moved, key=lambda name: -found[name].relative_norm), *last]
     assert order("erank")[:2] == sorted(["embedding.weight", "dense.weight"], key=lambda n: -found[n].effective_rank)
-    assert order("energy")[:2] == sorted(
-        ["embedding.weight", "dense.weight"], key=lambda n: -found[n].energy_in_tenth
-    )
+    assert order("energy")[:2] == sorted(["embedding.weight", "dense.weight"], key=lambda n: -found[n].energy_in_tenth)
     assert order("name") == [*sorted(moved + last[:1]), *last[1:]]
     with pytest.raises(UsageError, match="cannot be sorted by 'size'"):
         diff(store, "base", "exact", sort="size")
