@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import glob
 
 import click
 
 from erestore.cli.bar import progress_bar
-from erestore.cli.session import Session, cache_directory, is_terminal, json_option, print_long, verb
+from erestore.cli.session import Session, cache_directory, is_colored, json_option, print_long, terminal_width, verb
+from erestore.errors import UsageError
 from erestore.report.plain import json_text
 
 DIFFERENT = 1
@@ -20,19 +20,26 @@ DIFFERENT = 1
     "Show how far two variants are apart, and in how many ranks.",
     example="erestore diff base task-mnli\n"
     "erestore diff task-mnli\n"
-    "erestore diff task-mnli ./new-checkpoint --tensors '*attention*'",
+    "erestore diff task-mnli ./new-checkpoint --tensors '*attention*'\n"
+    'erestore diff --stat task-mnli "0.5*task-a + 0.5*task-b"\n'
+    "erestore diff base task-mnli --tensor encoder.layer.3.output.dense.weight",
 )
 @click.argument("before", metavar="REVISION")
 @click.argument("after", metavar="[REVISION|PATH]", required=False)
 @click.option("--tensors", metavar="PATTERN", help="Compare only tensors whose names match, as '*attention*' does.")
 @click.option(
     "--sort",
-    type=click.Choice(["share", "norm", "erank", "name"]),
+    type=click.Choice(["share", "norm", "erank", "energy", "name"]),
     default="share",
-    help="Order: share of the whole change, relative norm, effective rank, or name. Default: share.",
+    help="Order: share of the whole change, relative norm, effective rank, energy in a tenth of the ranks, or name. "
+    "Default: share.",
 )
 @click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="List COUNT tensors. Default: 20.")
 @click.option("--all", "every", is_flag=True, help="List all tensors that changed.")
+@click.option("--stat", is_flag=True, help="List kinds of modules instead of tensors.")
+@click.option(
+    "--tensor", "name", metavar="NAME", help="Look at one tensor: its spectrum as a plot, rows, how it is stored."
+)
 @click.option("--exit-code", is_flag=True, help="Leave with 1 if anything differs.")
 @json_option
 @click.pass_context
@@ -45,6 +52,8 @@ def diff(
     sort: str,
     limit: int | None,
     every: bool,
+    stat: bool,
+    name: str | None,
     exit_code: bool,
     as_json: bool,
 ) -> None:
@@ -53,22 +62,29 @@ def diff(
     With one REVISION, it is compared with its parent. The summary says how much changed, in which tensors, and how few
     ranks hold it.
     """
+    from erestore.report.one_tensor import tensor_text
     from erestore.report.text import diff_text
 
     session: Session = ctx.obj
+    if name is not None and (tensors is not None or stat or every or limit is not None):
+        raise UsageError("--tensor looks at one tensor.", hint="Leave out --tensors, --stat, --all and --limit.")
     with session.open() as store, progress_bar(session) as progress:
         found = store.diff(
             before,
             after,
-            tensors=tensors,
+            tensors=tensors if name is None else glob.escape(name),
             sort=sort,
+            details=name is not None,
             spectra_directory=cache_directory("spectra"),
             progress=progress,
         )
     if as_json:
         click.echo(json_text(found))
+    elif name is not None:
+        print_long(tensor_text(found, width=terminal_width(), color=is_colored()))
     else:
-        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-        print_long(diff_text(found, width=width, limit=None if every else 20 if limit is None else limit))
+        listed = None if every else 20 if limit is None else limit
+        order = sort if stat else None
+        print_long(diff_text(found, width=terminal_width(), limit=listed, color=is_colored(), by_kinds=order))
     if exit_code and not found.summary.identical:
         ctx.exit(DIFFERENT)
