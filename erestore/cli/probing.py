@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from erestore.cli.bar import progress_bar
+from erestore.cli.pages import require_page, write_page
 from erestore.cli.session import Session, is_terminal, json_option, print_long, verb
 from erestore.cli.texts import read_texts
-from erestore.errors import TargetExistsError, UsageError
+from erestore.errors import UsageError
 from erestore.model.probe_settings import ALPHAS, PROBES, SHARES, SIGMAS, ProbeSettings
 from erestore.report.plain import json_text
 from erestore.report.words import printable
-
-if TYPE_CHECKING:
-    from erestore.report.probing import ProbeResult
 
 SAMPLES = 64
 
@@ -113,7 +110,7 @@ def probe(
         raise UsageError("--samples is of texts, and none are given.", hint="Give them with --data FILE.")
     texts = None if data is None else read_texts(Path(data), samples or SAMPLES)
     if html is not None:
-        _require_page(Path(html), force=force)
+        require_page(Path(html), force=force)
     with session.open() as store, progress_bar(session) as progress:
         found = store.probe(revision, settings=settings, tensors=tensors, inputs=texts, progress=progress)
     if as_json:
@@ -122,26 +119,10 @@ def probe(
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
         print_long(probe_text(found, width=width))
     if html is not None:
-        _write(found, Path(html), force=force)
+        from erestore.report.probe_page import probe_page
+
+        write_page(probe_page(found), Path(html), force=force)
         session.say(f"Wrote {printable(html)}.")
-
-
-def _require_page(target: Path, *, force: bool) -> None:
-    """See before anything is computed that a page can be made, and replaces nothing that is not to be replaced."""
-    from erestore.report.pages import require_pages
-
-    require_pages()
-    if os.path.lexists(target) and (target.is_dir() or not force):
-        hint = "Give a file name." if target.is_dir() else "Choose another place, or replace it with --force."
-        raise TargetExistsError(f"'{target}' already exists.", hint=hint)
-
-
-def _write(found: ProbeResult, target: Path, *, force: bool) -> None:
-    from erestore.checkpoint.replacing import replacing
-    from erestore.report.probe_page import probe_page
-
-    with replacing(target, is_directory=False, force=force) as place:
-        place.write_text(probe_page(found), encoding="utf-8")
 
 
 def _settings(asked: dict[str, Any]) -> ProbeSettings:
