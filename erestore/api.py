@@ -519,6 +519,22 @@ class Store(_store.Store):
             progress=progress,
         )
 
+    def report(
+        self,
+        a: str,
+        b: str | Path | None = None,
+        *,
+        tensors: str | None = None,
+        spectra_directory: Path | None = None,
+        progress: Progress = silent,
+    ) -> str:
+        """Return the page of a diff, one HTML file that fetches nothing; see :func:`erestore.report.pages.diff_page`."""
+        from erestore.report.pages import diff_page
+
+        return diff_page(
+            self.diff(a, b, tensors=tensors, details=True, spectra_directory=spectra_directory, progress=progress)
+        )
+
     def probe(
         self,
         revision: str,

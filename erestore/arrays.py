@@ -5,6 +5,7 @@ Numpy has bfloat16 and the numbers of eight bits by way of ``ml_dtypes``; torch'
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -81,6 +82,26 @@ def widen(array: Array) -> Array:
         array = (array.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
     with without_warnings():  # of a signalling NaN, which becomes a quiet one
         return array.astype(np.float64, copy=False)
+
+
+def regrouped(arrays: Iterable[Array], size: int) -> Iterator[Array]:
+    """Yield the elements of arrays of one data type, flat, so many at a time; the last may be fewer.
+
+    What is yielded may be a part of what came; it is good until the next is asked for.
+    """
+    waiting: list[Array] = []
+    missing = size
+    for array in arrays:
+        flat = array.reshape(-1)
+        while flat.size >= missing:
+            waiting.append(flat[:missing])
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            flat, waiting, missing = flat[missing:], [], size
+        if flat.size:
+            waiting.append(flat.copy())  # what it is a part of may not last
+            missing -= flat.size
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def raw_bytes(array: Array) -> memoryview:

@@ -47,7 +47,12 @@ def details(
     progress : Progress
     """
     kept = {tensor.key: tensor for tensor in own}
-    angles = _angles(comparison, progress)
+    changed = [
+        comparison.b.tensors[pair.after].key
+        for pair, change in zip(pairs, changes, strict=True)
+        if change.norm and pair.after is not None
+    ]
+    angles = _angles(comparison, changed, progress)
     tokens = _Tokens(comparison.b)
     found = {}
     for pair, change in zip(pairs, changes, strict=True):
@@ -148,14 +153,14 @@ def _kept(tensor: StoredTensor, elements: int) -> Kept:
     )
 
 
-def _angles(comparison: Comparison, progress: Progress) -> dict[str, Angles]:
-    """Return the angles of every tensor that both sides changed, by the base's name."""
+def _angles(comparison: Comparison, keys: Sequence[str], progress: Progress) -> dict[str, Angles]:
+    """Return the angles of those tensors that both sides changed, by the base's name."""
     if not (comparison.variants and isinstance(comparison.a, VariantSide)):
         return {}
     a, b = comparison.variants
     if not (a.manifest.terms and b.manifest.terms):
         return {}
-    return {each.name: _angle(each) for each in overlaps(a, b, progress) if each.rank_a and each.rank_b}
+    return {each.name: _angle(each) for each in overlaps(a, b, progress, among=keys) if each.rank_a and each.rank_b}
 
 
 def _angle(overlap: TensorOverlap) -> Angles:

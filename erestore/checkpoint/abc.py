@@ -81,6 +81,10 @@ class Checkpoint(ABC):
             If the file is truncated or was changed since it was opened.
         """
 
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows ``start:stop`` of one tensor, of at least two dimensions, as :meth:`read` returns the whole."""
+        return self.read(name)[start:stop]
+
     def rows_from(self, name: str, start: int) -> torch.Tensor:
         """Return the rows of one tensor, of at least one dimension, from `start` on."""
         return self.read(name)[start:]

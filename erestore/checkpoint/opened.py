@@ -35,6 +35,9 @@ class WeightReader(Protocol):
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor."""
 
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of one tensor."""
+
     def close(self) -> None:
         """Release the file."""
 
@@ -83,6 +86,10 @@ class OpenedCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor: on the CPU, contiguous, bits untouched; see the contract."""
         return self._readers[self._holders[name]].read(name)
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of one tensor; see the contract."""
+        return self._readers[self._holders[name]].rows(name, start, stop)
 
     def close(self) -> None:
         """Release files and maps."""

@@ -51,20 +51,38 @@ class SafetensorsFile:
         CheckpointError
             If the file was changed since it was opened.
         """
+        entry = self._header.entries[name]
+        return self._read(entry.start, entry.stop, entry.dtype, entry.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of one tensor of at least two dimensions in fresh memory.
+
+        Raises
+        ------
+        CheckpointError
+            If the file was changed since it was opened.
+        """
+        entry = self._header.entries[name]
+        count, *rest = entry.shape
+        stop = min(stop, count)
+        width = (entry.stop - entry.start) // max(1, count)
+        return self._read(entry.start + start * width, entry.start + stop * width, entry.dtype, (stop - start, *rest))
+
+    def _read(self, start: int, stop: int, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return what is between two offsets of the file."""
         import torch
 
-        entry = self._header.entries[name]
         if self._now() != self._stamp:
             raise self._changed()
-        content = torch.empty(entry.stop - entry.start, dtype=torch.uint8)
+        content = torch.empty(stop - start, dtype=torch.uint8)
         view = content.numpy().data
         done = 0
         while done < len(view):
-            count = os.preadv(self._file.fileno(), [view[done:]], entry.start + done)
+            count = os.preadv(self._file.fileno(), [view[done:]], start + done)
             if count == 0:
                 raise self._changed()
             done += count
-        return content.view(torch_dtype(entry.dtype)).reshape(torch_shape(entry.dtype, entry.shape))
+        return content.view(torch_dtype(dtype)).reshape(torch_shape(dtype, shape))
 
     def close(self) -> None:
         """Release the file."""

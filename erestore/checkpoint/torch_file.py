@@ -57,6 +57,10 @@ class TorchFile:
         """Return one tensor, contiguous; it may share the file's mapped memory, so it must not be written to."""
         return self._tensors[name].detach().resolve_conj().resolve_neg().contiguous()
 
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of one tensor of at least two dimensions, as :meth:`read` returns the whole."""
+        return self._tensors[name].detach()[start:stop].resolve_conj().resolve_neg().contiguous()
+
     def close(self) -> None:
         """Release the tensors and, with the last of them, the map."""
         self._tensors = {}

@@ -16,7 +16,8 @@ import click
 from erestore.cli.bisecting import bisect
 from erestore.cli.calibration import calibrate
 from erestore.cli.commits import commit, import_, init
-from erestore.cli.failures import DEBUG, report
+from erestore.cli.failures import DEBUG
+from erestore.cli.failures import report as report_failure
 from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
 from erestore.cli.looking import ui
@@ -28,7 +29,7 @@ from erestore.cli.repacking import repack
 from erestore.cli.rewrites import flatten, rebase
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
-from erestore.cli.spectra import diff
+from erestore.cli.spectra import diff, report
 from erestore.cli.trees import cat, checkout
 from erestore.cli.upkeep import du, fsck, gc, status
 
@@ -42,6 +43,7 @@ VERBS = (
     log,
     show,
     diff,
+    report,
     similar,
     identify,
     blame,
@@ -132,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
             cli.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
-        code = report(error, command)
+        code = report_failure(error, command)
         try:
             sys.stdout.flush()
         except OSError:

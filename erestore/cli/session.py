@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,6 +188,17 @@ def json_option(function: _C) -> _C:
 def is_terminal(stream: Any) -> bool:
     """Tell whether a person is looking at `stream` on something that can move a cursor."""
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def is_colored() -> bool:
+    """Tell whether colours reach whoever reads the data: as ``--color`` says, else on a terminal."""
+    chosen = click.get_current_context().color
+    return is_terminal(sys.stdout) if chosen is None else chosen
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that data goes to; None where it goes elsewhere and nothing is to be shortened."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def print_long(text: str) -> None:

@@ -39,13 +39,13 @@ class AlteredWeights(Mapping[str, torch.Tensor]):
         if target is None or alteration is None or not alteration.touches(target):
             return value
         tensor = self._probed.around(target, value)
-        rows = torch.empty(matrix_shape(held.shape), dtype=value.dtype)
-        rows[:] = value.reshape(rows.shape)
+        rows = value.view(matrix_shape(held.shape))
+        # In place: the rows of a block are not asked for any more once the next block is.
         for (start, stop, change), (_, _, own) in zip(
             alteration.changes(tensor), tensor.blocks("weights"), strict=False
         ):
             rows[start:stop] = as_tensor(own + change)
-        return rows.reshape(value.shape)
+        return value
 
     def __contains__(self, name: object) -> bool:
         return name in self._variant.layout.tensors

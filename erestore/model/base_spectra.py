@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 
-from erestore.arrays import as_tensor
+from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import is_floating
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant
-from erestore.residual.spectrum import singular_values
+from erestore.residual.spectrum import RowGram, singular_values
 
+_BLOCK_ROWS = 2048
 _DIGEST_BYTES = 32
 _VERSION = "1"
 """Changes when what is kept is computed in another way."""
@@ -58,7 +59,7 @@ class BaseSpectra:
         if known is None:
             known = self._read(tensor.digest)
         if known is None:
-            known = _compute(as_tensor(variant.base_tensor(key)).view(matrix_shape(tensor.shape)))
+            known = _compute(variant, key)
             self._keep(tensor.digest, known)
         self._known[tensor.digest] = known
         return known if known.numel() else None
@@ -90,9 +91,18 @@ class BaseSpectra:
                 temporary.unlink(missing_ok=True)
 
 
-def _compute(matrix: torch.Tensor) -> torch.Tensor:
+def _compute(variant: Variant, key: str) -> torch.Tensor:
     """Return the spectrum, empty where there is none because a value is not finite."""
-    values = matrix.to(torch.float32) if matrix.element_size() < 4 else matrix
-    if not bool(torch.isfinite(values).all()):
-        return torch.zeros(0, dtype=torch.float64)
-    return singular_values(values)
+    tensor = variant.base[key]
+    rows, columns = matrix_shape(tensor.shape)
+    if rows < columns or tensor.dtype == "F64":  # the squares of float64 may leave its range
+        matrix = as_tensor(variant.base_tensor(key)).view(rows, columns)
+        values = matrix.to(torch.float32) if matrix.element_size() < 4 else matrix
+        return singular_values(values) if bool(torch.isfinite(values).all()) else torch.zeros(0, dtype=torch.float64)
+    gram, read = RowGram(columns), variant.base_rows(key)
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = as_tensor(widen(read(start, min(start + _BLOCK_ROWS, rows))))
+        if not bool(torch.isfinite(block).all()):
+            return torch.zeros(0, dtype=torch.float64)
+        gram.add(block)
+    return gram.singular_values()

@@ -8,27 +8,25 @@ Everything else (exact remainders, whole tensors, other bases, checkpoints) is c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 
-from erestore.arrays import Array, as_tensor
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.naming import fits, match_names
 from erestore.model.base_spectra import BaseSpectra
+from erestore.model.measurement import Measurement, Sides
 from erestore.model.net import Net
 from erestore.model.residuals import Residual, matrix_shape
 from erestore.model.sides import Side, VariantSide
 from erestore.model.targets import same_bits
-from erestore.model.variant import LinearTensor, Variant, row_blocks
+from erestore.model.variant import Variant, row_blocks
 from erestore.records import LayoutTensor, Term, normal_terms
-from erestore.residual.spectrum import singular_values, singular_values_of_product, singular_values_of_rows
-
-Rows = Callable[[int, int], torch.Tensor]
-"""Float64 rows ``start:stop`` of a matrix."""
+from erestore.residual.spectrum import singular_values_of_product
 
 
 class Pair(NamedTuple):
@@ -41,13 +39,6 @@ class Pair(NamedTuple):
     def name(self) -> str:
         """The name on the second side, if it is there."""
         return self.after or self.before or ""
-
-
-class Sides(NamedTuple):
-    """Norms of the rows, ``(m,)``, and of the columns, ``(n,)``, of a matrix, float64."""
-
-    rows: torch.Tensor
-    columns: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -173,72 +164,85 @@ class Comparison:
             return None
         if not net:
             return Change("unchanged")
-        columns = matrix_shape(a.base[key].shape)[1]
-        parts = tuple((coefficient, residual.sections(key)) for coefficient, residual in net)
-        return self._from_net(Net((min(shared, rows), columns), parts), key)
+        return self._from_net(net, key, (min(shared, rows), matrix_shape(a.base[key].shape)[1]))
 
-    def _from_net(self, net: Net, key: str) -> Change:
+    def _from_net(self, left: Sequence[tuple[float, Residual]], key: str, shape: tuple[int, int]) -> Change:
         """Compare by residuals, from their factors where they are few enough."""
         assert self.variants is not None
-        variant, shape = self.variants[0], net.shape
-        before = self._norm_before(key, shape)
+        variant = self.variants[0]
+        net = Net(shape, tuple((coefficient, residual.streamed(key)) for coefficient, residual in left))
+        before = self._known_norm(key, shape)
         scale = net.scale()
         spectrum = self.spectra.of(variant, key) if scale is not None and _is_all(variant, key, shape) else None
-        if scale is not None and spectrum is not None:
-            return _changed("scale", spectrum * abs(scale), before)
-        factors = net.factors()
+        factors = net.factors() if spectrum is None else None
+        if spectrum is None and factors is None:
+            return self._evaluated(left, key, shape, before)
+        if before is None:
+            before = self._evaluated((), key, shape, None).before or 0.0
         if factors is not None:
             return _changed("factors", singular_values_of_product(*factors), before, _sides_of_product(*factors))
-        base = _base_matrix(variant, key) if net.needs_base else None
+        assert spectrum is not None
+        return _changed("scale", spectrum * abs(scale or 0.0), before)
 
-        def rows(start: int, stop: int) -> torch.Tensor:
-            return net.rows(start, stop, base)
-
-        return _measured(rows, shape, "residuals", before)
-
-    def _norm_before(self, key: str, shape: tuple[int, int]) -> float:
-        """Return the norm of the first side's linear value, from the base's spectrum where that is all of it."""
+    def _evaluated(
+        self, left: Sequence[tuple[float, Residual]], key: str, shape: tuple[int, int], before: float | None
+    ) -> Change:
+        """Evaluate what is left of the terms, and the first side's value unless its norm is known `before`, in blocks."""
         assert self.variants is not None
         variant = self.variants[0]
-        terms = [(c, sections) for c, residual in variant.residuals if (sections := residual.sections(key))]
-        if not terms and _is_all(variant, key, shape):
-            spectrum = self.spectra.of(variant, key)
-            if spectrum is not None:
-                return float(torch.linalg.vector_norm(spectrum))
-        linear = LinearTensor(_base_matrix(variant, key), tuple(terms))
-        return _norm(lambda start, stop: as_tensor(linear.rows(start, stop)), shape)
+        own = {r.oid: (c, r) for c, r in variant.residuals if key in r.tensors} if before is None else {}
+        change = {residual.oid: coefficient for coefficient, residual in left}
+        residuals = {residual.oid: residual for residual in (*(r for _, r in left), *(r for _, r in own.values()))}
+        net = Net(
+            shape,
+            tuple((change.get(oid, 0.0), residual.streamed(key)) for oid, residual in residuals.items()),
+            tuple(own[oid][0] if oid in own else 0.0 for oid in residuals),
+        )
+        base = variant.base_rows(key) if before is None or net.needs_base else None
+        measured = Measurement(shape)
+        for start, stop in row_blocks(*shape):
+            moved, first = net.both(start, stop, base(start, stop) if base else None)
+            measured.add(start, moved, first if before is None else None)
+        return _measured(measured, "residuals", measured.norm_before if before is None else before)
+
+    def _known_norm(self, key: str, shape: tuple[int, int]) -> float | None:
+        """Return the norm of the first side's linear value, if the base's spectrum tells it."""
+        assert self.variants is not None
+        variant = self.variants[0]
+        if any(key in residual.tensors for _, residual in variant.residuals) or not _is_all(variant, key, shape):
+            return None
+        spectrum = self.spectra.of(variant, key)
+        return None if spectrum is None else float(torch.linalg.vector_norm(spectrum))
 
     def _from_values(self, pair: Pair, shared: int) -> Change:
-        """Compare what checkouts of both sides give."""
+        """Compare what checkouts of both sides give, block by block."""
         assert pair.before is not None
         assert pair.after is not None
         before, after = self.a.tensors[pair.before], self.b.tensors[pair.after]
-        one, two = self.a.stored(pair.before), self.b.stored(pair.after)
-        if before.dtype == after.dtype and before.shape == after.shape and same_bits(one.reshape(-1), two.reshape(-1)):
-            return Change("unchanged")
+        is_alike = (before.dtype, before.shape) == (after.dtype, after.shape)
         if not (is_floating(before.dtype) and is_floating(after.dtype)):
-            return Change("replaced", "values")
+            one, two = self.a.stored(pair.before), self.b.stored(pair.after)
+            is_same = is_alike and same_bits(one.reshape(-1), two.reshape(-1))
+            return Change("unchanged") if is_same else Change("replaced", "values")
         shape = shared, matrix_shape(after.shape)[1]
-        one, two = one.reshape(matrix_shape(before.shape)), two.reshape(matrix_shape(after.shape))
-
-        def value(start: int, stop: int) -> torch.Tensor:
-            return one[start:stop].to(torch.float64)
-
-        def rows(start: int, stop: int) -> torch.Tensor:
-            return two[start:stop].to(torch.float64) - value(start, stop)
-
-        if not math.isfinite(_norm(rows, shape)):
+        measured, is_same = Measurement(shape), is_alike
+        ones, twos = self.a.blocks(pair.before), self.b.blocks(pair.after)
+        for (start, stop), one, two in zip(row_blocks(*shape), ones, twos, strict=False):
+            is_same = is_same and same_bits(one, two)
+            value = one[: stop - start].to(torch.float64)
+            measured.add(start, two[: stop - start].to(torch.float64) - value, value)
+        for _ in chain(ones, twos):  # what is left of them, for the digests at their ends
+            pass
+        if is_same:
+            return Change("unchanged")
+        if not math.isfinite(measured.norm):
             return Change("replaced", "values")
-        return _measured(rows, shape, "values", _norm(value, shape))
+        return _measured(measured, "values", measured.norm_before)
 
 
 def _patch_of(variant: Variant, key: str) -> str | None:
     """Return the exact remainder that holds a tensor, if one does."""
     return variant.manifest.patch if variant.patch and key in variant.patch.tensors else None
-
-
-def _base_matrix(variant: Variant, key: str) -> Array:
-    return variant.base_tensor(key).reshape(matrix_shape(variant.base[key].shape))
 
 
 def _is_all(variant: Variant, key: str, shape: tuple[int, int]) -> bool:
@@ -250,11 +254,11 @@ def _changed(computed_from: str, values: torch.Tensor, before: float, sides: Sid
     return Change("changed", computed_from, norm, before, values, sides) if norm else Change("unchanged", computed_from)
 
 
-def _measured(rows: Rows, shape: tuple[int, int], computed_from: str, before: float) -> Change:
-    norm, values, sides = _measure(rows, shape)
+def _measured(measured: Measurement, computed_from: str, before: float) -> Change:
+    norm = measured.norm
     if not norm:
         return Change("unchanged", computed_from, norm, before)
-    return Change("changed", computed_from, norm, before, values, sides)
+    return Change("changed", computed_from, norm, before, measured.singular_values(), measured.sides())
 
 
 def _sides_of_product(left: torch.Tensor, right: torch.Tensor) -> Sides:
@@ -262,31 +266,3 @@ def _sides_of_product(left: torch.Tensor, right: torch.Tensor) -> Sides:
     rows = (left @ (right.T @ right) * left).sum(dim=1)
     columns = (right @ (left.T @ left) * right).sum(dim=1)
     return Sides(*(each.clamp_(min=0).sqrt_() for each in (rows, columns)))
-
-
-def _norm(rows: Rows, shape: tuple[int, int]) -> float:
-    return math.sqrt(math.fsum(float(rows(*block).square().sum()) for block in row_blocks(*shape)))
-
-
-def _measure(rows: Rows, shape: tuple[int, int]) -> tuple[float, torch.Tensor | None, Sides | None]:
-    """Return the norm of a finite matrix that comes in rows; unless it is a vector, its spectrum and its sides too."""
-    if min(shape) < 2:
-        return _norm(rows, shape), None, None
-    of_rows, of_columns = (torch.zeros(length, dtype=torch.float64) for length in shape)
-
-    def blocks() -> Iterator[torch.Tensor]:
-        for start, stop in row_blocks(*shape):
-            found = rows(start, stop)
-            squares = found.square()
-            of_rows[start:stop] = squares.sum(dim=1)
-            of_columns.add_(squares.sum(dim=0))
-            yield found
-
-    if shape[0] < shape[1]:
-        matrix = torch.empty(shape, dtype=torch.float64)
-        for (start, stop), found in zip(row_blocks(*shape), blocks(), strict=True):
-            matrix[start:stop] = found
-        values = singular_values(matrix)
-    else:
-        values = singular_values_of_rows(blocks(), shape[1])
-    return math.sqrt(math.fsum(of_rows.tolist())), values, Sides(of_rows.sqrt_(), of_columns.sqrt_())

@@ -25,14 +25,18 @@ class Net:
         Rows and columns that are looked at; a residual may cover fewer rows, or more.
     parts : tuple of (float, tuple of Section)
         Coefficient and sections of each residual, at least one.
+    first : tuple of float
+        Coefficients of the same residuals in the first side's value; may be left out where that is not asked for. It is the
+        whole value only if parts are there of all residuals that make it up, with coefficient 0 where the sides share them.
     """
 
     shape: tuple[int, int]
     parts: tuple[tuple[float, tuple[Section, ...]], ...]
+    first: tuple[float, ...] = ()
 
     def _sections(self) -> Iterator[tuple[float, Section]]:
         for coefficient, sections in self.parts:
-            for section in sections:
+            for section in sections if coefficient else ():
                 yield coefficient, section
 
     @property
@@ -74,12 +78,33 @@ class Net:
         return torch.cat(left, dim=1), torch.cat(right, dim=1)
 
     def rows(self, start: int, stop: int, base: Array | None) -> torch.Tensor:
-        """Evaluate rows ``start:stop``, float64; `base` is the base's tensor as a matrix, where it is needed."""
-        total = np.zeros((stop - start, self.shape[1]))
-        held = np.zeros_like(total) if base is None else widen(base[start:stop])
-        for coefficient, sections in self.parts:
+        """Evaluate rows ``start:stop`` of the combination, float64; `base` are those rows of the base, where it is needed."""
+        return self.both(start, stop, base)[0]
+
+    def both(self, start: int, stop: int, base: Array | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evaluate rows ``start:stop`` of the combination and of the first side's value, each residual once.
+
+        Parameters
+        ----------
+        start, stop : int
+            Not before rows that were evaluated earlier.
+        base : ndarray, shape (stop - start, n), or None
+            The same rows of the base's tensor, in any floating type; None, for zeros, where `needs_base` is false and the
+            first side's value does not matter.
+
+        Returns
+        -------
+        change, first : torch.Tensor, shape (stop - start, n), float64
+        """
+        held = np.zeros((stop - start, self.shape[1])) if base is None else widen(base)
+        change, first = np.zeros_like(held), held.copy()
+        for (coefficient, sections), own in zip(self.parts, self.first or (0.0,) * len(self.parts), strict=True):
             end = min(stop, sections[0].shape[0])
-            if end > start:
-                with without_warnings():
-                    total[: end - start] += evaluate(sections, start, end, held[: end - start]) * coefficient
-        return as_tensor(total)
+            if end <= start:
+                continue
+            with without_warnings():
+                value = evaluate(sections, start, end, held[: end - start])
+                for total, factor in ((change, coefficient), (first, own)):
+                    if factor:
+                        total[: end - start] += value * factor
+        return as_tensor(change), as_tensor(first)

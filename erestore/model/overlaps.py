@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +68,12 @@ class TensorOverlap:
     b_in_a: float | None
 
 
-def overlaps(a: Variant, b: Variant, progress: Progress = silent) -> tuple[TensorOverlap, ...]:
-    """Compare the changes of every tensor that both variants, of one base, have changed."""
-    keys = sorted(_touched(a) & _touched(b))
+def overlaps(
+    a: Variant, b: Variant, progress: Progress = silent, *, among: Collection[str] | None = None
+) -> tuple[TensorOverlap, ...]:
+    """Compare the changes of every tensor that both variants, of one base, have changed; `among` these, if it is given."""
+    both = _touched(a) & _touched(b)
+    keys = sorted(both if among is None else both.intersection(among))
     found = []
     for each in (a, b):
         each.open_parts()

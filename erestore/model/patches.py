@@ -6,18 +6,20 @@ their places follow from the order, as in residuals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from blake3 import blake3
 
-from erestore.arrays import Array
+from erestore.arrays import Array, raw_bytes, regrouped
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.indexes import Placement, check_fields, check_index, read_shape
 from erestore.model.residuals import matrix_shape
-from erestore.model.tensors import value_digest
+from erestore.model.tensors import VALUE_DIGEST_BYTES, value_digest
 from erestore.residual import classed, classing, difference, entropy
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
@@ -65,7 +67,7 @@ class Remainder:
         shape = tuple(value.shape)
         parts = tuple(classing.encode(value, predicted, matrix_shape(shape)[1]))
         found = cls(dtype, shape, predictor, value_digest(value), parts)
-        if value_digest(_decode(CODEC, parts, predicted)) != found.digest:
+        if _digest(_decode(CODEC, parts, (predicted,), matrix_shape(shape)[1])) != found.digest:
             raise CorruptionError("An exact remainder does not decode to the original.")
         return found
 
@@ -75,20 +77,30 @@ def cost(value: Array, predicted: Array) -> float:
     return classing.cost(value, predicted, matrix_shape(tuple(value.shape))[1])
 
 
-def _decode(codec: str, parts: Iterable[bytes], predicted: Array) -> Array:
-    """Return the exact value, flat; the number of parts and their lengths have been checked."""
-    flat = predicted.reshape(-1)
-    columns = matrix_shape(tuple(predicted.shape))[1]
-    result = np.empty_like(flat)
-    for number, part in enumerate(parts):
-        start = number * classed.CHUNK
-        guess = flat[start : start + classed.CHUNK]
-        result[start : start + classed.CHUNK] = (
-            classed.decode(part, guess, classed.Place(start, columns))
-            if codec == CODEC
-            else difference.decode(part, guess)
-        )
-    return result
+def _decode(
+    codec: str, parts: Iterable[bytes], predicted: Iterable[Array], columns: int, key: str = ""
+) -> Iterator[Array]:
+    """Yield the exact value, flat, a part at a time; the number of parts and their lengths have been checked.
+
+    Parameters
+    ----------
+    codec : str
+    parts : iterable of bytes
+    predicted : iterable of ndarray
+        The prediction in blocks of any size, of as many elements as the parts have together.
+    columns : int
+        Of the matrix.
+    key : str
+        What to call it where a part is damaged.
+    """
+    guesses = regrouped(predicted, classed.CHUNK)
+    for number, (part, guess) in enumerate(zip(parts, guesses, strict=True)):
+        place = classed.Place(number * classed.CHUNK, columns)
+        try:
+            block = classed.decode(part, guess, place) if codec == CODEC else difference.decode(part, guess)
+        except CorruptionError as error:
+            raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
+        yield block
 
 
 class PatchWriter:
@@ -199,21 +211,35 @@ class Patch:
 
     def apply(self, key: str, predicted: Array) -> Array:
         """Return the exact tensor, given its prediction in the same dtype and shape."""
+        if self.tensors[key].shape != tuple(predicted.shape):
+            raise _wrong_size(key)
+        result, position = np.empty(predicted.size, predicted.dtype), 0
+        for block in self.blocks(key, (predicted,)):
+            result[position : position + block.size] = block
+            position += block.size
+        return result.reshape(predicted.shape)
+
+    def blocks(self, key: str, predicted: Iterable[Array]) -> Iterator[Array]:
+        """Yield the exact tensor, flat, in blocks that follow each other, given its prediction in blocks of any size.
+
+        Raises
+        ------
+        CorruptionError
+            After the last block, if they do not have the digest that is recorded.
+        """
         tensor = self.tensors[key]
-        size, count = array_dtype(tensor.dtype).itemsize, predicted.size
+        size, count = array_dtype(tensor.dtype).itemsize, math.prod(tensor.shape)
         raw = [size * min(classed.CHUNK, count - start) for start in range(0, count, classed.CHUNK)]
         lengths = [length for _, _, length in tensor.parts]
-        fits = lengths == raw if tensor.codec == FORMER else _fit(lengths, raw)
-        if not fits or tensor.shape != tuple(predicted.shape):
-            raise CorruptionError(f"The exact remainder of '{key}' has the wrong size.")
+        if not (lengths == raw if tensor.codec == FORMER else _fit(lengths, raw)):
+            raise _wrong_size(key)
         parts = (self._segment(segment)[start : start + length] for segment, start, length in tensor.parts)
-        try:
-            result = _decode(tensor.codec, parts, predicted)
-        except CorruptionError as error:
-            raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
-        if value_digest(result) != tensor.digest:
+        hasher = blake3()
+        for block in _decode(tensor.codec, parts, predicted, matrix_shape(tensor.shape)[1], key):
+            hasher.update(raw_bytes(block))
+            yield block
+        if hasher.hexdigest(length=VALUE_DIGEST_BYTES) != tensor.digest:
             raise CorruptionError(f"The exact remainder of '{key}' does not decode to the digest that it records.")
-        return result.reshape(tensor.shape)
 
     def _segment(self, number: int) -> bytes:
         last = self._last  # taken once: other threads replace it
@@ -222,6 +248,18 @@ class Patch:
             last = number, entropy.decode(segment.stage, self._object.read(number), segment.raw_length)
             self._last = last
         return last[1]
+
+
+def _digest(blocks: Iterable[Array]) -> str:
+    """Return :func:`erestore.model.tensors.value_digest` of a value that comes in blocks."""
+    hasher = blake3()
+    for block in blocks:
+        hasher.update(raw_bytes(block))
+    return str(hasher.hexdigest(length=VALUE_DIGEST_BYTES))
+
+
+def _wrong_size(key: str) -> CorruptionError:
+    return CorruptionError(f"The exact remainder of '{key}' has the wrong size.")
 
 
 def _fit(lengths: Sequence[int], largest: Sequence[int]) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_stops
@@ -168,13 +168,26 @@ class Residual:
         found = (self._section(section, tensor.matrix) for section in tensor.sections)
         return tuple(section for section in found if section is not None)
 
-    def _section(self, section: StoredSection, shape: tuple[int, int]) -> Section | None:
+    def streamed(self, key: str) -> tuple[Section, ...]:
+        """Return :meth:`sections` for one thread that evaluates rows in ascending order: what is large is not held whole."""
+        tensor = self.tensors.get(key)
+        if tensor is None:
+            return ()
+        found = (self._section(section, tensor.matrix, streamed=True) for section in tensor.sections)
+        return tuple(section for section in found if section is not None)
+
+    def _section(self, section: StoredSection, shape: tuple[int, int], *, streamed: bool = False) -> Section | None:
         """Read one section as far as it is to be read; None if nothing of it counts."""
         kind = codec(section.codec)
         _, used = self._front.parts_of(section, shape)
         if used < len(section.parts) and not (used and kind.progressive):
             return None
-        decoded = kind.decode(section.parameters, self._parts(section.parts[:used]), shape)
+        parts = section.parts[:used]
+        decoded = (
+            kind.open(section.parameters, _Parts(self._part, parts), shape)
+            if streamed
+            else kind.decode(section.parameters, self._parts(parts), shape)
+        )
         return decoded if self._front.rank is None else decoded.leading(self._front.rank)
 
     @property
@@ -188,7 +201,11 @@ class Residual:
         return self._parts(section.parts)
 
     def _parts(self, parts: tuple[tuple[int, int, int], ...]) -> list[bytes]:
-        return [self._segment(number)[start : start + length] for number, start, length in parts]
+        return [self._part(part) for part in parts]
+
+    def _part(self, part: tuple[int, int, int]) -> bytes:
+        number, start, length = part
+        return self._segment(number)[start : start + length]
 
     def _segment(self, number: int) -> bytes:
         with self._lock:
@@ -200,6 +217,25 @@ class Residual:
                     self._decoded.popitem(last=False)
             self._decoded.move_to_end(number)
             return self._decoded[number]
+
+
+class _Parts(Sequence[bytes]):
+    """Parts that are read when they are asked for."""
+
+    def __init__(self, read: Callable[[tuple[int, int, int]], bytes], places: Sequence[tuple[int, int, int]]) -> None:
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return _Parts(self._read, self._places[index])
+        return self._read(self._places[index])
 
 
 def _bands(index: Any, segments: int) -> Iterator[tuple[int, float]]:

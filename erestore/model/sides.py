@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from erestore.arrays import as_tensor, regrouped
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.dtypes import torch_dtype
 from erestore.errors import CheckpointError
-from erestore.model.variant import Variant
+from erestore.model.residuals import matrix_shape
+from erestore.model.variant import Variant, row_blocks
 from erestore.records import LayoutTensor
 
 if TYPE_CHECKING:
@@ -42,6 +45,13 @@ class Side(ABC):
         """Return one tensor as a checkout gives it."""
 
     @abstractmethod
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """Yield one floating tensor as a checkout gives it, as a matrix, in the blocks of :func:`row_blocks`.
+
+        A block is not to be written to, and good until the next is asked for.
+        """
+
+    @abstractmethod
     def side_file(self, name: str) -> bytes:
         """Return the content of a side file."""
 
@@ -71,6 +81,15 @@ class VariantSide(Side):
     def stored(self, name: str) -> torch.Tensor:
         """See :meth:`Side.stored`."""
         return self.variant.tensor(name)
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """See :meth:`Side.blocks`."""
+        held = self.tensors[name]
+        columns = matrix_shape(held.shape)[1]
+        height = max((stop - start for start, stop in row_blocks(*matrix_shape(held.shape))), default=0)
+        if height * columns:
+            for block in regrouped(self.variant.blocks(name), height * columns):
+                yield as_tensor(block.reshape(-1, columns), torch_dtype(held.dtype))
 
     def side_file(self, name: str) -> bytes:
         """See :meth:`Side.side_file`."""
@@ -115,6 +134,14 @@ class CheckpointSide(Side):
     def stored(self, name: str) -> torch.Tensor:
         """See :meth:`Side.stored`."""
         return self.checkpoint.read(name)
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """See :meth:`Side.blocks`."""
+        shape = self.tensors[name].shape
+        rows, columns = matrix_shape(shape)
+        for start, stop in row_blocks(rows, columns) if columns else ():
+            held = self.checkpoint.rows(name, start, stop) if len(shape) > 1 else self.checkpoint.read(name)
+            yield held.reshape(-1, columns)
 
     def side_file(self, name: str) -> bytes:
         """See :meth:`Side.side_file`."""

@@ -19,7 +19,7 @@ from blake3 import blake3
 from erestore.arrays import Array, as_tensor, raw_bytes, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype, torch_shape
 from erestore.errors import CorruptionError
-from erestore.model.patches import DEEPEST, Patch
+from erestore.model.patches import DEEPEST, Patch, PatchedTensor
 from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
 from erestore.model.tensors import VALUE_DIGEST_BYTES, MatrixRows, TensorReader
@@ -226,6 +226,11 @@ class Variant:
         found = ((coefficient, residual.sections(key)) for coefficient, residual in self.residuals)
         return tuple((coefficient, sections) for coefficient, sections in found if sections)
 
+    def streamed_terms(self, key: str) -> Terms:
+        """Return :meth:`terms` for one thread that evaluates rows in ascending order; see :meth:`Residual.streamed`."""
+        found = ((coefficient, residual.streamed(key)) for coefficient, residual in self.residuals)
+        return tuple((coefficient, sections) for coefficient, sections in found if sections)
+
     def linear(self, key: str) -> LinearTensor:
         """Return the linear value of one of the base's floating tensors."""
         return LinearTensor(self.base_tensor(key).reshape(matrix_shape(self.base[key].shape)), self.terms(key))
@@ -283,7 +288,7 @@ class Variant:
 
     def _linear_blocks(self, key: str, dtype: np.dtype[Any], rows: int) -> Iterator[Array]:
         """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""
-        held, terms = self.base[key], self.terms(key)
+        held, terms = self.base[key], self.streamed_terms(key)
         hasher = blake3()
         recorded = None if self.is_cut else self.manifest.digests.get(key)
         for start, base in self._tensors.row_blocks(held.data, held.dtype, matrix_shape(held.shape), BLOCK):
@@ -303,25 +308,45 @@ class Variant:
 
     def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return the value of `key` as it was committed: rounded, and patched if the commit is exact."""
-        held = self.patch.tensors.get(key) if self.patch else None
+        held = self._patched(key, dtype, shape)
         if held is None or self.patch is None:
             return self.rounded(key, dtype, shape)
-        if (held.dtype, held.shape) != (dtype, shape) or not is_floating(dtype):
-            raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
         return self.patch.apply(key, self.predicted(held.predictor, key, dtype, shape))
+
+    def _stored_blocks(self, key: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Array]:
+        """Yield what :meth:`stored` returns in blocks that follow each other, each good until the next is asked for."""
+        held = self._patched(key, dtype, shape)
+        if held is None or self.patch is None:
+            yield from self._rounded_blocks(key, dtype, shape)
+        else:
+            source = self._predictor(held.predictor)
+            blocks = source._stored_blocks if held.predictor[0] == "stored" else source._rounded_blocks  # noqa: SLF001
+            yield from self.patch.blocks(key, blocks(key, dtype, shape))
+
+    def _patched(self, key: str, dtype: str, shape: tuple[int, ...]) -> PatchedTensor | None:
+        """Return the exact remainder of `key`, None where there is none, having made sure that it fits the layout."""
+        held = self.patch.tensors.get(key) if self.patch else None
+        if held is not None and ((held.dtype, held.shape) != (dtype, shape) or not is_floating(dtype)):
+            raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
+        return held
 
     def predicted(self, predictor: tuple[str, ...], key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return what an exact remainder is relative to."""
+        source = self._predictor(predictor)
+        return (source.stored if predictor[0] == "stored" else source.rounded)(key, dtype, shape)
+
+    def _predictor(self, predictor: tuple[str, ...]) -> Variant:
+        """Return the variant whose value is the prediction: as stored, where a former one is named, else before any patch."""
         if predictor == ("linear",):
-            return self.rounded(key, dtype, shape)
-        if predictor[0] == "stored":
-            if self._depth == DEEPEST:
-                raise CorruptionError(f"The exact remainder of '{key}' is more than {DEEPEST} steps away from a value.")
-            if predictor[1] not in self._former:
-                former = Manifest.from_record(self.objects.get_record("manifest", predictor[1]))
-                self._former[predictor[1]] = Variant(self.objects, former, depth=self._depth + 1)
-            return self._former[predictor[1]].stored(key, dtype, shape)
-        return self._plain.rounded(key, dtype, shape)
+            return self
+        if predictor[0] != "stored":
+            return self._plain
+        if self._depth == DEEPEST:
+            raise CorruptionError(f"An exact remainder is more than {DEEPEST} steps away from a value.")
+        if predictor[1] not in self._former:
+            former = Manifest.from_record(self.objects.get_record("manifest", predictor[1]))
+            self._former[predictor[1]] = Variant(self.objects, former, depth=self._depth + 1)
+        return self._former[predictor[1]]
 
     @cached_property
     def _plain(self) -> Variant:
@@ -343,10 +368,7 @@ class Variant:
             After the last block, if they do not have the digest that their commit recorded.
         """
         held = self.layout.tensors[name]
-        if self.patch is not None and held.key in self.patch.tensors:
-            yield self.stored(held.key, held.dtype, held.shape)
-        else:
-            yield from self._rounded_blocks(held.key, held.dtype, held.shape)
+        yield from self._stored_blocks(held.key, held.dtype, held.shape)
 
     def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> Array:
         """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""

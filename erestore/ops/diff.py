@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from erestore.store import Store
 if TYPE_CHECKING:
     import torch
 
-SORTS = ("share", "norm", "erank", "name")
+SORTS = ("share", "norm", "erank", "energy", "name")
 _LARGEST_JSON = 4 << 20
 
 
@@ -57,8 +58,8 @@ def diff(
     tensors : str, optional
         Compare only tensors whose names match this pattern (``*attention*``).
     sort : str
-        Of the tensors: ``share`` of the whole squared change, relative ``norm`` or ``erank`` (effective rank), the largest
-        first; or ``name``.
+        Of the tensors: ``share`` of the whole squared change, relative ``norm``, ``erank`` (effective rank) or ``energy``
+        (share of its own change in a tenth of the ranks), the largest first; or ``name``.
     details : bool
         Also return what a page shows: curves, rows and columns, angles; see :class:`erestore.report.details.TensorDetails`.
     spectra_directory : Path, optional
@@ -149,8 +150,16 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
         return pairs
     chosen = [pair for pair in pairs if any(fnmatchcase(name, pattern) for name in pair if name)]
     if not chosen:
-        raise NotFoundError(f"No tensor matches '{pattern}'.", hint="Use * for any part of a name: '*attention*'.")
+        raise NotFoundError(f"No tensor matches '{pattern}'.", hint=_near(pattern, pairs))
     return chosen
+
+
+def _near(pattern: str, pairs: Sequence[Pair]) -> str:
+    """Return what to ask for instead of a name that no tensor has."""
+    names = [pair.name for pair in pairs]
+    within = [name for name in names if pattern in name]
+    near = difflib.get_close_matches(pattern, within or names, n=3, cutoff=0.0 if within else 0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else "Use * for any part of a name: '*attention*'."
 
 
 def _compare(comparison: Comparison, pairs: Sequence[Pair], progress: Progress) -> list[Change]:
@@ -213,7 +222,14 @@ def _order(sort: str) -> Callable[[TensorDiff], tuple[Any, ...]]:
     """Return the key that sorts what has numbers first, then other differences, then what is unchanged."""
 
     def key(tensor: TensorDiff) -> tuple[Any, ...]:
-        size = {"share": tensor.share, "norm": tensor.relative_norm, "erank": tensor.effective_rank, "name": 0}[sort]
+        sizes = {
+            "share": tensor.share,
+            "norm": tensor.relative_norm,
+            "erank": tensor.effective_rank,
+            "energy": tensor.energy_in_tenth,
+            "name": 0,
+        }
+        size = sizes[sort]
         group = 2 if tensor.status == "unchanged" else 0 if tensor.norm is not None or sort == "name" else 1
         return group, size is None, -(size or 0), tensor.name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,10 +147,11 @@ def _live(store: Store, variant: Variant, inputs: Examples, model: torch.nn.Modu
     with tempfile.TemporaryDirectory() as place:
         live = model
         if live is None:
-            live = load_live(variant, Path(place, "model")).float()  # cosines near 1 take more digits than bfloat16 has
+            # Cosines near 1 take more digits than bfloat16 has.
+            live = load_live(variant, Path(place, "model")).float().eval()
         examples = list(batches) if texts is None else _tokenized(store, variant, Path(place), texts, live)
         found = ModelFeatures.of(live, examples, variant)
-        with found.kept():
+        with nullcontext() if model is None else found.kept():
             yield found
 
 

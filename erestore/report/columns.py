@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _GAP = "  "
 _NAME_WIDTH = 36
 _NAME_SHARE = 0.4
@@ -66,6 +69,18 @@ def shorten(text: str, width: int) -> str:
         return text
     front = (width - 1) // 5
     return f"{text[:front]}…{text[len(text) - (width - 1 - front) :]}" if width > 1 else "…"[:width]
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return the lines of a sentence, of at most `width` characters unless one word is longer; None for one line."""
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def printable(text: str) -> str:
+    """Return one line that holds names from elsewhere without what could steer a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _room(columns: Sequence[Column], width: int) -> int:

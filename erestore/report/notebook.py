@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from erestore.report import probe_text
 from erestore.report.numbers import percent, rank_text, ratio_text
-from erestore.report.text import sentences
+from erestore.report.sentences import sentences
 from erestore.report.words import error_text, minute_text, share_text, short, size_text
 
 if TYPE_CHECKING:

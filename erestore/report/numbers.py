@@ -45,6 +45,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape: ``768×3072``; 1 for a scalar."""
+    return "×".join(map(str, shape)) or "1"
+
+
 def listed(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """Return the first few of many names, and how many more there are."""
     rest = len(names) - most

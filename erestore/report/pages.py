@@ -15,8 +15,8 @@ from erestore.report.figures.spectra import angles_figure, energy_figure, spectr
 from erestore.report.figures.style import graph_objects
 from erestore.report.numbers import percent, rank_text, ratio_text
 from erestore.report.plain import json_text
+from erestore.report.sentences import sentences
 from erestore.report.spectral import DiffResult, TensorDiff
-from erestore.report.text import sentences
 
 if TYPE_CHECKING:
     from jinja2 import Environment

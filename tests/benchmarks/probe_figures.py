@@ -10,25 +10,20 @@ Figures are drawn by the functions of ``erestore.report.figures``, in grey on no
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import unquote
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import families
-from browsing import ARGUMENTS
+from drawing import draw
 from labelled_texts import load_task
-from playwright.sync_api import sync_playwright
 
 from erestore.api import Store
 from erestore.model.probe_settings import PROBES, ProbeSettings
 from erestore.model.quality import Quality
 from erestore.report.figures import allocation_figure, perturb_figure, stiefel_figure, truncate_figure
-from erestore.report.pages import plotly_source
 from erestore.report.probe_text import probe_text
 from erestore.report.probing import ProbeResult
 
@@ -53,24 +48,6 @@ def probed(directory: Path) -> ProbeResult:
     return store.probe("movie", settings=ProbeSettings(PROBES), inputs=texts)
 
 
-def draw(result: ProbeResult, directory: Path) -> None:
-    """Write an SVG file a figure."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(ARGUMENTS))
-        page = browser.new_page()
-        page.set_content(f"<div id=here></div><script>{plotly_source()}</script>")
-        for name, figure in FIGURES.items():
-            drawn = figure(result).update_layout(margin={"l": 8, "r": 12, "t": 12, "b": 8})
-            image = page.evaluate(
-                "([figure, width, height]) => Plotly.toImage({data: figure.data, layout: figure.layout}, "
-                "{format: 'svg', width, height})",
-                [json.loads(drawn.to_json()), WIDTH, HEIGHT],
-            )
-            svg = unquote(image.partition(",")[2])
-            (directory / f"probe-{name}.svg").write_text(svg + "\n", encoding="utf-8")
-        browser.close()
-
-
 def main() -> None:
     """Print what was found, and draw it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +57,8 @@ def main() -> None:
         result = probed(Path(place) / "store")
     print(probe_text(result, width=None))
     if arguments.write is not None:
-        draw(result, arguments.write)
+        figures = {f"probe-{name}": figure(result) for name, figure in FIGURES.items()}
+        draw(figures, arguments.write, WIDTH, HEIGHT)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,42 @@ def test_diff(here: Here) -> None:
     assert here.run("diff", "ft", "nothing").code == 3
 
 
+def test_diff_by_kinds_and_in_order(here: Here) -> None:
+    kinds = here.run("diff", "ft", "--stat", "--sort", "norm").out
+    assert "\n\nkind " in kinds
+    assert "dense.weight" not in kinds
+    assert "\ndense " in kinds
+    for sort in ("share", "norm", "erank", "energy", "name"):
+        assert here.run("diff", "ft", "--sort", sort).code == here.run("diff", "ft", "--stat", "--sort", sort).code == 0
+    assert here.json("diff", "ft", "--stat") == here.json("diff", "ft")
+
+
+def test_diff_of_one_tensor(here: Here) -> None:
+    ran = here.run("diff", "ft", "--tensor", "dense.weight")
+    assert ran.code == 0
+    assert ran.out.startswith("dense.weight [32×48] BF16: dense\nFrom base to ft it moved by ")
+    assert "┤●" in ran.out
+    assert "Stored as " in ran.out
+    found = here.json("diff", "ft", "--tensor", "dense.weight")
+    assert [tensor["name"] for tensor in found["tensors"]] == list(found["details"]) == ["dense.weight"]
+    assert found["details"]["dense.weight"]["spectrum"]["change"][0] == 1
+    assert here.run("diff", "ft", "ft/", "--tensor", "dense.weight").out.count("┤●")
+    unknown = here.run("diff", "ft", "--tensor", "dense.wieght")
+    assert unknown.code == 3
+    assert unknown.err.startswith("error: No tensor matches 'dense.wieght'.\nhint: Did you mean dense.weight or ")
+    assert here.run("diff", "ft", "--tensor", "*").code == 3  # a name, not a pattern
+    for others in (("--stat",), ("--all",), ("-n", "3"), ("--tensors", "*")):
+        refused = here.run("diff", "ft", "--tensor", "scale", *others)
+        assert (refused.code, refused.out) == (2, "")
+
+
+def test_diff_of_expressions(here: Here) -> None:
+    assert here.run("diff", "more", "0.5*more + 0.5*more", "--exit-code").code == 0
+    found = here.json("diff", "0.5*more", "more")
+    assert [found[side]["commit"] is None for side in "ab"] == [True, False]
+    assert here.json("diff", "0.5*more", "more/")["b"]["path"] == "more"
+
+
 def test_names(here: Here) -> None:
     assert here.run("branch", "best", "ft").out.startswith("Made best to ")
     assert here.run("branch", "best", "more").code == 5

@@ -13,8 +13,9 @@ from erestore.cli.session import Verb
 from erestore.ops.config import SETTINGS, variable
 
 COMMANDS = (
-    *"init import calibrate commit checkout status log show diff similar identify blame probe branch tag reflog undo".split(),  # noqa: SIM905
-    *"merge soup cherry-pick revert rebase flatten repack bisect cat du gc fsck config".split(),  # noqa: SIM905
+    *"init import calibrate commit checkout status log show diff report similar identify blame probe".split(),  # noqa: SIM905
+    *"branch tag reflog undo merge soup cherry-pick revert rebase flatten repack bisect".split(),  # noqa: SIM905
+    *"cat du gc fsck config".split(),  # noqa: SIM905
 )
 
 

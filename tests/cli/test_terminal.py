@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from commands import Here, environment, python
 
 ESCAPE = "\x1b["
+BLUE = "\x1b[38;5;33m"
 
 
 def on_terminal(*arguments: str, directory: Path, both: bool = True, **variables: str) -> tuple[int, str]:
@@ -56,7 +59,7 @@ def test_pager_on_a_terminal_only(here: Here, tmp_path: Path) -> None:
     pager = tmp_path / "pager"
     pager.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write('paged ' + sys.stdin.read())\n")
     pager.chmod(0o755)
-    for arguments in (("log",), ("show", "ft"), ("reflog",)):
+    for arguments in (("log",), ("show", "ft"), ("reflog",), ("diff", "ft"), ("diff", "ft", "--tensor", "scale")):
         code, seen = on_terminal(*arguments, directory=here.directory, PAGER=str(pager))
         assert code == 0
         assert seen.count("paged ") == 1
@@ -64,6 +67,25 @@ def test_pager_on_a_terminal_only(here: Here, tmp_path: Path) -> None:
     assert "paged " not in seen
     piped = python("-m", "erestore", "log", cwd=here.directory, env=environment(PAGER=str(pager)))
     assert "paged " not in piped.stdout
+
+
+def test_a_diff_is_coloured_and_fits_the_terminal(here: Here) -> None:
+    arguments = "diff", "ft", "--tensor", "dense.weight"
+    plain = here.run(*arguments).out
+    assert ESCAPE not in plain
+    coloured = here.run(*arguments, "--color", "always").out
+    assert BLUE in coloured
+    assert click.unstyle(coloured) == plain
+    assert here.run(*arguments, "--color", "never").out == plain
+    wide = {"COLUMNS": "60", "PAGER": "cat"}
+    code, seen = on_terminal(*arguments, directory=here.directory, **wide)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen[seen.index("dense.weight [") :])
+    assert (code, BLUE in seen) == (0, True)
+    assert 50 < max(map(len, shown.splitlines())) <= 60
+    for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        _, seen = on_terminal(*arguments, directory=here.directory, **wide, **variables)
+        assert BLUE not in seen
+        assert "●" in seen
 
 
 def test_a_gate_has_the_terminal_to_itself(here: Here) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -574,6 +575,61 @@ def test_tensors_are_chosen_by_pattern(models):
         diff(store, "base", "lossy", tensors="x*")
 
 
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("dense", "Did you mean dense.bias or dense.weight?"),
+        ("densse.weihgt", "Did you mean dense.weight"),
+        ("x*", "Use \\* for any part of a name"),
+    ],
+)
+def test_close_names_are_suggested(models, asked, hint):
+    store, _ = models
+    with pytest.raises(NotFoundError) as caught:
+        diff(store, "base", "lossy", tensors=asked)
+    assert re.match(hint, caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_expressions_on_both_sides_are_compared_by_their_terms(lab, kind):
+    one, two, three = (lab.residual(tall__weight=SECTIONS[kind](SHAPES["tall.weight"], seed)) for seed in (20, 30, 40))
+    lab.variant("a", (one, 1), (two, "1/3"))
+    lab.variant("b", (two, 1), (three, 1))
+    values = {name: linear_values(lab.store, name)["tall.weight"] for name in ("base", "a", "b")}
+    base, a, b = (values[name] for name in ("base", "a", "b"))
+    cases = {
+        ("0.5*a + 0.5*b", "a"): (base + 0.5 * (a - base) + 0.5 * (b - base), a),
+        ("a", "mean(a, b) - 0.25*b"): (a, base + 0.5 * (a - base) + 0.25 * (b - base)),
+        ("0.5*a + 0.5*b", "0.75*a + 0.5*b"): (base + (a + b) / 2 - base, base + 0.75 * (a - base) + 0.5 * (b - base)),
+        ("base", "-1*b"): (base, 2 * base - b),
+    }
+    for (first, second), (before, after) in cases.items():
+        result, found = lab.diff(first, second)
+        assert (result.a.name, result.b.name) == (first, second)
+        assert result.summary.same_base
+        assert found["tall.weight"].computed_from == WAYS.get(kind, "factors")
+        assert_numbers(found["tall.weight"], expected_numbers(before, after, base), 1e-9)
+
+
+def test_an_expression_and_a_checkpoint(lab, tmp_path):
+    name = "tall.weight"
+    lab.variant("a", (lab.residual(tall__weight=SECTIONS["lowrank"](SHAPES[name], 20)), 1))
+    changed = {**lab.weights, name: lab.weights[name] + random(SHAPES[name], 7)}
+    path = write_model(tmp_path / "other", changed)
+    base, a = (linear_values(lab.store, variant)[name] for variant in ("base", "a"))
+    half = (base + 0.5 * (a - base)).astype(np.float32)
+    for first, second, before, after in (
+        ("0.5*a", path, half, matrix(changed[name])),
+        (str(path), "0.5*a", matrix(changed[name]), half),
+    ):
+        result, found = lab.diff(first, second)
+        assert not result.summary.same_base
+        assert found[name].computed_from == "values"
+        assert_numbers(found[name], expected_numbers(before.astype(float), after.astype(float), base), 1e-6)
+    _, found = lab.diff(str(path), path)
+    assert found[name].status == "unchanged"
+
+
 def test_orders(models):
     store, _ = models
 
@@ -587,6 +643,7 @@ def test_orders(models):
     assert order("share") == [*sorted(moved, key=lambda name: -found[name].share), *last]
     assert order("norm") == [*sorted(moved, key=lambda name: -found[name].relative_norm), *last]
     assert order("erank")[:2] == sorted(["embedding.weight", "dense.weight"], key=lambda n: -found[n].effective_rank)
+    assert order("energy")[:2] == sorted(["embedding.weight", "dense.weight"], key=lambda n: -found[n].energy_in_tenth)
     assert order("name") == [*sorted(moved + last[:1]), *last[1:]]
     with pytest.raises(UsageError, match="cannot be sorted by 'size'"):
         diff(store, "base", "exact", sort="size")

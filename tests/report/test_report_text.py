@@ -103,6 +103,8 @@ def test_the_summary_in_words():
         tensor("bias", status="unchanged"),
         tensor("head.weight", status="added", shape=(3, 8), norm=None, share=None),
         tensor("cls.bias", status="removed", shape=(8,), norm=None, share=None),
+        tensor("adapter.weight", status="added", norm=None, share=None),
+        tensor("positions", status="resized", shape=(6, 4), shape_before=(8, 4)),
         tensor("word", status="resized", shape=(9, 4), shape_before=(8, 4), dtype="BF16", dtype_before="F32"),
     ]
     spectra = {"pooler.weight": torch.tensor([1.0, 1, 1, 1]), "layer.weight": torch.tensor([3.0, 2, 1, 0])}
@@ -119,12 +121,14 @@ def test_the_summary_in_words():
         ),
     )
     assert diff_text(found, width=None).split("\n\n")[0].split("\n") == [
-        "new differs from old in 3 of 4 tensors, by 35.4 % of their norm.",
+        "new differs from old in 4 of 5 tensors, by 35.4 % of their norm.",
         "70 % of the change is in pooler.weight, which moved by 4.8 times its norm.",
         "Half of the rest lies in 25 % of the ranks, 90 % in 50 %; its effective rank is 0.70 times the base's.",
-        "Tensors only in new: head.weight [3×8].",
-        "Tensors only in old: cls.bias [8].",
-        "With other rows, compared where both have them: word [8×4 → 9×4].",
+        "Head only in new: head.weight [3×8].",
+        "Head only in old: cls.bias [8].",
+        "Tensors only in new: adapter.weight [8×4].",
+        "2 rows fewer: positions [8×4 → 6×4]; compared where both have them.",
+        "1 row more: word [8×4 → 9×4]; compared where both have them.",
         "1 tensor is BF16 instead of F32.",
         "Format: torch → safetensors.",
         "Files only in old: merges.txt.",

@@ -136,6 +136,20 @@ class Codec(ABC):
         """
 
     @classmethod
+    def open(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> Section:
+        """Return the section that :meth:`decode` does, to be evaluated by one thread, rows in ascending order.
+
+        Parts may be read as they are needed, and given up again; what is wrong with one is then said when its rows are asked
+        for. By default all are decoded at once.
+
+        Raises
+        ------
+        CorruptionError
+            See :meth:`decode`.
+        """
+        return cls.decode(parameters, parts, shape)
+
+    @classmethod
     def leading_parts(
         cls,
         parameters: Parameters,  # noqa: ARG003 - for codecs that have components

@@ -73,9 +73,44 @@ class RemainderSection(Section):
             for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=False)
             if first < stop and start < last
         ]
-        codes = held[0] if len(held) == 1 else np.concatenate(held) if held else np.zeros(base.shape)
-        found: Array = codes * np.float64(self.step)
-        return found
+        return _values(held, self.step, base)
+
+
+class StreamedRemainder(Section):
+    """The same, of which one part is decoded at a time.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    parts : sequence of bytes
+        Read one by one.
+    step : float
+    """
+
+    def __init__(self, shape: tuple[int, int], parts: Sequence[bytes], step: float) -> None:
+        self.shape, self._parts, self._step = shape, parts, step
+        self._last: tuple[int, Array] = (-1, np.empty(0))
+
+    def rows(self, start: int, stop: int, base: Array) -> Array:
+        """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
+        height = _height(self.shape[1])
+        numbers = range(start // height, min(-(-stop // height), len(self._parts)))
+        held = [self._codes(number)[max(0, start - number * height) : stop - number * height] for number in numbers]
+        return _values(held, self._step, base)
+
+    def _codes(self, number: int) -> Array:
+        if self._last[0] != number:
+            start = number * _height(self.shape[1])
+            rows = min(self.shape[0] - start, _height(self.shape[1]))
+            self._last = number, _read(self._parts[number], (rows, self.shape[1]))
+        return self._last[1]
+
+
+def _values(held: Sequence[Array], step: float, base: Array) -> Array:
+    """Return the values of some rows of codes, one below the other; zeros where there are no codes."""
+    codes = held[0] if len(held) == 1 else np.concatenate(held) if held else np.zeros(base.shape)
+    found: Array = codes * np.float64(step)
+    return found
 
 
 class Remainder(Codec):
@@ -86,14 +121,15 @@ class Remainder(Codec):
     @classmethod
     def decode(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> RemainderSection:
         """Read a section; without parts, zeros: what a prefix of the object holds of it."""
-        if set(parameters) != {"step"}:
-            raise CorruptionError("A remainder's parameters are malformed.")
-        step = dyadic.read(parameters["step"], STEP_BITS)
-        if parts and len(parts) != (-(-shape[0] // _height(shape[1])) if shape[1] else 0):
-            raise CorruptionError("A remainder has a wrong number of parts.")
+        step = _step(parameters, parts, shape)
         ranges = zip(parts, row_ranges(shape), strict=False)
         codes = tuple(_read(part, (stop - start, shape[1])) for part, (start, stop) in ranges)
-        return RemainderSection(shape, codes, step.value)
+        return RemainderSection(shape, codes, step)
+
+    @classmethod
+    def open(cls, parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> StreamedRemainder:
+        """Read a section part by part; see :meth:`Codec.open`."""
+        return StreamedRemainder(shape, parts, _step(parameters, parts, shape))
 
     @classmethod
     def leading_parts(
@@ -105,6 +141,16 @@ class Remainder(Codec):
     ) -> tuple[int, int]:
         """Leave out what is left of a matrix after all of its components; see :meth:`Codec.leading_parts`."""
         return (0, 0) if band_of(shape) == LAST_BAND else (parts, parts)
+
+
+def _step(parameters: Parameters, parts: Sequence[bytes], shape: tuple[int, int]) -> float:
+    """Return the step, having made sure that there are as many parts as the shape has, or none."""
+    if set(parameters) != {"step"}:
+        raise CorruptionError("A remainder's parameters are malformed.")
+    step = dyadic.read(parameters["step"], STEP_BITS)
+    if parts and len(parts) != (-(-shape[0] // _height(shape[1])) if shape[1] else 0):
+        raise CorruptionError("A remainder has a wrong number of parts.")
+    return step.value
 
 
 def _read(part: bytes, shape: tuple[int, int]) -> Array:

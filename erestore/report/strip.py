@@ -1,0 +1,162 @@
+"""The layers of a model in a few lines: a row a kind of module, a character a layer, darker where more moved.
+
+In colour a character is a block; without, it is a digit, which pipes, screen readers and logs keep. Both say a level of a
+logarithmic scale that the legend gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+from erestore.report.columns import shorten, wrapped
+from erestore.report.kinds import KindDiff, Norms
+from erestore.report.numbers import count_text, listed, percent
+
+COLORS = (54, 61, 31, 37, 36, 71, 112, 184, 226)
+"""Of 256: from dark violet to yellow, as Viridis; the lightness rises, so that they can be told apart without their hue."""
+LEVELS = len(COLORS)
+_SPANS = 4.0, 1000.0
+"""The last level stands for at least and at most so many times as much as the first: noise is not blown up."""
+_MINOR = 0.002
+"""Layers that together hold this share of the squared change do not stretch the scale: norms move little, and say little."""
+_GAP = "  "
+_LABEL_SHARE = 0.4
+_TICKS = 5
+_WIDE, _WIDENED = 2, 24
+"""Blocks are so many characters wide, about square, where no more layers than that fit."""
+_MOST_ROWS = 24
+_UNCHANGED = "."
+_RAMP = "█" * LEVELS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Levels of relative norms, equal steps of their logarithm.
+
+    Attributes
+    ----------
+    low, high : float
+        What the first and the last level stand for; 0 where nothing moved.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, cells: Iterable[Norms]) -> Scale:
+        """Return the scale for some layers."""
+        known = sorted((cell for cell in cells if cell.norm and cell.before), key=lambda cell: cell.relative)
+        if not known:
+            return cls(0.0, 0.0)
+        minor = _MINOR * math.fsum(cell.norm**2 for cell in known)
+        reached = accumulate(cell.norm**2 for cell in known)
+        low = next(cell.relative for cell, sum_ in zip(known, reached, strict=True) if sum_ >= minor)
+        high, (least, most) = known[-1].relative, _SPANS
+        return cls(min(max(low, high / most), high / least), high)
+
+    @property
+    def step(self) -> float:
+        """Ratio of neighbouring levels."""
+        return float((self.high / self.low) ** (1 / (LEVELS - 1))) if self.low else 1.0
+
+    def level(self, value: float) -> int:
+        """Return the level of a value, from 1; 0 for what did not move."""
+        if not value:
+            return 0
+        if not math.isfinite(value) or not self.low:
+            return LEVELS
+        steps = round(math.log(value / self.low) / math.log(self.step))
+        return 1 + min(max(steps, 0), LEVELS - 1)
+
+
+def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) -> Iterator[str]:
+    """Yield the lines of a heat strip, nothing where no layer moved.
+
+    Parameters
+    ----------
+    kinds : sequence of KindDiff
+        Each a row, in this order; with very many, those with the most of the change.
+    width : int or None
+        Characters that a line may have; layers are merged with their neighbours where they are more. None for any number.
+    color : bool
+        Whether the terminal shows 256 colours.
+    """
+    rows = [kind for kind in kinds if kind.inside]
+    if not any(norms.norm for kind in rows for norms in kind.inside.values()):
+        return
+    rest = sorted(rows, key=lambda kind: -kind.share)[_MOST_ROWS:]
+    rows = [kind for kind in rows if kind not in rest]
+    figures = [percent(Norms.together(kind.inside.values()).relative) for kind in rows]
+    title = "moved"
+    last = max(map(len, (title, *figures)))
+    names = max(len(kind.kind) for kind in rows)
+    if width is not None:
+        names = max(len("layer"), min(names, int(_LABEL_SHARE * width)))
+    depths = 1 + max(depth for kind in rows for depth in kind.inside)
+    room = _WIDE * depths if width is None else max(1, width - names - last - 2 * len(_GAP))
+    each = -(-depths // room)
+    cells = [_merged(kind, depths, each) for kind in rows]
+    scale = Scale.of(cell for row in cells for cell in row if cell is not None)
+    span = _WIDE if color and len(cells[0]) <= min(_WIDENED, room // _WIDE) else 1
+    yield _GAP.join(("layer".ljust(names), _ruler(len(cells[0]), each, span), title.rjust(last)))
+    for kind, row, figure in zip(rows, cells, figures, strict=True):
+        yield _GAP.join(
+            (shorten(kind.kind, names).ljust(names), _drawn(row, scale, span, color=color), figure.rjust(last))
+        )
+    more = f" A column is {count_text(each, 'layer')}." if each > 1 else ""
+    if any(cell is not None and not cell.norm for row in cells for cell in row):
+        more = f" {_UNCHANGED} did not change.{more}"
+    for line in wrapped(_legend(scale, color=color) + more, width):
+        yield line.replace(_RAMP, "".join(paint("█", level) for level in range(1, LEVELS + 1)))
+    if rest:
+        yield from wrapped(
+            f"Not shown, for they hold least of the change: {listed([kind.kind for kind in rest])}.", width
+        )
+
+
+def paint(text: str, level: int) -> str:
+    """Return text in the colour of a level, for a terminal of 256 colours."""
+    return f"\x1b[38;5;{COLORS[level - 1]}m{text}\x1b[39m"
+
+
+def _merged(kind: KindDiff, depths: int, each: int) -> list[Norms | None]:
+    """Return the layers of one kind, so many together in a column; None where it has none."""
+    found: list[Norms | None] = []
+    for start in range(0, depths, each):
+        here = [norms for depth, norms in kind.inside.items() if start <= depth < start + each]
+        found.append(Norms.together(here) if here else None)
+    return found
+
+
+def _ruler(columns: int, each: int, span: int) -> str:
+    """Return numbers of layers, each above its column, as many as there is room for."""
+    line = ""
+    for column in range(0, columns, _TICKS):
+        text, start = str(column * each), column * span
+        if start + len(text) <= columns * span and (not line or start > len(line)):
+            line = line.ljust(start) + text
+    return line.ljust(columns * span)
+
+
+def _drawn(row: Sequence[Norms | None], scale: Scale, span: int, *, color: bool) -> str:
+    levels = [None if cell is None else scale.level(cell.relative) for cell in row]
+    if not color:
+        return "".join(" " if level is None else str(level) if level else _UNCHANGED for level in levels)
+    parts = []
+    for level, same in groupby(levels):
+        count = span * sum(1 for _ in same)
+        parts.append(" " * count if level is None else paint("█" * count, level) if level else _UNCHANGED * count)
+    return "".join(parts)
+
+
+def _legend(scale: Scale, *, color: bool) -> str:
+    if not scale.low:
+        return f"{'█' if color else LEVELS} grew from nothing."
+    low, high = percent(scale.low), percent(scale.high)
+    step = f"each step {scale.step:.2g} times as much."
+    if color:
+        return f"Moved by {low} or less {_RAMP} {high} of its norm, {step}"
+    return f"1 moved by {low} of its norm or less, {LEVELS} by {high}, {step}"
