@@ -8,10 +8,12 @@ names. One page is one session in one directory.
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import urlopen
 
 import families
 import pytest
@@ -38,6 +40,14 @@ wanted, found = (load_file(f"{folder}/model.safetensors") for folder in ("ft", s
 sys.exit(int(any((found[name] - tensor).abs().max() > 0.01 * float(sys.argv[2]) for name, tensor in wanted.items())))
 """
 """What stands for the reader's own ``eval.py``; the one of the page is run by ``test_real_models.py``."""
+
+
+INTERRUPTIBLE = """
+import signal
+from erestore.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with &
+main()
+"""
 
 
 class Step(NamedTuple):
@@ -97,7 +107,9 @@ class Session:
 
     def type(self, line: str) -> None:
         words = shlex.split(line)
-        if words[0] == "erestore":
+        if words[:2] == ["erestore", "ui"]:
+            self.visit(words[1:])
+        elif words[0] == "erestore":
             code = run(words[1:])
             assert code == 0, f"$ {line}: {code}\n{self.capsys.readouterr().err}"
         elif words[0] == "cd":
@@ -107,6 +119,20 @@ class Session:
         else:
             program = [sys.executable, ROOT / words[1], *words[2:]] if words[0] == "python" else words
             subprocess.run(program, check=True, timeout=600, stdout=subprocess.PIPE)
+
+    def visit(self, words: list[str]) -> None:
+        """Start a server, open its page, and press Ctrl-C."""
+        command = [sys.executable, "-c", INTERRUPTIBLE, *words]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
+        ) as process:
+            address = process.stdout.readline()
+            with urlopen(address.strip(), timeout=60) as answer:
+                assert b"<title>" in answer.read()
+            process.send_signal(signal.SIGINT)
+            print(address + process.stderr.read())
+            assert process.wait(timeout=60) == 130
 
 
 @pytest.fixture(scope="module")

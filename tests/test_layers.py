@@ -16,6 +16,7 @@ PACKAGE = Path(erestore.__file__).parent
 LEVELS = (
     {"__init__", "__main__", "testing"},
     {"cli"},
+    {"ui"},
     {"api"},
     {"ops"},
     {"derived", "ancestry", "detailing", "lineage", "live", "recipes"},

@@ -88,11 +88,11 @@ def log(
         from erestore.report.lineage_page import lineage_page
 
         write_page(lineage_page(entries, place), Path(html), force=force)
+        session.say(f"Wrote {printable(html)}.")
     if as_json:
         click.echo(json_text(entries))
         return
     if html is not None:
-        session.result(f"Wrote {plural(len(entries), 'commit')} to {printable(html)}.")
         return
     if not entries:
         session.say("There are no commits yet.")
