@@ -16,6 +16,7 @@ from erestore.model.stored_tensors import StoredTensor, stored_tensors
 from erestore.model.tokens import read_tokens
 from erestore.progress import Progress
 from erestore.report.details import Angles, Kept, Line, Spectrum, TensorDetails
+from erestore.report.places import place
 from erestore.residual.marchenko_pastur import singular_value_quantiles
 from erestore.residual.spectrum import energy_captured
 
@@ -63,7 +64,7 @@ def details(
         rows, columns = change.sides or (None, None)
         found[pair.name] = TensorDetails(
             spectrum=_spectrum(comparison, pair, change),
-            rows=_lines(rows, tokens.of(rows)),
+            rows=_lines(rows, tokens.of(pair.name, rows)),
             columns=_lines(columns, {}),
             kept=_kept(kept[key], math.prod(after.shape)) if after and key in kept else None,
             angles=angles.get(key),
@@ -90,12 +91,12 @@ def _spectrum(comparison: Comparison, pair: Pair, change: Change) -> Spectrum | 
         return None
     ranks = curve_ranks(len(values))
     base = comparison.base_spectrum(pair)
-    if base is not None and len(base) != len(values):
+    if base is not None and (len(base) != len(values) or not base[0]):
         base = None
-    tensor = comparison.b.tensors[pair.after] if pair.after else comparison.a.tensors[pair.before or ""]
-    rows, columns = matrix_shape(tensor.shape)
+    sides = ((comparison.a, pair.before), (comparison.b, pair.after))
+    shapes = [matrix_shape(side.tensors[name].shape) for side, name in sides if name is not None]
     # Of a tensor with other rows only those that both sides have were compared.
-    shape = (len(values), columns) if columns > len(values) else (rows, columns)
+    shape = min(rows for rows, _ in shapes), shapes[-1][1]
     return Spectrum(
         ranks=tuple(ranks),
         change=_over_largest(values, ranks),
@@ -128,9 +129,9 @@ class _Tokens:
         self._side = side
         self._known: dict[int, str] | None = None
 
-    def of(self, rows: torch.Tensor | None) -> Mapping[int, str]:
-        """Return the tokens if the rows are those of an embedding: as many as there are tokens, padding allowed for."""
-        if rows is None or len(rows) < _FEWEST_TOKENS:
+    def of(self, name: str, rows: torch.Tensor | None) -> Mapping[int, str]:
+        """Return the tokens if a matrix is an embedding or a head with a row for each, padding allowed for."""
+        if rows is None or place(name).kind not in _OF_WORDS:
             return {}
         if self._known is None:
             self._known = read_tokens(self._side.side_files, self._side.side_file)
@@ -138,7 +139,7 @@ class _Tokens:
         return self._known if known <= len(rows) <= known + _PADDING else {}
 
 
-_FEWEST_TOKENS = 64
+_OF_WORDS = ("word embeddings", "embeddings", "head")
 _PADDING = 1024
 """Rows that embeddings have beyond the vocabulary, to be a multiple of something."""
 

@@ -81,6 +81,8 @@ def diff(
     session: Session = ctx.obj
     if name is not None and (tensors is not None or stat or every or limit is not None):
         raise UsageError("--tensor looks at one tensor.", hint="Leave out --tensors, --stat, --all and --limit.")
+    if force and html is None:
+        raise UsageError("--force is for a page.", hint="Add --html FILE.")
     if html is not None:
         if name is not None or stat or every or limit is not None:
             raise UsageError("A page has all tensors.", hint="Leave out --tensor, --stat, --all and --limit.")

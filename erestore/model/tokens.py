@@ -62,4 +62,5 @@ def _of_json(value: Any) -> dict[int, str]:
     for each in added if isinstance(added, list) else []:
         if isinstance(each, dict) and type(each.get("id")) is int:
             found[each["id"]] = each.get("content")
-    return {place: word for place, word in found.items() if isinstance(word, str)}
+    # JSON may hold halves of characters, which no file of text can.
+    return {place: word.encode("utf-8", "replace").decode() for place, word in found.items() if isinstance(word, str)}

@@ -148,7 +148,12 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
     pairs = comparison.pairs()
     if pattern is None:
         return pairs
-    chosen = [pair for pair in pairs if any(fnmatchcase(name, pattern) for name in pair if name)]
+    groups = {names[0]: names for side in (comparison.a, comparison.b) for names in side.ties}
+    chosen = [
+        pair
+        for pair in pairs
+        if any(fnmatchcase(tied, pattern) for name in pair if name for tied in groups.get(name, (name,)))
+    ]
     if not chosen:
         raise NotFoundError(f"No tensor matches '{pattern}'.", hint=_near(pattern, pairs))
     return chosen

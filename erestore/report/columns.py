@@ -74,7 +74,7 @@ def shorten(text: str, width: int) -> str:
 def wrapped(text: str, width: int | None) -> list[str]:
     """Return the lines of a sentence, of at most `width` characters unless one word is longer; None for one line."""
     if width is None:
-        return [text]
+        return [text] if text else []
     return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

@@ -23,6 +23,8 @@ def percent(value: float | None, digits: int = 2) -> str:
     if math.isinf(value):
         return "∞"
     scaled = 100 * value
+    if scaled >= 1e6:
+        return f"{scaled:.1e} %"
     if 0 < scaled < 0.001:
         return "< 0.001 %"
     return f"{_rounded(scaled, digits)} %"

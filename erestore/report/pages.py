@@ -138,9 +138,13 @@ def diff_page(result: DiffResult) -> str:
 def diff_values(result: DiffResult) -> dict[str, Any]:
     """Return what the template ``diff.html.j2`` shows; see :func:`diff_page`."""
     details = result.details or {}
-    curved = [tensor for tensor in result.tensors if tensor.name in details and details[tensor.name].spectrum]
+    # By number, as an attribute of HTML does not keep every character of a name; the first has changed most.
+    numbered = sorted(enumerate(result.tensors), key=lambda each: -(each[1].share or 0.0))
+    curved = {
+        place: tensor.name for place, tensor in numbered if tensor.name in details and details[tensor.name].spectrum
+    }
     charts = [Chart("map", map_figure(result)), Chart("ratios", ratio_figure(result))] if curved or details else []
-    first = curved[0].name if curved else ""
+    first = next(iter(curved.values()), "")
     if curved:
         spectrum = details[first].spectrum
         assert spectrum is not None
@@ -155,13 +159,12 @@ def diff_values(result: DiffResult) -> dict[str, Any]:
         "lines": list(sentences(result)),
         "charts": {chart.name: chart for chart in charts},
         "measures": measures(result),
-        "chosen": first,
-        "curved": [tensor.name for tensor in curved],
-        "rows": [_row(tensor) for tensor in result.tensors if tensor.norm],
+        "curved": curved,
+        "rows": [_row(place, tensor) for place, tensor in numbered if tensor.norm],
     }
 
 
-def _row(tensor: TensorDiff) -> Mapping[str, Any]:
+def _row(place: int, tensor: TensorDiff) -> Mapping[str, Any]:
     """Return a row of the table: what is read, and what it sorts by."""
     cells = (
         (percent(tensor.share), tensor.share),
@@ -171,7 +174,8 @@ def _row(tensor: TensorDiff) -> Mapping[str, Any]:
         (percent(tensor.energy_in_tenth), tensor.energy_in_tenth),
     )
     shape = "×".join(map(str, tensor.shape)) or "1"
-    return {"name": tensor.name, "shape": shape, "cells": [(text, json.dumps(_finite(value))) for text, value in cells]}
+    sortable = [(text, json.dumps(_finite(value))) for text, value in cells]
+    return {"place": place, "name": tensor.name, "shape": shape, "cells": sortable}
 
 
 def _finite(value: float | None) -> float:

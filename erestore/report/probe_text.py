@@ -61,7 +61,7 @@ def sentences(result: ProbeResult) -> Iterator[str]:
         f"{count_text(result.tensors, 'tensor')}{matching}, {result.matrices} of them matrices."
     )
     if result.left_out:
-        yield f"Not finite, and left as they are: {listed(result.left_out)}."
+        yield f"Not finite, or beyond float32, and left as they are: {listed(result.left_out)}."
     if (used := result.features) is not None:
         what = "what a function returns" if used.kind == "given" else f"the model's {used.kind}"
         yield (

@@ -59,7 +59,8 @@ def diff_text(
 
 def _outside(kinds: Sequence[KindDiff], width: int | None) -> list[str]:
     """Say how far things outside of layers moved, where there are layers."""
-    found = [f"{kind.kind} {percent(kind.norms[None].relative)}" for kind in kinds if None in kind.norms]
+    moved = [kind for kind in kinds if None in kind.norms and kind.norms[None].relative]
+    found = [f"{kind.kind} {percent(kind.norms[None].relative)}" for kind in moved]
     if not found or not any(kind.inside for kind in kinds):
         return []
     return wrapped(f"Outside the layers: {listed(found, 8)}.", width)

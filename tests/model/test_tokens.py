@@ -48,6 +48,10 @@ def test_what_is_no_vocabulary_is_passed_over(content):
     assert read({"tokenizer.json": content}) == {}
 
 
+def test_half_a_character_is_a_question_mark():
+    assert read({"vocab.json": b'{"a\\ud800": 0}'}) == {0: "a?"}
+
+
 def test_the_fuller_file_comes_first_and_folders_are_not_looked_at():
     files = {"vocab.txt": b"x\n", "tokenizer.json": json.dumps({"model": {"vocab": WORDS}}).encode()}
     assert read(files) == BY_ID

@@ -114,3 +114,35 @@ def test_details_come_when_they_are_asked_for(store, tmp_path):
     assert outside.details == {}
     assert load_file(tmp_path / "low")
     assert set(asdict(store.diff("base", "low", details=True))["details"]) == {*SHAPES, "bias"}
+
+
+def test_of_rows_that_were_added_the_noise_is_of_what_was_compared(tmp_path):
+    noise = torch.Generator().manual_seed(4)
+    base = {"embed_tokens.weight": torch.randn(30, 20, generator=noise)}
+    grown = {
+        "embed_tokens.weight": torch.cat([base["embed_tokens.weight"] + 0.1, torch.randn(200, 20, generator=noise)])
+    }
+    found = Store.init(tmp_path / "store")
+    for name, weights in (("base", base), ("grown", grown)):
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    found.import_base(tmp_path / "base.safetensors", name="base")
+    found.commit(tmp_path / "grown.safetensors", base="base", name="grown")
+    spectrum = found.diff("base", "grown", details=True).details["embed_tokens.weight"].spectrum
+    assert list(spectrum.noise) == singular_value_quantiles((30, 20), spectrum.ranks)
+
+
+def test_only_rows_of_words_have_tokens(tmp_path):
+    noise = torch.Generator().manual_seed(5)
+    base = {
+        name: torch.randn(80, 8, generator=noise) for name in ("embed_tokens.weight", "layers.0.mlp.up_proj.weight")
+    }
+    found = Store.init(tmp_path / "store")
+    for name, shift in (("base", 0.0), ("tuned", 0.1)):
+        (tmp_path / name).mkdir()
+        save_file({key: value + shift for key, value in base.items()}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "vocab.txt").write_text("".join(f"w{place}\n" for place in range(80)))
+    found.import_base(tmp_path / "base", name="base")
+    found.commit(tmp_path / "tuned", base="base", name="tuned")
+    details = found.diff("base", "tuned", details=True).details
+    assert {line.token for line in details["layers.0.mlp.up_proj.weight"].rows} == {None}
+    assert all(line.token == f"w{line.index}" for line in details["embed_tokens.weight"].rows)

@@ -14,6 +14,7 @@ from erestore.report.plain import plain
 from erestore.report.spectral import DiffResult
 
 WORDS = 96
+CHOSEN = "document.getElementById('tensor').selectedOptions[0].textContent"
 
 
 def layers(seed: int) -> dict[str, torch.Tensor]:
@@ -108,7 +109,7 @@ def test_what_is_drawn_is_the_json(watched, page, result):
     for tensor in result.tensors:
         if not (found := result.details.get(tensor.name)) or not found.spectrum:
             continue
-        shown.select_option("#tensor", tensor.name)
+        shown.select_option("#tensor", label=tensor.name)
         drawn = shown.evaluate(
             "Object.fromEntries(document.getElementById('spectrum').data.map(t => [t.meta, [...t.y]]))"
         )
@@ -148,7 +149,7 @@ def test_hovering_says_which_tensor_and_a_click_chooses_it(watched, page):
     assert "encoder.layer.1.intermediate.dense.weight" in shown.locator("#map .hoverlayer").text_content()
     shown.mouse.down()
     shown.mouse.up()
-    watched.until("document.getElementById('tensor').value === 'encoder.layer.1.intermediate.dense.weight'")
+    watched.until(CHOSEN + " === 'encoder.layer.1.intermediate.dense.weight'")
 
 
 def test_logarithms_and_back(watched, page):
@@ -181,8 +182,8 @@ def test_the_table_filters_sorts_and_chooses(watched, page, result):
         "#tensors tbody td:nth-child(4)", "cells => cells.map(c => Number(c.dataset.value))"
     )
     assert values == sorted(values)
-    shown.click("button[data-tensor='encoder.layer.0.attention.self.query.weight']")
-    assert shown.input_value("#tensor") == "encoder.layer.0.attention.self.query.weight"
+    shown.click("#tensors button:text-is('encoder.layer.0.attention.self.query.weight')")
+    assert shown.evaluate(CHOSEN) == "encoder.layer.0.attention.self.query.weight"
 
 
 def test_a_keyboard_is_enough(watched, page):
@@ -197,7 +198,7 @@ def test_a_keyboard_is_enough(watched, page):
 
 def test_the_word_that_moved_is_named_and_cannot_break_out(watched, page):
     shown = watched.open(page)
-    shown.select_option("#tensor", "embeddings.word_embeddings.weight")
+    shown.select_option("#tensor", label="embeddings.word_embeddings.weight")
     assert shown.locator("#rows tbody tr").first.locator("td").first.text_content() == "</script><b>ß"
 
 
@@ -230,4 +231,34 @@ def test_a_base_a_checkpoint_and_an_expression_make_pages(store, watched, tmp_pa
         page.write_text(diff_page(store.diff(a, b, details=True)), encoding="utf-8")
         shown = watched.open(page)
         assert shown.locator("#spectrum .scatterlayer path").count() > 0
+    assert watched.complaints == []
+
+
+ODD = ("toString", "__proto__", "con<a href='https://example.org/'>structor</a>", "a\rb", "x" * 300)
+
+
+def test_names_are_text_whatever_they_are(watched, tmp_path):
+    noise = torch.Generator().manual_seed(1)
+    base = {f"{name}.weight": torch.randn(12, 12, generator=noise) for name in ODD}
+    base["zero.weight"] = torch.zeros(12, 12)
+    store = Store.init(tmp_path / "store")
+    for name, weights in (("base", base), ("tuned", {name: value + 0.1 for name, value in base.items()})):
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    store.import_base(tmp_path / "base.safetensors", name="base")
+    store.commit(tmp_path / "tuned.safetensors", base="base", name="tuned")
+    page = tmp_path / "page.html"
+    page.write_text(store.report("base", "tuned"), encoding="utf-8")
+    watched.page.set_viewport_size({"width": 360, "height": 900})
+    shown = watched.open(page)
+    assert shown.locator(".chart a").count() == 0
+    assert shown.locator("#map .ytick").count() == len(base)
+    assert shown.locator("#storage .barlayer .point").count() == len(base)
+    for place in range(len(base)):
+        shown.select_option("#tensor", index=place)
+    assert "grew from nothing" in shown.evaluate(
+        "(() => { const c = document.getElementById('tensor'); c.selectedIndex = [...c.options].findIndex("
+        "o => o.textContent === 'zero.weight'); c.dispatchEvent(new Event('change'));"
+        " return document.getElementById('facts').textContent; })()"
+    )
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 360
     assert watched.complaints == []

@@ -2,7 +2,7 @@
 /* The page of a spectral diff: one tensor at a time beside the map of all. */
 (async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const byName = new Map(data.tensors.map(tensor => [tensor.name, tensor]));
+  const placeOf = new Map(data.tensors.map((tensor, place) => [tensor.name, place]));
   await erestore.start();
 
   const choice = document.getElementById("tensor");
@@ -33,7 +33,7 @@
   function facts(tensor, found) {
     const parts = [
       `${tensor.shape.join("×")} ${tensor.dtype}`,
-      `moved by ${share(tensor.relative_norm)} of its norm`,
+      tensor.relative_norm === null ? "grew from nothing" : `moved by ${share(tensor.relative_norm)} of its norm`,
       `${share(tensor.share)} of the whole squared change`,
       `effective rank ${tensor.effective_rank.toFixed(1)} of ${tensor.full_rank}`,
     ];
@@ -42,9 +42,9 @@
     document.getElementById("facts").textContent = parts.join("; ") + ".";
   }
 
-  function choose(name) {
-    const tensor = byName.get(name), found = data.details[name];
-    choice.value = name;
+  function choose(place) {
+    const tensor = data.tensors[place], found = data.details[tensor.name];
+    choice.value = place;
     const ranks = found.spectrum.ranks, full = ranks[ranks.length - 1];
     for (const chart of ["spectrum", "energy"]) {
       erestore.redraw(chart, figure => {
@@ -55,6 +55,7 @@
       });
     }
     if (erestore.charts.has("angles")) {
+      document.getElementById("angles-box").hidden = !found.angles;
       erestore.redraw("angles", figure => {
         for (const trace of figure.data) {
           const [, side, chance] = trace.meta.split(".");
@@ -79,8 +80,8 @@
     document.getElementById("next").addEventListener("click", step(1));
     for (const name of ["map", "ratios"]) {
       document.getElementById(name)?.on?.("plotly_click", event => {
-        const tensor = event.points[0].customdata;
-        if (data.details[tensor]?.spectrum) choose(tensor);
+        const name = event.points[0].customdata;
+        if (data.details[name]?.spectrum) choose(placeOf.get(name));
       });
     }
     for (const button of document.querySelectorAll("button[data-tensor]")) {

@@ -132,6 +132,9 @@ const erestore = (() => {
     if (isStarted) return;
     isStarted = true;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+    /* Legends take other room at another width. */
+    let width = innerWidth;
+    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redrawAll(); } });
     /* On paper it is always light. */
     addEventListener("beforeprint", redrawAll);
     addEventListener("afterprint", redrawAll);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from erestore.report.columns import shorten
 from erestore.report.details import Details
-from erestore.report.figures.style import BLUE, DASHES, SCALE, SERIES, figure, graph_objects
+from erestore.report.figures.style import BLUE, DASHES, SCALE, SERIES, figure, graph_objects, label
 from erestore.report.places import Place, kind_order, places
 from erestore.report.spectral import DiffResult, TensorDiff
 
@@ -119,16 +119,17 @@ def map_figure(result: DiffResult) -> go.Figure:
     """
     heatmap, grid = graph_objects().Heatmap, Grid.of(result.tensors)
     across = ["outside" if depth is None else str(depth) for depth in grid.depths]
+    down = [label(shorten(kind, _LABEL)) for kind in grid.kinds]
     rows = [[grid.cells.get((kind, depth)) for depth in grid.depths] for kind in grid.kinds]
     names = [[tensor.name if tensor else "" for tensor in row] for row in rows]
     traces = [
         heatmap(
-            x=across,
-            y=grid.kinds,
-            z=[[_colour(each, tensor, result.details or {}) for tensor in row] for row in rows],
+            x=list(range(len(across))),
+            y=list(range(len(down))),
+            z=_colours(each, rows, result.details or {}),
             text=[[_text(each, tensor, result.details or {}) for tensor in row] for row in rows],
             customdata=names,
-            hovertemplate="%{customdata}<br>%{text}<extra></extra>",
+            hovertemplate="%{text}<extra></extra>",
             hoverongaps=False,
             colorscale=SCALE,
             colorbar=_colorbar(each, [_value(each, tensor, result.details or {}) for row in rows for tensor in row]),
@@ -147,9 +148,22 @@ def map_figure(result: DiffResult) -> go.Figure:
         about=about,
         legend=False,
         height=120 + 24 * max(3, len(grid.kinds)),
-        xaxis={"type": "category", "showgrid": False},
-        yaxis={"autorange": "reversed", "showgrid": False, "type": "category"},
+        xaxis={
+            "tickvals": _sparse(range(len(across)), grid.depths),
+            "ticktext": _sparse(across, grid.depths),
+            "showgrid": False,
+        },
+        yaxis={"autorange": "reversed", "tickvals": list(range(len(down))), "ticktext": down, "showgrid": False},
     )
+
+
+def _sparse(values: Sequence[Any], depths: Sequence[int | None]) -> list[Any]:
+    """Return what of each column is labelled: all of a few layers, every fifth of many, and what is outside."""
+    every = 1 if len(depths) <= _FEW else 5
+    return [value for value, depth in zip(values, depths, strict=True) if depth is None or depth % every == 0]
+
+
+_FEW = 16
 
 
 def _value(measure: Measure, tensor: TensorDiff | None, details: Details) -> float | None:
@@ -157,16 +171,28 @@ def _value(measure: Measure, tensor: TensorDiff | None, details: Details) -> flo
     return value if value is not None and math.isfinite(value) else None
 
 
-def _colour(measure: Measure, tensor: TensorDiff | None, details: Details) -> float | None:
-    value = _value(measure, tensor, details)
-    if value is None or not measure.log:
-        return value
-    return math.log10(value) if value > 0 else None
+def _colours(
+    measure: Measure, rows: Sequence[Sequence[TensorDiff | None]], details: Details
+) -> list[list[float | None]]:
+    """Return what colours stand for; what grew from nothing has that of the largest there is."""
+    values = [[measure.of(tensor, details) if tensor else None for tensor in row] for row in rows]
+    largest = max((value for row in values for value in row if value is not None and value < math.inf), default=1.0)
+
+    def colour(value: float | None) -> float | None:
+        if value is None or not (value > 0 or not measure.log):
+            return None
+        value = min(value, largest)
+        return math.log10(value) if measure.log else value
+
+    return [[colour(value) for value in row] for row in values]
 
 
 def _text(measure: Measure, tensor: TensorDiff | None, details: Details) -> str:
-    value = _value(measure, tensor, details)
-    return "" if value is None else format(value, measure.unit)
+    if tensor is None:
+        return ""
+    value = measure.of(tensor, details)
+    said = "-" if value is None else "∞" if math.isinf(value) else format(value, measure.unit)
+    return f"{label(tensor.name)}<br>{said}"
 
 
 def _colorbar(measure: Measure, values: Sequence[float | None]) -> dict[str, Any]:
@@ -196,16 +222,28 @@ def ratio_figure(result: DiffResult) -> go.Figure:
                 x=[depth for depth, _ in points],
                 y=[tensor.effective_rank_ratio for _, tensor in points],
                 customdata=[tensor.name for _, tensor in points],
-                name=kind,
+                text=[label(tensor.name) for _, tensor in points],
+                name=label(kind),
                 mode="lines+markers",
                 line={"color": SERIES[number % len(SERIES)], "dash": DASHES[number // 2 % len(DASHES)]},
-                hovertemplate="%{customdata}: %{y:.3f}<extra></extra>",
+                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
             )
         )
     about = "Effective rank of the difference over that of the base, layer by layer, for each kind of module."
     return figure(
-        traces, x="layer", y="effective rank / base's", about=about, height=400, yaxis={"rangemode": "tozero"}
+        traces,
+        x="layer",
+        y="effective rank / base's",
+        about=about,
+        height=400,
+        xaxis=_whole(grid.depths),
+        yaxis={"rangemode": "tozero"},
     )
+
+
+def _whole(depths: Sequence[int | None]) -> dict[str, Any]:
+    """Return an axis of layers whose ticks are layers."""
+    return {"tick0": 0, "dtick": max(1, math.ceil(len(depths) / _FEW))}
 
 
 _FEWEST = 2
@@ -221,7 +259,8 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
     )[:most]
     names, found = [name for name, _ in kept], places([tensor.name for tensor in result.tensors])
     bar = graph_objects().Bar(
-        y=names,
+        y=list(range(len(names))),
+        hovertext=[label(name) for name in names],
         x=[stored.bytes for _, stored in kept],
         customdata=[
             [
@@ -234,7 +273,7 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
         ],
         orientation="h",
         marker={"color": BLUE},
-        hovertemplate="%{y}: %{x:,} bytes, %{customdata[1]} bits an element%{customdata[0]}%{customdata[2]}"
+        hovertemplate="%{hovertext}: %{x:,} bytes, %{customdata[1]} bits an element%{customdata[0]}%{customdata[2]}"
         "<br>%{customdata[3]}<extra></extra>",
     )
     about = "Bytes that each tensor takes in the store, largest first."
@@ -249,9 +288,8 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
         yaxis={
             "autorange": "reversed",
             "showgrid": False,
-            "type": "category",
-            "tickvals": names,
-            "ticktext": [_label(name, found[name]) for name in names],
+            "tickvals": list(range(len(names))),
+            "ticktext": [label(_label(name, found[name])) for name in names],
         },
     )
 

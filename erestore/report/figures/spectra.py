@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from erestore.errors import UsageError
 from erestore.report.details import Angles, Spectrum
-from erestore.report.figures.style import BLUE, DASHES, GREY, ORANGE, SERIES, figure, graph_objects
+from erestore.report.figures.style import BLUE, DASHES, GREY, ORANGE, SERIES, figure, graph_objects, label
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
@@ -57,7 +57,7 @@ def spectra_figure(spectra: Mapping[str, Spectrum]) -> go.Figure:
         scatter(
             x=shares(spectrum),
             y=spectrum.change,
-            name=name,
+            name=label(name),
             mode="lines",
             line={
                 "color": SERIES[number % len(SERIES)],
@@ -126,5 +126,10 @@ def angles_figure(angles: Angles | None) -> go.Figure:
         "Cosines of the principal angles between the two changes, largest first, and what unrelated spaces would have."
     )
     return figure(
-        traces, x="principal angle", y="cosine", about=about, yaxis={"range": [0, 1.05]}, xaxis={"rangemode": "tozero"}
+        traces,
+        x="principal angle",
+        y="cosine",
+        about=about,
+        yaxis={"range": [0, 1.05]},
+        xaxis={"rangemode": "tozero", "tickformat": "d", "nticks": 8},
     )

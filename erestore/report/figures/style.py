@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from erestore.errors import UsageError
@@ -33,6 +34,11 @@ def graph_objects() -> Any:
             "Figures need Plotly, which is not installed.", hint="pip install 'erestore[report]'"
         ) from None
     return go
+
+
+def label(text: str) -> str:
+    """Return a name for a label: Plotly reads markup in it, links too, and names come from anywhere."""
+    return escape(text, quote=False)
 
 
 def figure(
