@@ -57,7 +57,7 @@ _INNER = re.compile(r"(?:\w*_)?layers|blocks?|resblocks")
 """Modules of a stage that hold its layers."""
 _NESTED = re.compile(r"blocks|stages|features|network|\D*_?(?:layer|stage|block)s?\d+")
 """Of those, the ones whose layers may be one level below: ``blocks.2.1``, ``layer1.0``."""
-_NUMBERED = re.compile(r"(?:encoder_layer_|layer_?|stage_?|block_?)(\d+)")
+_NUMBERED = re.compile(r"(?:encoder_layer_|layer_?|stage_?|block_?)([0-9]{1,6})")
 """A module whose name holds its number."""
 _SEQUENCES = re.compile(
     r".*(?:mlp|ffn?|feed_?forward|classifier|heads?|fc|proj(?:ection|ector)?|sample|experts?|score)\d*|stem"
@@ -66,8 +66,9 @@ _SEQUENCES = re.compile(
 _PARAMETERS = re.compile(
     r"weight|bias|running_mean|running_var|num_batches_tracked|(?:weight|bias)_[gv]|parametrizations|original\d"
 )
+_DIGITS = 6
 _SUFFIX = re.compile(r"_(?:weight|bias)$")
-_RECURRENT = re.compile(r"(?:weight|bias)_(ih|hh|hr)(?:_l(\d+))?(_reverse)?")
+_RECURRENT = re.compile(r"(?:weight|bias)_(ih|hh|hr)(?:_l([0-9]{1,6}))?(_reverse)?")
 _STACK = re.compile(
     r"(?:^|_)(?P<what>vision|visual|image|text|language|audio|speech)(?:_(?P<part>encoder|decoder))?(?:_|$)"
     r"|(?:^|_)(?P<coder>encoder|decoder)$"
@@ -222,10 +223,15 @@ def _parsed(name: str) -> tuple[tuple[int, ...], Place]:
         parts.pop()
     parts[-1] = _SUFFIX.sub("", parts[-1]) or parts[-1]
     path, before, inside = _layer(parts)
-    kind = _kind([part for part in inside if not part.isdigit()], outside=not path)
+    kind = _kind([part for part in inside if not _is_number(part)], outside=not path)
     if not kind or (not path and kind not in KINDS) or kind == "head":
         return path, Place(None, kind or _generic(before) or "layer")  # its path says all
     return path, Place(None, kind, _stack(before if path else parts[:-1]))
+
+
+def _is_number(part: str) -> bool:
+    """Tell whether a part of a name numbers something; whoever made a name may have written digits that number nothing."""
+    return part.isascii() and part.isdecimal() and len(part) <= _DIGITS
 
 
 def _recurrent(parts: list[str], side: str, layer: str | None, reverse: str | None) -> tuple[tuple[int, ...], Place]:
@@ -239,13 +245,13 @@ def _layer(parts: list[str]) -> tuple[tuple[int, ...], list[str], list[str]]:
     fallback = None
     for at, part in enumerate(parts):
         holder = parts[at - 1] if at else ""
-        if part.isdigit() and not at and len(parts) > 1:
+        if _is_number(part) and not at and len(parts) > 1:
             continue  # a whole model can be the first step of a sequence
         if own := _NUMBERED.fullmatch(part):
             path = (int(own[1]),)
-        elif part.isdigit() and _SEQUENCES.fullmatch(holder):
+        elif _is_number(part) and _SEQUENCES.fullmatch(holder):
             return (), [], parts
-        elif part.isdigit():
+        elif _is_number(part):
             path = (int(part),)
         else:
             continue
@@ -262,7 +268,7 @@ def _below(parts: list[str], at: int, path: tuple[int, ...]) -> tuple[tuple[int,
     """Go on to the layer inside a stage, if that is what comes next."""
     holder, rest = parts[at] if len(parts[at]) > 3 else parts[at - 1], parts[at + 1 :]
     before = parts[: at + 1]
-    if rest and rest[0].isdigit() and _NESTED.fullmatch(holder):
+    if rest and _is_number(rest[0]) and _NESTED.fullmatch(holder):
         return (*path, int(rest[0])), before, rest[1:]
     if len(rest) > 1 and rest[1].isdigit() and _INNER.fullmatch(rest[0]):
         return (*path, int(rest[1])), before, rest[2:]
@@ -298,7 +304,7 @@ def _first(rules: Iterable[tuple[str, str]], path: str) -> str | None:
 
 def _generic(parts: list[str]) -> str:
     """Return the path of a module without numbers and without the lists that only hold them."""
-    kept = [part for part in parts if not part.isdigit()]
+    kept = [part for part in parts if not _is_number(part)]
     while len(kept) > 1 and kept[-1] in ("layers", "layer", "blocks", "block"):
         kept.pop()
     return ".".join(kept)
@@ -310,5 +316,5 @@ def _stack(parts: list[str]) -> str:
         if found := _STACK.search(part):
             what = "vision" if found["what"] == "visual" else found["what"]
             return " ".join(filter(None, (what, found["part"], found["coder"])))
-    holder = next((part for part in reversed(parts) if not part.isdigit()), "")
+    holder = next((part for part in reversed(parts) if not _is_number(part)), "")
     return holder.removesuffix("_layers").removesuffix("_blocks") if holder.endswith(("_layers", "_blocks")) else ""

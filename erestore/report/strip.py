@@ -27,7 +27,7 @@ _LABEL_SHARE = 0.4
 _TICKS = 5
 _WIDE, _WIDENED = 2, 24
 """Blocks are so many characters wide, about square, where no more layers than that fit."""
-_MOST_ROWS = 24
+_MOST_ROWS, _MOST_COLUMNS = 24, 400
 _UNCHANGED = "."
 _RAMP = "█" * LEVELS
 
@@ -92,11 +92,11 @@ def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) 
     figures = [percent(Norms.together(kind.inside.values()).relative) for kind in rows]
     title = "moved"
     last = max(map(len, (title, *figures)))
-    names = max(len(kind.kind) for kind in rows)
+    names = max(len("layer"), *(len(kind.kind) for kind in rows))
     if width is not None:
         names = max(len("layer"), min(names, int(_LABEL_SHARE * width)))
     depths = 1 + max(depth for kind in rows for depth in kind.inside)
-    room = _WIDE * depths if width is None else max(1, width - names - last - 2 * len(_GAP))
+    room = _MOST_COLUMNS if width is None else max(1, min(_MOST_COLUMNS, width - names - last - 2 * len(_GAP)))
     each = -(-depths // room)
     cells = [_merged(kind, depths, each) for kind in rows]
     scale = Scale.of(cell for row in cells for cell in row if cell is not None)

@@ -127,6 +127,14 @@ def test_outside_of_layers(name):
     assert (found.depth, found.kind) == (None, OUTSIDE[name])
 
 
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 7, "9" * 5000, "-1", "1e3", "0x1"])
+def test_what_numbers_no_layer(number):
+    assert place(f"layers.{number}.mlp.fc1.weight").depth is None
+    assert place(f"layer{number}.0.conv1.weight").depth in (None, 0)
+    assert place(f"lstm.weight_ih_l{number}").depth is None
+    assert place("layers.999999.mlp.fc1.weight").depth == 999999
+
+
 def test_one_stack_needs_no_name_and_two_do():
     bert = ["embeddings.word_embeddings.weight", "encoder.layer.7.output.dense.weight", "pooler.dense.weight"]
     assert [found.row for found in places(bert).values()] == ["word embeddings", "MLP down", "pooler"]

@@ -130,6 +130,13 @@ def test_what_grew_from_nothing():
     assert list(strip(by_kind(beside), None))[1].startswith("MLP up  991")
 
 
+def test_numbers_that_are_no_depth_of_a_model():
+    drawn = list(strip(by_kind([moved("layers.0.fc1.weight", 0.1), moved("layers.999999.fc1.weight", 0.1)]), None))
+    assert max(map(len, drawn)) < 450
+    assert "A column is 2,500 layers." in drawn[-1]
+    assert list(strip(by_kind([moved("h.0.x.weight", 0.1)]), None))[:2] == ["layer  0  moved", "x      9   10 %"]
+
+
 def test_encoder_and_decoder_have_rows_of_their_own():
     tensors = [
         moved("decoder.block.0.layer.0.SelfAttention.q.weight", 0.4),
