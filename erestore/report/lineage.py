@@ -164,22 +164,38 @@ def _lanes(by_oid: Mapping[str, Entry]) -> dict[str, int]:
             lanes |= dict.fromkeys(chain, number)
             number += 1
             continue
-        chain, others = _chain(oid, by_oid, firsts)
-        half = len(others) // 2
-        waiting += [(other, None) for other in reversed(others[half:])]
+        chain, begun = _chain(oid, by_oid, firsts)
+        above, below = _around(begun)
+        waiting += [(other, None) for other in reversed(below)]
         waiting.append((oid, chain))
-        waiting += [(other, None) for other in reversed(others[:half])]
+        waiting += [(other, None) for other in reversed(above)]
     return lanes
 
 
-def _chain(oid: str, by_oid: Mapping[str, Entry], firsts: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Return a commit and the versions that follow it on its branch, and what else begins at any of them."""
-    chain, others = [oid], list[str]()
+def _chain(
+    oid: str, by_oid: Mapping[str, Entry], firsts: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return a commit and the versions that follow it on its branch, and what else begins at each of them."""
+    chain, begun = [oid], list[list[str]]()
     while True:
         entry, follow = by_oid[chain[-1]], firsts.get(chain[-1], ())
         is_tip = any(name not in entry.tags for name in entry.refs)
         heir = next((each for each in follow if by_oid[each].edge in CONTINUES and entry.parents and not is_tip), None)
-        others += [each for each in follow if each != heir]
+        begun.append([each for each in follow if each != heir])
         if heir is None:
-            return chain, others
+            return chain, begun
         chain.append(heir)
+
+
+def _around(begun: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Divide what begins at the versions of a chain into what lies above it and below, from the top.
+
+    What begins at later versions lies nearer: a line up or down from a version then meets nothing but later generations.
+    """
+    half = sum(map(len, begun)) // 2
+    above, below = list[str](), list[str]()
+    for group in begun:
+        room = max(0, half - len(above))
+        above += group[:room]
+        below = [*group[room:], *below]
+    return above, below

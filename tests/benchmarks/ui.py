@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from browsing import ARGUMENTS, chromium
+from browsing import ARGUMENTS, program
 from synthetic_fleets import make_fleet
 
 from erestore.api import Store
@@ -145,7 +145,7 @@ def opened(address: str) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         took("first page, with the store read for the first time ", lambda: ready(page, address))
         took("first page again", lambda: ready(page, address))

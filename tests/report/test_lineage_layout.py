@@ -90,6 +90,21 @@ def test_what_goes_back_to_a_commit_lies_around_it(seed: int) -> None:
         assert around == list(range(around[0], around[-1] + 1))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_line_up_or_down_from_a_commit_meets_no_other(seed: int) -> None:
+    draw, entries = random.Random(seed), [Made("0", edge="imported")]
+    for number in range(1, 80):
+        parent = draw.choice(entries[-6:])
+        edge = draw.choice(["adapted", "versioned", "versioned"])
+        entries.append(Made(str(number), (parent.commit,), edge, minutes=number))
+    places = lay_out(entries)
+    for entry in entries[1:]:
+        parent, own = places[entry.parents[0]], places[entry.commit]
+        between = range(min(parent.lane, own.lane) + 1, max(parent.lane, own.lane))
+        met = [each for each in places.values() if each.generation == parent.generation and each.lane in between]
+        assert met == []
+
+
 def test_versions_of_a_branch_share_a_lane_and_a_child_gets_its_own() -> None:
     found = lanes(
         chain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from playwright.sync_api import Page
@@ -24,8 +25,17 @@ property => {
 """
 
 
+def settle(shown: Page) -> None:
+    """Wait until the charts show what was asked for."""
+    deadline = time.monotonic() + 30
+    while not shown.evaluate("[...document.querySelectorAll('.chart')].every(chart => chart.dataset.drawn === 'yes')"):
+        assert time.monotonic() < deadline, "not drawn"
+        shown.wait_for_timeout(20)
+
+
 def point(shown: Page, oid: str) -> tuple[float, float]:
     """Return where a commit's mark is."""
+    settle(shown)
     shown.locator("#lineage").scroll_into_view_if_needed()
     x, y = shown.evaluate(POINT, oid)
     return x, y
@@ -33,4 +43,5 @@ def point(shown: Page, oid: str) -> tuple[float, float]:
 
 def marks(shown: Page, what: str) -> dict[str, Any]:
     """Return the ``kind``, ``x`` or ``opacity`` of every mark, by oid."""
+    settle(shown)
     return dict(shown.evaluate(MARKS, what))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +14,7 @@ import pytest
 from browsing import WIDTHS, Watched
 from conftest import CLOSING, HOSTILE
 from playwright.sync_api import Page
-from pointing import marks, point
+from pointing import marks, point, settle
 
 from erestore.api import Store
 from erestore.ui.serving import Served
@@ -118,22 +120,32 @@ def test_the_lineage_is_the_log(opened: Opened, told: Told) -> None:
     opened.quiet()
 
 
-LINES = """document.getElementById("lineage").data.filter(trace => trace.meta.startsWith("lines"))
-  .flatMap(trace => trace.x.map((x, at) => [trace.meta, x, trace.y[at]]))"""
-
-
 def test_lines_lead_to_parents(opened: Opened, told: Told) -> None:
+    """Straight ones do; others leave a trunk that goes from the parent's lane to theirs."""
     shown = opened.view()
-    places = held(shown)["places"]
-    drawn = shown.evaluate(LINES)
-    ends = [each for each in drawn if each[1] is not None]
-    found = {(kind, *ends[at][1:], *ends[at + 1][1:]) for at, (kind, *_) in enumerate(ends) if at % 2 == 0}
-    wanted = {
-        (f"lines.{entry['edge']}", *places[parent][:2], *places[entry["commit"]][:2])
-        for entry in told("log")
-        for parent in entry["parents"]
-    }
-    assert {tuple(each) for each in found} == wanted
+    places = {oid: tuple(place[:2]) for oid, place in held(shown)["places"].items()}
+    drawn = dict(
+        shown.evaluate("document.getElementById('lineage').layout.shapes.map(({ name, path }) => [name, path])")
+    )
+    for kind, path in drawn.items():
+        pairs = [
+            (places[parent], places[entry["commit"]])
+            for entry in told("log")
+            for parent in entry["parents"]
+            if entry["edge"] == kind
+        ]
+        straight = {tuple(map(int, each)) for each in re.findall(r"M(\d+),(\d+)L(\d+),(\d+)", path)}
+        branches = [tuple(map(int, each)) for each in re.findall(r"M(\d+),(\d+)H(\d+)", path)]
+        trunks = [tuple(map(int, each)) for each in re.findall(r"M(\d+),(\d+)V(\d+)", path)]
+        assert len(straight) + len(branches) == len(set(pairs))
+        for (x, lane), (to, lane_of) in pairs:
+            if straight:
+                assert (x, lane, to, lane_of) in straight
+            else:
+                assert (x, lane_of, to) in branches
+                assert any(
+                    at == x and low <= min(lane, lane_of) and max(lane, lane_of) <= high for at, low, high in trunks
+                )
 
 
 def shown_rows(shown: Page) -> list[str]:
@@ -186,7 +198,7 @@ def test_kinds_bases_and_branches(opened: Opened, told: Told) -> None:
 def test_time_instead_of_generation(opened: Opened, told: Told) -> None:
     shown = opened.view()
     shown.select_option("#across", "time")
-    times = {entry["commit"]: entry["time"] for entry in told("log")}
+    times = {entry["commit"]: int(1000 * datetime.fromisoformat(entry["time"]).timestamp()) for entry in told("log")}
     assert marks(shown, "x") == times
     assert shown.evaluate("document.getElementById('lineage')._fullLayout.xaxis.type") == "date"
     shown.select_option("#across", "generation")
@@ -380,6 +392,7 @@ def test_bars_follow_the_filter(opened: Opened, told: Told) -> None:
     shown.fill("#filter", "mnli")
     fitting = [each for each in variants if "mnli" in each["name"]]
     shown.select_option("#first", "own")
+    settle(shown)
     own, shared = shown.evaluate(drawn)
     assert dict(own) == {each["name"]: each["own_bytes"] for each in fitting}
     assert dict(shared) == {each["name"]: each["shared_bytes"] for each in fitting}
@@ -387,6 +400,7 @@ def test_bars_follow_the_filter(opened: Opened, told: Told) -> None:
     assert shown.locator("#names tbody tr").count() == len(fitting)
     shown.fill("#filter", "")
     shown.select_option("#kind", "base")
+    settle(shown)
     assert {name for name, _ in shown.evaluate(drawn)[0]} == {"base", "base-2"}
     opened.quiet()
 

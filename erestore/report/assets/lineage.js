@@ -17,7 +17,7 @@
   /* How each commit is drawn, as the figure came. */
   const marks = new Map();
   for (const trace of figure.data) {
-    (trace.customdata ?? []).forEach((oid, at) => marks.set(oid, { about: trace.hovertext[at], size: trace.marker.size[at] }));
+    trace.customdata.forEach((oid, at) => marks.set(oid, { about: trace.hovertext[at], size: trace.marker.size[at] }));
   }
   const branches = new Set(data.entries.filter(({ refs, tags }) => refs.some(ref => !tags.includes(ref))).map(({ commit }) => commit));
   const chosen = new Set();
@@ -27,17 +27,35 @@
     return entry?.refs.find(ref => !entry.tags.includes(ref)) ?? entry?.refs[0] ?? oid.slice(0, 12);
   }
 
-  const column = oid => across.value === "time" ? byOid.get(oid).time : data.places[oid][0];
+  const times = new Map(data.entries.map(({ commit, time }) => [commit, Date.parse(time)]));
+  const column = oid => across.value === "time" ? times.get(oid) : data.places[oid][0];
+  /* Which lines turn, and which lead straight. */
+  const ways = new Map(figure.layout.shapes.map(({ name, path }) => [name, !path.includes("L")]));
   const label = oid => erestore.escaped(name(oid).length > 22 ? `${name(oid).slice(0, 21)}…` : name(oid));
 
   /* Ends of the axis, with room for names to the right of marks. */
   function ends(values, isLabelled) {
-    const numbers = values.map(value => typeof value === "string" ? Date.parse(value) : value);
-    const first = numbers.reduce((one, two) => Math.min(one, two), Infinity), last = numbers.reduce((one, two) => Math.max(one, two), -Infinity);
-    if (!numbers.length) return [0, 1];
+    const first = values.reduce((one, two) => Math.min(one, two), Infinity), last = values.reduce((one, two) => Math.max(one, two), -Infinity);
+    if (!values.length) return [0, 1];
     const step = across.value === "time" ? Math.max((last - first) / 12, 30_000) : 1;
-    const found = [first - .3 * step, last + .3 * step + (isLabelled ? .25 * (last - first + step) : 0)];
-    return across.value === "time" ? found.map(value => new Date(value).toISOString()) : found;
+    return [first - .3 * step, last + .3 * step + (isLabelled ? .25 * (last - first + step) : 0)];
+  }
+
+  /* Lines from commits to their parents: straight, or along a lane and up or down where the parent is. */
+  function path(entries, lane, turns) {
+    const below = new Map();
+    for (const { commit, parents } of entries) {
+      for (const parent of parents) {
+        if (byOid.has(parent)) below.has(parent) ? below.get(parent).push(commit) : below.set(parent, [commit]);
+      }
+    }
+    const parts = [];
+    for (const [parent, children] of below) {
+      const x = column(parent), y = lane(parent), lanes = children.map(lane);
+      if (turns) parts.push(`M${x},${Math.min(y, ...lanes)}V${Math.max(y, ...lanes)}`);
+      children.forEach((child, at) => parts.push(turns ? `M${x},${lanes[at]}H${column(child)}` : `M${x},${y}L${column(child)},${lanes[at]}`));
+    }
+    return parts.join("") || "M0,0";
   }
 
   /* Commits that are shown, and those that they were made from, faint; lanes that stay empty are left out. */
@@ -53,36 +71,26 @@
     const used = [...new Set(drawn.map(({ commit }) => data.places[commit][1]))].sort((a, b) => a - b);
     const lanes = new Map(used.map((lane, at) => [lane, at]));
     const lane = oid => lanes.get(data.places[oid][1]);
+    const isLabelled = used.length <= LABELLED;
     return erestore.redraw("lineage", held => {
       for (const trace of held.data) {
-        const [what, kind] = trace.meta.split(".");
-        const own = drawn.filter(entry => entry.edge === kind);
-        if (what === "lines") {
-          trace.x = []; trace.y = [];
-          for (const entry of own) {
-            for (const parent of entry.parents) {
-              if (!byOid.has(parent)) continue;
-              trace.x.push(column(parent), column(entry.commit), null);
-              trace.y.push(lane(parent), lane(entry.commit), null);
-            }
-          }
-          continue;
-        }
-        const oids = own.map(entry => entry.commit);
+        const oids = drawn.filter(entry => entry.edge === trace.name).map(entry => entry.commit);
         trace.x = oids.map(column);
         trace.y = oids.map(lane);
         trace.customdata = oids;
         trace.hovertext = oids.map(oid => marks.get(oid).about);
-        trace.text = oids.map(oid => used.length <= LABELLED ? label(oid) : "");
+        trace.mode = isLabelled ? "markers+text" : "markers";
+        trace.text = isLabelled ? oids.map(label) : [];
         trace.marker.size = oids.map(oid => marks.get(oid).size + (chosen.has(oid) ? 8 : 0));
-        trace.marker.opacity = oids.map(oid => shown.has(oid) ? 1 : .3);
+        trace.marker.opacity = faint.size ? oids.map(oid => shown.has(oid) ? 1 : .3) : 1;
         trace.visible = oids.length ? true : "legendonly";
       }
+      for (const lines of held.layout.shapes) lines.path = path(drawn.filter(entry => entry.edge === lines.name), lane, ways.get(lines.name));
       held.layout.height = Math.min(620, Math.max(260, 110 + 26 * used.length));
       held.layout.xaxis.type = across.value === "time" ? "date" : "linear";
       held.layout.xaxis.title.text = across.value;
       held.layout.xaxis.tickformat = across.value === "time" ? "" : "d";
-      held.layout.xaxis.range = ends(drawn.map(({ commit }) => column(commit)), used.length <= LABELLED);
+      held.layout.xaxis.range = ends(drawn.map(({ commit }) => column(commit)), isLabelled);
       const edge = Math.max(.6, .02 * used.length);
       held.layout.yaxis.range = [used.length - 1 + edge, -edge];
     });
@@ -99,11 +107,12 @@
     }));
   }
 
+  /* The list answers at once; the graph, which takes longer, when it is on the screen, and only for the last of several keys. */
   function show() {
     const shown = wanted();
     list.filter(row => shown.has(row.dataset.commit));
     count.textContent = shown.size === rows.size ? `${rows.size}` : `${shown.size} of ${rows.size}`;
-    return draw(shown);
+    return erestore.later("lineage", () => draw(shown));
   }
 
   function zoom(factor) {
@@ -163,10 +172,10 @@
     const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);
     const inside = (x, y) => y <= bottom && y >= top && xaxis.d2l(x) >= left && xaxis.d2l(x) <= right;
     const isLabelled = bottom - top <= LABELLED;
-    const found = figure.data.flatMap((trace, at) => trace.customdata ? [at] : []);
-    const texts = found.map(at => figure.data[at].customdata.map((oid, place) =>
-      isLabelled && inside(figure.data[at].x[place], figure.data[at].y[place]) ? label(oid) : ""));
-    if (texts.some((own, at) => own.join() !== figure.data[found[at]].text.join())) Plotly.restyle(chart, { text: texts }, found);
+    const texts = figure.data.map(trace => isLabelled
+      ? trace.customdata.map((oid, at) => inside(trace.x[at], trace.y[at]) ? label(oid) : "") : []);
+    if (texts.every((own, at) => own.join() === figure.data[at].text.join())) return;
+    Plotly.restyle(chart, { text: texts, mode: isLabelled ? "markers+text" : "markers" });
   });
   erestore.sortable(table, list);
 

@@ -35,6 +35,18 @@ const erestore = (() => {
     return Plotly.react(place, figure.data, themed(figure.layout), config);
   }
 
+  /* Draw after the next frame, unless another wish comes before; `data-drawn` says whether one is open. */
+  const wishes = new Map();
+  function later(name, drawing) {
+    const place = document.getElementById(name), wish = {};
+    wishes.set(name, wish);
+    place.dataset.drawn = "no";
+    return new Promise(done => requestAnimationFrame(() => setTimeout(async () => {
+      if (wishes.get(name) === wish && place.isConnected) { await drawing(); place.dataset.drawn = "yes"; }
+      done();
+    })));
+  }
+
   function redrawAll() {
     return Promise.all([...charts.keys()].map(name => redraw(name, () => {})));
   }
@@ -141,5 +153,5 @@ const erestore = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { charts, color, redraw, redrawAll, element, escaped, sortable, listed, wanted, filterable, start };
+  return { charts, color, redraw, redrawAll, later, element, escaped, sortable, listed, wanted, filterable, start };
 })();

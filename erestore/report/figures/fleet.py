@@ -146,10 +146,13 @@ def usage_figure(usages: Sequence[Usage], most: int = 40) -> go.Figure:
         y="",
         about="What each name takes in the store, own and shared bytes.",
         height=110 + 20 * max(3, len(names)),
+        # Room for any of the names: to find it by drawing twice takes twice as long.
+        margin={"l": 12 + 7 * max((len(shorten(usage.name, _LABEL)) for usage in usages), default=0), "b": 44},
         barmode="stack",
         legend_traceorder="normal",
-        xaxis={"rangemode": "tozero"},
+        xaxis={"automargin": False, "rangemode": "tozero"},
         yaxis={
+            "automargin": False,
             "range": [len(names) - 0.5, -0.5],
             "showgrid": False,
             "tickvals": places,

@@ -23,7 +23,7 @@
     list.filter(row => found.has(row));
     document.getElementById("count").textContent = shown.length === rows.size ? `${rows.size}` : `${shown.length} of ${rows.size}`;
     const drawn = shown.toSorted(orders[first.value]).slice(0, MOST);
-    return erestore.redraw("usage", figure => {
+    return erestore.later("usage", () => erestore.redraw("usage", figure => {
       const places = drawn.map((_, place) => place);
       for (const trace of figure.data) {
         trace.y = places;
@@ -35,7 +35,7 @@
       figure.layout.yaxis.range = [drawn.length - .5, -.5];
       figure.layout.yaxis.tickvals = places;
       figure.layout.yaxis.ticktext = drawn.map(usage => short(usage.name));
-    });
+    }));
   }
 
   for (const input of [filter, kind, first]) input.addEventListener("input", show);

@@ -89,6 +89,8 @@ const ui = (() => {
 
   function put(found) {
     const next = found.getElementById("view");
+    /* A parser takes what is there for browsers without scripts for part of the page. */
+    for (const each of next.querySelectorAll("noscript")) each.remove();
     place(document.adoptNode(next), document.adoptNode(found.getElementById("views") ?? document.getElementById("views").cloneNode(true)), found.title);
     start();
   }
