@@ -12,7 +12,7 @@ from erestore.report.probe_text import cosine_text, lost_text, probe_text
 
 TEXT = """\
 task</script><b> differs from base by 1.2 % of its norm, in 5 tensors matching '*atten*', 3 of them matrices.
-Not finite, and left as they are: bad�[31m.
+Not finite, or beyond float32, and left as they are: bad�[31m.
 Features are the model's last hidden state, of 12 inputs; without its residual, which makes it base, the cosine is 0.50000.
 
 Every weight times exp(Z), Z normal with deviation sigma (seed 7)
