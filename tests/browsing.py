@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages: one a module, a fresh page a test, and whatever it complains of."""
+"""A headless Chromium for tests of pages: one a module, and whatever pages complain of in it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ ARGUMENTS = (
 )
 """Works as root and in a container; nothing but the page is asked for over the network."""
 WIDTHS = (360, 1280, 1920)
+HEIGHT = 900
+SCHEMES = ("dark", "light")
 _PATIENCE = 30.0
 SERIOUS = {"serious", "critical"}
 
@@ -93,8 +95,38 @@ class Watched:
         found = Axe().run(self.page).response["violations"]
         return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in SERIOUS]
 
+    def see(self, address: str | Path, ready: str = "true") -> Page:
+        """Load a page, and see that it fits every width in both schemes, and that everybody can use it.
+
+        It is loaded at the least width and then made wider; axe-core, which takes longer than all else, sees each width in
+        one scheme and each scheme in a narrow or a wide window.
+
+        Parameters
+        ----------
+        address : str or Path
+        ready : str, optional
+            Expression that is true once a change of scheme is drawn.
+        """
+        self.page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+        shown = self.open(address)
+        for place, width in enumerate(WIDTHS):
+            shown.set_viewport_size({"width": width, "height": HEIGHT})
+            for scheme in SCHEMES if place % 2 else SCHEMES[::-1]:
+                shown.emulate_media(color_scheme=scheme)
+                self.until(ready)
+                assert shown.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
+            assert self.serious() == [], (width, scheme)
+        return shown
+
 
 @pytest.fixture
 def watched(browser: Browser) -> Iterator[Watched]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+    with browser.new_context(viewport={"width": WIDTHS[1], "height": HEIGHT}) as context:
+        yield Watched(context.new_page())
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Browser) -> Iterator[Watched]:
+    """One for all tests of a module that leave a page as they found it, or do not mind; loading takes longer than testing."""
+    with browser.new_context(viewport={"width": WIDTHS[1], "height": HEIGHT}) as context:
         yield Watched(context.new_page())

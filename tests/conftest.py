@@ -1,6 +1,6 @@
 """Fixtures for every test."""
 
-from browsing import browser, watched
+from browsing import browser, shared, watched
 from servers import (
     moto_server,
     moto_url,
@@ -18,5 +18,6 @@ __all__ = [
     "rclone_url",
     "seaweed_server",
     "seaweed_url",
+    "shared",
     "watched",
 ]

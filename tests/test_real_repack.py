@@ -23,7 +23,7 @@ def squared_distance(store: Store, before: Mapping[str, torch.Tensor], after: st
     return sum(float((before[name].double() - found[name].double()).square().sum()) for name in floating)
 
 
-@pytest.mark.parametrize("kind", ["rxnfp", "glyphive"])
+@pytest.mark.parametrize("kind", [pytest.param("rxnfp", marks=pytest.mark.soak), "glyphive"])
 def test_a_real_family_stays_within_the_error(kind: str, tmp_path: Path) -> None:
     models = families.rxnfp() if kind == "rxnfp" else families.glyphive()
     base, *names = (

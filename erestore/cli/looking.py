@@ -13,6 +13,8 @@ import click
 from erestore.cli.session import Session, cache_directory, is_terminal, verb
 
 INTERRUPTED = 130
+_WAIT = 0.25
+"""Seconds."""
 
 
 @verb(
@@ -44,7 +46,9 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
             if is_terminal(sys.stdout) and not no_browser and _has_screen():
                 # Some browsers return when they are closed.
                 threading.Thread(target=_open, args=(served.ticket,), daemon=True).start()
-            served.thread.join()
+            # Python hears a signal that comes just before a wait begins only when the wait is over: it must have an end.
+            while served.thread.is_alive():
+                served.thread.join(_WAIT)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

@@ -26,7 +26,7 @@ from erestore.progress import Progress, silent
 from erestore.records import Manifest
 from erestore.residual.products import Matrix, Rows, cross_products, gram
 
-HELD_BYTES = 768 << 20
+HELD_BYTES = 1 << 30
 """Decoded sections of a block."""
 STRIP_BYTES = 192 << 20
 """Decoded sections of a strip."""
@@ -36,6 +36,8 @@ _OVERHEAD = 2048
 """Bytes of the objects around a tensor's sections."""
 _FEW = 16
 """Residuals at a time where only few pairs are asked for."""
+_AHEAD = 8
+"""Tasks of a worker, of which one is done at a time: what waits holds nothing, and no worker waits for a large tensor's."""
 
 
 def variant_products(
@@ -181,7 +183,7 @@ class ResidualProducts:
 
         found = np.zeros((len(ones), len(ones if twos is None else twos)))
         keys = sorted({key for each in ones for key in each})
-        for rows, columns, products in bounded_map(executor, multiply, keys, in_flight=worker_count()):
+        for rows, columns, products in bounded_map(executor, multiply, keys, in_flight=_AHEAD * worker_count()):
             found[np.ix_(rows, columns)] += products
         return found
 
@@ -189,7 +191,7 @@ class ResidualProducts:
         def load(place: int) -> _Loaded:
             return load_residual(self.variant, self.oids[place], keys)
 
-        return list(bounded_map(executor, load, places, in_flight=worker_count()))
+        return list(bounded_map(executor, load, places, in_flight=_AHEAD * worker_count()))
 
     def _strips(self, places: Sequence[int]) -> Iterator[list[int]]:
         strip, size = list[int](), 0

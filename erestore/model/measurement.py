@@ -64,7 +64,8 @@ class Measurement:
             self._whole[start:stop] = change
         else:
             self._gram = self._gram or RowGram(self._shape[1])
-            self._gram.add(change)
+            moved = self._rows[start:stop] > 0
+            self._gram.add(change if bool(moved.all()) else change[moved])
 
     @property
     def norm(self) -> float:

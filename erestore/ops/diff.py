@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -155,6 +157,9 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
         if any(fnmatchcase(tied, pattern) for name in pair if name for tied in groups.get(name, (name,)))
     ]
     if not chosen:
+        name = re.sub(r"\[([*?[])\]", r"\1", pattern)
+        if pattern == glob.escape(name):
+            raise NotFoundError(f"There is no tensor '{name}'.", hint=_near(name, pairs))
         raise NotFoundError(f"No tensor matches '{pattern}'.", hint=_near(pattern, pairs))
     return chosen
 

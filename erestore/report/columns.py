@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _GAP = "  "
 _NAME_WIDTH = 36
 _NAME_SHARE = 0.4
@@ -76,11 +74,6 @@ def wrapped(text: str, width: int | None) -> list[str]:
     if width is None:
         return [text] if text else []
     return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def printable(text: str) -> str:
-    """Return one line that holds names from elsewhere without what could steer a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _room(columns: Sequence[Column], width: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from erestore.report.columns import printable, wrapped
+from erestore.report.columns import wrapped
 from erestore.report.details import Kept, Line, Spectrum, TensorDetails
 from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
 from erestore.report.places import place
 from erestore.report.plot import Curve, plot
 from erestore.report.spectral import DiffResult, TensorDiff
+from erestore.report.words import printable_line
 
 _BLUE, _ORANGE, _GREY = 33, 166, 244
 _SHOWN = 4
@@ -44,7 +45,7 @@ def _tensor(
     result: DiffResult, tensor: TensorDiff, details: TensorDetails | None, width: int | None, color: bool
 ) -> Iterator[str]:
     for sentence in _sentences(result, tensor):
-        yield from wrapped(printable(sentence), width)
+        yield from wrapped(printable_line(sentence), width)
     if details is None:
         return
     if details.spectrum is not None and details.spectrum.change[0]:
@@ -57,7 +58,7 @@ def _tensor(
     if more:
         yield ""
     for sentence in more:
-        yield from wrapped(printable(sentence), width)
+        yield from wrapped(printable_line(sentence), width)
 
 
 def _sentences(result: DiffResult, tensor: TensorDiff) -> Iterator[str]:

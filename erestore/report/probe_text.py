@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from erestore.report.columns import Column, table
 from erestore.report.numbers import count_text, listed, percent
 from erestore.report.probing import AllocationProbe, PerturbProbe, Point, ProbeResult, StiefelProbe, TruncateProbe
+from erestore.report.words import printable_line
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEGEND = (
     "lost: squared error of the weights over the squared norm of the residual, which is above 100 % where more is lost than "
     "the fine-tuning changed."
@@ -33,7 +32,7 @@ def probe_text(result: ProbeResult, *, width: int | None = 100) -> str:
         if part is not None:
             lines += ["", *_wrapped(title(part), width), *table(columns(part), width)]
     lines += ["", *_wrapped(legend(result), width)]
-    return "\n".join(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line).rstrip() for line in lines)
+    return "\n".join(printable_line(line).rstrip() for line in lines)
 
 
 def legend(result: ProbeResult) -> str:

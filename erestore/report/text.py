@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from erestore.report.columns import Column, printable, table, wrapped
+from erestore.report.columns import Column, table, wrapped
 from erestore.report.kinds import KindDiff, by_kind
 from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
 from erestore.report.sentences import sentences
 from erestore.report.spectral import DiffResult
 from erestore.report.stat import stat
 from erestore.report.strip import strip
+from erestore.report.words import printable_line
 
 _LEGEND = "share: of the squared change. moved: norm of the change over that of the tensor."
 _SPECTRAL_LEGEND = (
@@ -47,11 +48,11 @@ def diff_text(
     by_kinds : str, optional
         List kinds of modules instead of tensors, in this order; see :func:`erestore.report.stat.stat`.
     """
-    kinds = [replace(kind, kind=printable(kind.kind)) for kind in by_kind(result.tensors)]
+    kinds = [replace(kind, kind=printable_line(kind.kind)) for kind in by_kind(result.tensors)]
     blocks = [
-        [line for sentence in sentences(result) for line in wrapped(printable(sentence), width)],
+        [line for sentence in sentences(result) for line in wrapped(printable_line(sentence), width)],
         [*strip(kinds, width, color=color), *_outside(kinds, width)],
-        map(printable, _table(result, width, limit)) if by_kinds is None else stat(kinds, width, by_kinds),
+        map(printable_line, _table(result, width, limit)) if by_kinds is None else stat(kinds, width, by_kinds),
         wrapped(_legend(result, limit if by_kinds is None else None, by_kinds), width),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in map(list, blocks) if block)

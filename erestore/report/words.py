@@ -9,7 +9,8 @@ from datetime import datetime
 SHORT = 12
 """Digits of an oid that people see."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What moves the cursor or colours what follows, and what has the letters around it read in another order."""
 
 
 def size_text(size: int) -> str:
@@ -73,6 +74,11 @@ def short(oid: str) -> str:
 def printable(text: str) -> str:
     """Return text that somebody else wrote without what could steer a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def printable_line(text: str) -> str:
+    """Return one line that holds names from elsewhere: as :func:`printable`, and without breaks and tabs."""
+    return re.sub("[\t\n]", "\N{REPLACEMENT CHARACTER}", printable(text))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

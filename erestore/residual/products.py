@@ -100,10 +100,12 @@ def gram(matrices: Sequence[Matrix], base: Rows | None = None) -> Array:
     if not matrices:
         return found
     if prefers_factors(matrices, matrices):
-        pieces = list(_pieces(matrices))
+        shape, pieces = _shape(matrices, matrices), list(_pieces(matrices))
         for number, one in enumerate(pieces):
-            for two in pieces[: number + 1]:
-                found[one, two] = _by_factors(matrices[one], None if one == two else matrices[two])
+            first = _stack(matrices[one], shape)
+            for two in pieces[:number]:
+                found[one, two] = _by_factors(first, _stack(matrices[two], shape))
+            found[one, one] = _by_factors(first, first)
     else:
         pieces = list(_chunks(len(matrices)))
         for number, one in enumerate(pieces):
@@ -114,14 +116,20 @@ def gram(matrices: Sequence[Matrix], base: Rows | None = None) -> Array:
 
 
 def cross_products(ones: Sequence[Matrix], twos: Sequence[Matrix], base: Rows | None = None) -> Array:
-    """Return the inner products of each of `ones` with each of `twos`, float64 ``(N, M)``; see :func:`gram`."""
+    """Return the inner products of each of `ones` with each of `twos`, float64 ``(N, M)``; see :func:`gram`.
+
+    All factors of `twos` are stacked at once, those of `ones` in pieces: the former should be the fewer.
+    """
     found = np.zeros((len(ones), len(twos)))
     if not (ones and twos):
         return found
     if prefers_factors(ones, twos):
+        shape = _shape(ones, twos)
+        seconds = [(two, _stack(twos[two], shape)) for two in _pieces(twos)]
         for one in _pieces(ones):
-            for two in _pieces(twos):
-                found[one, two] = _by_factors(ones[one], twos[two])
+            first = _stack(ones[one], shape)
+            for two, second in seconds:
+                found[one, two] = _by_factors(first, second)
     else:
         for one in _chunks(len(ones)):
             for two in _chunks(len(twos)):
@@ -163,14 +171,11 @@ def _pieces(matrices: Sequence[Matrix]) -> Iterator[slice]:
     yield slice(start, len(matrices))
 
 
-def _by_factors(ones: Sequence[Matrix], twos: Sequence[Matrix] | None) -> Array:
-    """Multiply factors; without `twos`, of `ones` with themselves."""
-    shape = _shape(ones, twos or ones)
-    first = _stack(ones, shape)
-    second = first if twos is None else _stack(twos, shape)
+def _by_factors(first: _Stack, second: _Stack) -> Array:
+    """Multiply factors."""
     if first.multipliers is None or second.multipliers is None:
         first, second = first.widened(), second.widened()
-    found = np.zeros((len(ones), len(twos or ones)))
+    found = np.zeros((first.count, second.count))
     if first.places and second.places:
         products = (first.left @ second.left.T).astype(np.float64, copy=False)
         products *= first.right @ second.right.T
@@ -187,11 +192,12 @@ def _by_factors(ones: Sequence[Matrix], twos: Sequence[Matrix] | None) -> Array:
 class _Stack:
     """Transposed factors of several matrices below each other, ``(r, m)`` and ``(r, n)``, and where each one's begin.
 
-    Only matrices with a component are in it; `places` says which. With `multipliers` the factors are integers in float32
-    whose inner products, with those of any other such stack, float32 holds exactly, partial sums in any order included: by
-    Cauchy and Schwarz they are below ``2**12 * 2**12``. They take half the time.
+    Only matrices with a component are in it; of all `count`, `places` says which. With `multipliers` the factors are integers
+    in float32 whose inner products, with those of any other such stack, float32 holds exactly, partial sums in any order
+    included: by Cauchy and Schwarz they are below ``2**12 * 2**12``. They take half the time.
     """
 
+    count: int
     left: Array
     right: Array
     starts: list[int]
@@ -203,7 +209,7 @@ class _Stack:
         if self.multipliers is None:
             return self
         right = self.right * self.multipliers[:, None]
-        return _Stack(self.left.astype(np.float64), right, self.starts, self.places)
+        return _Stack(self.count, self.left.astype(np.float64), right, self.starts, self.places)
 
 
 def _stack(matrices: Sequence[Matrix], shape: tuple[int, int]) -> _Stack:
@@ -216,10 +222,10 @@ def _stack(matrices: Sequence[Matrix], shape: tuple[int, int]) -> _Stack:
         left, right = _fill(((each[0], each[1]) for each in integers), ends[-1], shape, np.dtype(np.float32))
         if max(_largest(left), _largest(right)) < _EXACT_NORM:
             multipliers = np.concatenate([np.zeros(0), *(each[2] for each in integers)])
-            return _Stack(left, right, ends[:-1], places, multipliers)
+            return _Stack(len(matrices), left, right, ends[:-1], places, multipliers)
     factors = (pair for section in sections if (pair := section.factors(rows)) is not None)
     left, right = _fill(factors, ends[-1], shape, np.dtype(np.float64))
-    return _Stack(left, right, ends[:-1], places)
+    return _Stack(len(matrices), left, right, ends[:-1], places)
 
 
 def _fill(

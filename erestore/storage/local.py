@@ -139,7 +139,7 @@ class LocalStorage(Storage):
         directory = self._path(folder) if folder else self.directory
         return self._scan(directory, f"{folder}/" if folder else "", start)
 
-    def _scan(self, directory: Path, key: str, start: str) -> Iterator[Entry]:
+    def _scan(self, directory: Path | str, key: str, start: str) -> Iterator[Entry]:
         try:
             with refusals("list", directory), os.scandir(directory) as scan:
                 found = [entry for entry in scan if entry.name.startswith(start) and is_component(entry.name)]
@@ -149,7 +149,7 @@ class LocalStorage(Storage):
             raise
         for entry in found:
             if entry.is_dir():
-                yield from self._scan(Path(entry.path), f"{key}{entry.name}/", "")
+                yield from self._scan(entry.path, f"{key}{entry.name}/", "")
                 continue
             with suppress(FileNotFoundError):  # deleted since it was listed
                 status = entry.stat()

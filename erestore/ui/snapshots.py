@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,9 @@ from erestore.storage.abc import Storage
 from erestore.storage.canonical import parse_canonical
 from erestore.storage.refs import RefEntry, Refs
 from erestore.store import MARKER
+
+PATIENCE = 0.5
+"""Seconds that an answer waits to hear whether names have moved: to list thousands takes long while threads compute."""
 
 
 class _FixedRefs(Refs):
@@ -86,18 +90,31 @@ class Snapshots:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="erestore-ui")
+        self._looking: Future[Snapshot] | None = None
         self._held: Snapshot | None = None
         self._known = _Unchanging()
 
     def now(self) -> Snapshot:
-        """Return the store as it is now.
+        """Return the store as it is now; where that takes long, as it was when it was last looked at.
 
         Raises
         ------
         StoreNotFoundError
             If it is gone.
         """
-        with self._lock, _still_there(self._store):
+        with self._lock:
+            if self._looking is None or self._looking.done():
+                self._looking = self._executor.submit(self._look)
+            looking, held = self._looking, self._held
+        if held is not None:
+            wait([looking], PATIENCE)
+            if not looking.done():
+                return held
+        return looking.result()
+
+    def _look(self) -> Snapshot:
+        with _still_there(self._store):
             marker = self._store.storage.read(MARKER)
             keys = sorted(entry.key for entry in self._store.storage.list("refs/"))
             state = blake3("\n".join((marker.decode(errors="replace"), *keys)).encode()).hexdigest()

@@ -275,8 +275,10 @@ def test_diff_of_one_tensor(here: Here) -> None:
     assert here.run("diff", "ft", "ft/", "--tensor", "dense.weight").out.count("┤●")
     unknown = here.run("diff", "ft", "--tensor", "dense.wieght")
     assert unknown.code == 3
-    assert unknown.err.startswith("error: No tensor matches 'dense.wieght'.\nhint: Did you mean dense.weight or ")
-    assert here.run("diff", "ft", "--tensor", "*").code == 3  # a name, not a pattern
+    assert unknown.err.startswith("error: There is no tensor 'dense.wieght'.\nhint: Did you mean dense.weight or ")
+    pattern = here.run("diff", "ft", "--tensor", "*")  # is no name
+    assert (pattern.code, pattern.err.splitlines()[0]) == (3, "error: There is no tensor '*'.")
+    assert here.run("diff", "ft", "--tensors", "x*").err.startswith("error: No tensor matches 'x*'.")
     for others in (("--stat",), ("--all",), ("-n", "3"), ("--tensors", "*")):
         refused = here.run("diff", "ft", "--tensor", "scale", *others)
         assert (refused.code, refused.out) == (2, "")

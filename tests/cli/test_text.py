@@ -12,6 +12,7 @@ import pytest
 
 from erestore.cli.text import error_text, listed, plural, printable, share_text, size_text, table
 from erestore.report.plain import json_text
+from erestore.report.words import printable_line
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,8 @@ def test_words() -> None:
     assert listed("abc") == "a, b, c"
     assert listed("abcde") == "a, b, c and 2 more"
     assert printable("a\x1b[31mb\x9b\tc\nd\r") == "a\ufffd[31mb\ufffd\tc\nd\ufffd"
+    assert printable("layer\u202egnp.exe\u2069 \u05d0\u200f") == "layer\ufffdgnp.exe\ufffd \u05d0\u200f"
+    assert printable_line("a\tb\nc\u202e") == "a\ufffdb\ufffdc\ufffd"
 
 
 def test_tables_align_what_is_seen() -> None:

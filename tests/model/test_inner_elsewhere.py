@@ -68,7 +68,9 @@ def test_what_former_versions_wrote(name, codecs):
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("family", [families.rxnfp, families.minilm_tuned, families.chgnet])
+@pytest.mark.parametrize(
+    "family", [pytest.param(families.rxnfp, marks=pytest.mark.soak), families.minilm_tuned, families.chgnet]
+)
 def test_real_families(family, tmp_path):
     paths = dict(family())
     base = next(name for name in ("bert_pretrained", "base", "0.3.0") if name in paths)

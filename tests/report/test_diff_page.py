@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsing import WIDTHS
 from safetensors.torch import save_file
 
 from erestore.api import Store
@@ -70,15 +69,21 @@ def page(result: DiffResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_it_loads_in_silence_fits_and_is_accessible(watched, page, width):
-    watched.page.set_viewport_size({"width": width, "height": 900})
-    shown = watched.open(page)
-    for scheme in ("dark", "light"):
-        shown.emulate_media(color_scheme=scheme)
-        watched.until("document.getElementById('map')._fullLayout.font.color === erestore.color('--text')")
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        assert watched.serious() == []
+@pytest.fixture(scope="module")
+def loaded(shared, page):
+    shared.open(page)
+    return shared
+
+
+@pytest.fixture
+def shown(loaded):
+    """The page, loaded once for all tests that do not mind what others chose in it."""
+    yield loaded.page
+    assert (loaded.complaints, loaded.requests) == ([], [])
+
+
+def test_it_loads_in_silence_fits_and_is_accessible(watched, page):
+    watched.see(page, "document.getElementById('map')._fullLayout.font.color === erestore.color('--text')")
     assert watched.complaints == []
     assert watched.requests == []
 
@@ -89,8 +94,7 @@ def test_no_request_can_leave_the_page(watched, page):
     assert watched.requests == []
 
 
-def test_every_chart_has_marks(watched, page):
-    shown = watched.open(page)
+def test_every_chart_has_marks(shown):
     marks = {"map": ".heatmaplayer image", "spectrum": ".scatterlayer path", "energy": ".scatterlayer path"}
     marks |= {"angles": ".scatterlayer path", "ratios": ".scatterlayer path", "storage": ".barlayer path"}
     assert {each.get_attribute("id") for each in shown.query_selector_all(".chart")} == set(marks)
@@ -98,14 +102,12 @@ def test_every_chart_has_marks(watched, page):
         assert shown.locator(f"#{chart} {mark}").count() > 0, chart
 
 
-def test_the_page_holds_the_json(watched, page, result):
-    shown = watched.open(page)
+def test_the_page_holds_the_json(shown, result):
     held = shown.evaluate("JSON.parse(document.getElementById('data').textContent)")
     assert held == json.loads(json.dumps(plain(result)))
 
 
-def test_what_is_drawn_is_the_json(watched, page, result):
-    shown = watched.open(page)
+def test_what_is_drawn_is_the_json(shown, result):
     for tensor in result.tensors:
         if not (found := result.details.get(tensor.name)) or not found.spectrum:
             continue
@@ -123,8 +125,7 @@ def test_what_is_drawn_is_the_json(watched, page, result):
         assert rows.first.locator("th").text_content() == str(found.rows[0].index)
 
 
-def test_the_map_shows_what_is_asked_for(watched, page, result):
-    shown = watched.open(page)
+def test_the_map_shows_what_is_asked_for(shown, result):
     shown.select_option("#measure", "rank")
     drawn = shown.evaluate(
         "(() => { const t = document.getElementById('map').data.find(t => t.visible); return [t.meta, t.z, t.customdata]; })()"
@@ -141,19 +142,18 @@ def test_the_map_shows_what_is_asked_for(watched, page, result):
     )
 
 
-def test_hovering_says_which_tensor_and_a_click_chooses_it(watched, page):
-    shown = watched.open(page)
+def test_hovering_says_which_tensor_and_a_click_chooses_it(shown, loaded):
+    shown.locator("#map").scroll_into_view_if_needed()
     box = shown.locator("#map .nsewdrag").first.bounding_box()
     shown.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10)
     shown.wait_for_selector("#map .hoverlayer text")
     assert "encoder.layer.1.intermediate.dense.weight" in shown.locator("#map .hoverlayer").text_content()
     shown.mouse.down()
     shown.mouse.up()
-    watched.until(CHOSEN + " === 'encoder.layer.1.intermediate.dense.weight'")
+    loaded.until(CHOSEN + " === 'encoder.layer.1.intermediate.dense.weight'")
 
 
-def test_logarithms_and_back(watched, page):
-    shown = watched.open(page)
+def test_logarithms_and_back(shown):
     axis = "document.getElementById('energy')._fullLayout.xaxis.type"
     shown.check("input[data-log=energy]")
     assert shown.evaluate(axis) == "log"
@@ -164,8 +164,7 @@ def test_logarithms_and_back(watched, page):
     assert shown.evaluate("document.getElementById('spectrum')._fullLayout.yaxis.type") == "log"
 
 
-def test_the_table_filters_sorts_and_chooses(watched, page, result):
-    shown = watched.open(page)
+def test_the_table_filters_sorts_and_chooses(shown, result):
     shown.fill("#filter", "query 2")
     visible = shown.locator("#tensors tbody tr:visible")
     assert visible.count() == 2
@@ -186,8 +185,8 @@ def test_the_table_filters_sorts_and_chooses(watched, page, result):
     assert shown.evaluate(CHOSEN) == "encoder.layer.0.attention.self.query.weight"
 
 
-def test_a_keyboard_is_enough(watched, page):
-    shown = watched.open(page)
+def test_a_keyboard_is_enough(shown):
+    shown.select_option("#tensor", index=0)
     shown.focus("#next")
     shown.keyboard.press("Enter")
     second = shown.eval_on_selector("#tensor", "choice => choice.selectedIndex")
@@ -196,8 +195,7 @@ def test_a_keyboard_is_enough(watched, page):
     assert (second, shown.eval_on_selector("#tensor", "choice => choice.selectedIndex")) == (1, 0)
 
 
-def test_the_word_that_moved_is_named_and_cannot_break_out(watched, page):
-    shown = watched.open(page)
+def test_the_word_that_moved_is_named_and_cannot_break_out(shown):
     shown.select_option("#tensor", label="embeddings.word_embeddings.weight")
     assert shown.locator("#rows tbody tr").first.locator("td").first.text_content() == "</script><b>ß"
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from browsing import WIDTHS
 from probe_samples import WEIGHTS_ALONE, WHOLE
 
 from erestore.report.plain import plain
@@ -23,21 +22,26 @@ def page(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_it_loads_in_silence_fits_and_is_accessible(watched, page, width):
-    watched.page.set_viewport_size({"width": width, "height": 900})
-    shown = watched.open(page)
-    for scheme in ("dark", "light"):
-        shown.emulate_media(color_scheme=scheme)
-        watched.until("document.getElementById('perturb-cosine')._fullLayout.font.color === erestore.color('--text')")
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        assert watched.serious() == []
+@pytest.fixture(scope="module")
+def loaded(shared, page):
+    shared.open(page)
+    return shared
+
+
+@pytest.fixture
+def shown(loaded):
+    """The page, loaded once for all tests that do not mind what others chose in it."""
+    yield loaded.page
+    assert (loaded.complaints, loaded.requests) == ([], [])
+
+
+def test_it_loads_in_silence_fits_and_is_accessible(watched, page):
+    watched.see(page, "document.getElementById('perturb-cosine')._fullLayout.font.color === erestore.color('--text')")
     assert watched.complaints == []
     assert watched.requests == []
 
 
-def test_every_chart_has_marks_and_says_what_it_shows(watched, page):
-    shown = watched.open(page)
+def test_every_chart_has_marks_and_says_what_it_shows(shown):
     charts = shown.query_selector_all(".chart")
     assert [chart.get_attribute("id") for chart in charts] == CHARTS
     for chart in charts:
@@ -45,8 +49,7 @@ def test_every_chart_has_marks_and_says_what_it_shows(watched, page):
         assert len(chart.get_attribute("aria-label")) > 30
 
 
-def test_what_is_drawn_and_written_is_the_json(watched, page):
-    shown = watched.open(page)
+def test_what_is_drawn_and_written_is_the_json(shown):
     held = shown.evaluate("JSON.parse(document.getElementById('data').textContent)")
     assert held == json.loads(json.dumps(plain(WHOLE)))
     assert shown.locator("h1").text_content() == "task</script><b>: robustness"
@@ -62,8 +65,7 @@ def test_what_is_drawn_and_written_is_the_json(watched, page):
     assert cells == ["4", "1,190", "37.5 %", "0.93750", "43.8 %", "0.90625"]
 
 
-def test_hovering_says_the_number(watched, page):
-    shown = watched.open(page)
+def test_hovering_says_the_number(shown):
     shown.locator("#perturb-cosine").scroll_into_view_if_needed()
     box = shown.locator("#perturb-cosine .nsewdrag").first.bounding_box()
     point = shown.locator("#perturb-cosine .scatterlayer .trace").first.locator(".points path").last.bounding_box()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from asking import ask, settled
 from browsing import Watched
 
 from erestore.api import Store
+from erestore.storage.abc import Entry, Storage
 from erestore.ui.serving import Served, serve
 from erestore.ui.snapshots import Snapshots
 
@@ -167,6 +170,35 @@ def test_snapshots_stand_still_and_the_newest_is_new(place: Path) -> None:
     assert len(after.entries()) == len(before.entries()) == 4
     assert after.entries() == store.log()
     assert before.show("one") != after.show("one") == store.show("one")
+
+
+def test_a_slow_look_is_not_waited_for_where_there_was_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(place)
+    snapshots, go_on, looks = Snapshots(store), threading.Event(), []
+    first = snapshots.now()
+    original = type(store.storage).list
+
+    def slow(self: Storage, prefix: str = "") -> Iterator[Entry]:
+        looks.append(prefix)
+        go_on.wait(60)
+        return original(self, prefix)
+
+    monkeypatch.setattr(type(store.storage), "list", slow)
+    monkeypatch.setattr("erestore.ui.snapshots.PATIENCE", 0.01)
+    store.branch("later", "one")
+    assert snapshots.now() is first
+    assert snapshots.now() is first
+    assert looks == ["refs/"]  # one look for both
+    go_on.set()
+    monkeypatch.setattr("erestore.ui.snapshots.PATIENCE", 60)
+    assert snapshots.now().has_ref("later")
+
+
+def test_turns_of_threads_are_short_while_it_serves(place: Path) -> None:
+    before = sys.getswitchinterval()
+    with serve(Store.open(place)):
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
 
 
 def test_what_was_read_of_commits_is_not_read_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

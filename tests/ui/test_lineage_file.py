@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import WIDTHS, Watched
+from browsing import Watched
 from conftest import CLOSING, HOSTILE
+from playwright.sync_api import Page
 from pointing import point
 
 from erestore.api import Store
@@ -34,28 +36,37 @@ def log(fleet: Store, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]
     return found
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_it_loads_in_silence_fits_and_is_accessible(watched: Watched, page: Path, width: int) -> None:
-    watched.page.set_viewport_size({"width": width, "height": 900})
-    shown = watched.open(page)
-    shown.locator("#commits button.name").first.click()
-    for scheme in ("dark", "light"):
-        shown.emulate_media(color_scheme=scheme)
-        watched.until("document.getElementById('lineage')._fullLayout.font.color === erestore.color('--text')")
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        assert watched.serious() == []
+@pytest.fixture(scope="module")
+def loaded(shared: Watched, page: Path) -> Watched:
+    shared.open(page)
+    return shared
+
+
+@pytest.fixture
+def shown(loaded: Watched) -> Iterator[Page]:
+    """The page, loaded once for all tests that do not mind which commit others chose in it."""
+    loaded.page.fill("#filter", "")
+    loaded.page.select_option("#kind", "")
+    yield loaded.page
+    assert (loaded.complaints, loaded.requests) == ([], [])
+
+
+def test_it_loads_in_silence_fits_and_is_accessible(watched: Watched, page: Path) -> None:
+    choose = (
+        "(document.querySelector('#commits tr.chosen') ?? document.querySelector('#commits button.name').click(), true)"
+    )
+    drawn = "document.getElementById('lineage')._fullLayout.font.color === erestore.color('--text')"
+    shown = watched.see(page, f"{choose} && {drawn}")
     assert shown.locator("#lineage .scatterlayer .point").count() > 0
     assert (watched.complaints, watched.requests) == ([], [])
 
 
-def test_it_holds_the_log(watched: Watched, page: Path, log: list[dict[str, Any]]) -> None:
-    shown = watched.open(page)
+def test_it_holds_the_log(shown: Page, log: list[dict[str, Any]]) -> None:
     assert shown.evaluate("JSON.parse(document.getElementById('data').textContent)")["entries"] == log
     assert shown.locator("a, input[data-pick]").count() == 0
 
 
-def test_a_commit_that_is_chosen_is_told(watched: Watched, page: Path, log: list[dict[str, Any]]) -> None:
-    shown = watched.open(page)
+def test_a_commit_that_is_chosen_is_told(shown: Page, log: list[dict[str, Any]]) -> None:
     entry = next(each for each in log if each["edge"] == "merged")
     shown.fill("#filter", entry["commit"][:16])
     shown.locator("#commits button.name").click()
@@ -69,16 +80,14 @@ def test_a_commit_that_is_chosen_is_told(watched: Watched, page: Path, log: list
     assert shown.locator("#commits tr.chosen").get_attribute("data-commit") == entry["commit"]
 
 
-def test_a_mark_that_is_pressed_is_chosen(watched: Watched, page: Path, log: list[dict[str, Any]]) -> None:
-    shown = watched.open(page)
+def test_a_mark_that_is_pressed_is_chosen(loaded: Watched, shown: Page, log: list[dict[str, Any]]) -> None:
     entry = next(each for each in log if "base-2" in each["refs"])
     shown.select_option("#kind", "imported")
     shown.mouse.click(*point(shown, entry["commit"]))
-    watched.until(f"document.getElementById('details').textContent.includes('{entry['commit']}')")
+    loaded.until(f"document.getElementById('details').textContent.includes('{entry['commit']}')")
 
 
-def test_what_others_wrote_is_text(watched: Watched, page: Path) -> None:
-    shown = watched.open(page)
+def test_what_others_wrote_is_text(shown: Page) -> None:
     shown.fill("#filter", "odd")
     shown.locator("#commits button.name").click()
     details = shown.locator("#details")
@@ -86,7 +95,6 @@ def test_what_others_wrote_is_text(watched: Watched, page: Path) -> None:
     assert f"Metric <i>loss</i>{CLOSING}" in (details.text_content() or "")
     assert shown.title() == "Lineage · erestore"
     assert shown.locator("main img, main i, main u").count() == 0
-    assert watched.complaints == []
 
 
 def test_part_of_a_lineage(watched: Watched, fleet: Store, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browsing import WIDTHS, Watched
+from browsing import Watched
 from conftest import CLOSING, HOSTILE
 from playwright.sync_api import Page
 from pointing import marks, point, settle
@@ -81,15 +81,9 @@ MARKS = {
 }
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_it_loads_in_silence_fits_and_is_accessible(opened: Opened, view: str, width: int) -> None:
-    opened.watched.page.set_viewport_size({"width": width, "height": 900})
-    shown = opened.view(path_of(opened, view))
-    for scheme in ("dark", "light"):
-        shown.emulate_media(color_scheme=scheme)
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        assert opened.watched.serious() == []
+def test_it_loads_in_silence_fits_and_is_accessible(opened: Opened, view: str) -> None:
+    shown = opened.watched.see(opened.served.address + path_of(opened, view))
     for chart, mark in MARKS.get(view, {}).items():
         assert shown.locator(f"#{chart} {mark}").count() > 0, chart
     if view == "error":  # the browser itself says that the status was no success
@@ -448,6 +442,25 @@ def test_a_view_that_was_left_is_as_it_was(opened: Opened) -> None:
     assert len(shown_rows(shown)) > len(rows)
     shown.go_forward()
     opened.watched.until("document.querySelector('h1').textContent.includes('law')")
+    opened.quiet()
+
+
+def test_what_a_pointer_rests_on_is_fetched_before_it_is_pressed(opened: Opened) -> None:
+    shown, requests = opened.view(), opened.watched.requests
+    link = shown.locator("#commits tbody a").first
+    address, name = link.evaluate("link => link.href"), link.text_content()
+    link.hover()
+    opened.watched.until("performance.getEntriesByType('resource').some(({ name }) => name.includes('/commit/'))")
+    assert requests.count(address) == 1
+    link.click()
+    opened.watched.until(f"document.querySelector('h1').textContent === '{name}'")
+    assert requests.count(address) == 1
+    # What would have to be computed waits until it is asked for; so does what the pointer only passes.
+    shown.locator("#views a", has_text="Similarity").hover()
+    shown.locator("#views a", has_text="Storage").dispatch_event("pointerover")
+    shown.locator("h1").dispatch_event("pointerover")
+    shown.wait_for_timeout(300)
+    assert not [each for each in requests if each.endswith(("/similarity", "/storage"))]
     opened.quiet()
 
 

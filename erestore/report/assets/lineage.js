@@ -2,7 +2,7 @@
 /* The page of a lineage: the graph and the list show the same commits, those that the filter leaves. */
 (async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  await erestore.start();
+  await erestore.start(["lineage"]);
   const table = document.getElementById("commits");
   if (!table) { document.documentElement.dataset.ready = "all"; return; }
 
@@ -167,6 +167,9 @@
   document.getElementById("nearer").addEventListener("click", () => zoom(.5));
   document.getElementById("farther").addEventListener("click", () => zoom(2));
   document.getElementById("whole").addEventListener("click", show);
+  erestore.sortable(table, list);
+  await show();
+
   /* Names of what is zoomed in on, where there is room for them. */
   chart.on("plotly_relayout", () => {
     const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);
@@ -177,8 +180,6 @@
     if (texts.every((own, at) => own.join() === figure.data[at].text.join())) return;
     Plotly.restyle(chart, { text: texts, mode: isLabelled ? "markers+text" : "markers" });
   });
-  erestore.sortable(table, list);
-
   if (document.getElementById("details")) {
     chart.on("plotly_click", event => choose(event.points[0].customdata));
     table.addEventListener("click", event => {
@@ -187,6 +188,5 @@
   } else {
     chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   }
-  await show();
   document.documentElement.dataset.ready = "all";
 })();

@@ -18,10 +18,11 @@ const erestore = (() => {
     return found;
   }
 
-  async function draw(name) {
+  async function draw(name, isDrawn) {
     const held = document.querySelector(`script[data-figure="${name}"]`);
     const figure = JSON.parse(held.textContent), place = document.getElementById(name);
     charts.set(name, figure);
+    if (!isDrawn) return;
     await Plotly.newPlot(place, figure.data, themed(figure.layout), config);
     place.dataset.drawn = "yes";
   }
@@ -128,9 +129,9 @@ const erestore = (() => {
 
   let isStarted = false;
 
-  /* Draw what is in the page; once more where another page was put in its place. */
-  async function start() {
-    await Promise.all([...document.querySelectorAll("script[data-figure]")].map(held => draw(held.dataset.figure)));
+  /* Draw what is in the page, but for charts that its own script draws at once; once more where another page was put in its place. */
+  async function start(own = []) {
+    await Promise.all([...document.querySelectorAll("script[data-figure]")].map(({ dataset: { figure } }) => draw(figure, !own.includes(figure))));
     for (const box of document.querySelectorAll("input[data-log]")) {
       box.addEventListener("change", () => redraw(box.dataset.log, figure => {
         const axis = figure.layout[`${box.dataset.axis}axis`];

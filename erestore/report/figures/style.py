@@ -68,6 +68,8 @@ def figure(
         "linecolor": GREY,
         "gridcolor": _FAINT,
         "ticks": "",
+        # To see whether a label leaves its chart takes a layout of the page for each: as long as all else together.
+        "ticklabeloverflow": "allow",
     }
     found = go.Figure(traces)
     found.update_layout(

@@ -2,7 +2,7 @@
 /* What names take: bars of those that the filter leaves, and a table of all. */
 (async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  await erestore.start();
+  await erestore.start(["usage"]);
   const MOST = 40;
   const table = document.getElementById("names"), chart = document.getElementById("usage");
   const list = erestore.listed(table, document.getElementById("more"));
@@ -39,8 +39,8 @@
   }
 
   for (const input of [filter, kind, first]) input.addEventListener("input", show);
-  chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   erestore.sortable(table, list);
   await show();
+  chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   document.documentElement.dataset.ready = "all";
 })();

@@ -1,7 +1,7 @@
 "use strict";
 /* The shell around the pages: a link puts its page into this one's place, and pages that were left are kept as they were. */
 const ui = (() => {
-  const MOST = 8, AGAIN = 300, PATIENCE = 5000;
+  const MOST = 8, AGAIN = 300, PATIENCE = 5000, REST = 65, FRESH = 2000;
   const kept = new Map();
   const picked = new Set(JSON.parse(sessionStorage.getItem("picked") ?? "[]"));
   const changed = document.getElementById("changed"), bar = document.getElementById("picked");
@@ -44,6 +44,25 @@ const ui = (() => {
     }
   }
 
+  /* What a pointer rests on, or a keyboard comes to, is likely to be asked for next; what has to be computed is not asked for unasked. */
+  const READ = /^(commit\/[0-9a-f]+|storage)?$/;
+  let ahead, resting;
+  function expect(event) {
+    clearTimeout(resting);
+    const address = event.target.closest?.("a[href]")?.href, place = `${location.origin}${top}`;
+    if (!address?.startsWith(place) || !READ.test(address.slice(place.length)) || kept.has(address)) return;
+    resting = setTimeout(() => {
+      if (ahead?.address !== address || !isFresh(ahead)) ahead = { address, since: Date.now(), found: fetched(address) };
+    }, REST);
+  }
+  const isFresh = ({ since }) => Date.now() - since < FRESH;
+
+  function asked(address) {
+    const held = ahead?.address === address && isFresh(ahead) ? ahead.found : undefined;
+    ahead = undefined;
+    return held ?? fetched(address);
+  }
+
   function leave() {
     if (!view().dataset.state) return;
     const scrolls = [...view().querySelectorAll(".scroll")].map(each => [each, each.scrollTop, each.scrollLeft]);
@@ -61,7 +80,8 @@ const ui = (() => {
   async function go(address, { isNew = true, isKept = true } = {}) {
     const own = ++turn;
     const held = isKept ? kept.get(address) : undefined;
-    const found = held ? undefined : await fetched(address);
+    clearTimeout(resting);
+    const found = held ? undefined : await (isKept ? asked(address) : fetched(address));
     await settled();
     if (own !== turn) return;
     leave();
@@ -138,6 +158,7 @@ const ui = (() => {
     event.preventDefault();
     go(link.href);
   });
+  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, expect, { passive: true });
   document.addEventListener("change", event => {
     const box = event.target.closest("input[data-pick]");
     if (!box) return;
