@@ -143,7 +143,8 @@ def test_the_map_shows_what_is_asked_for(shown, result):
 
 
 def test_hovering_says_which_tensor_and_a_click_chooses_it(shown, loaded):
-    shown.locator("#map").scroll_into_view_if_needed()
+    shown.select_option("#measure", index=0)
+    shown.evaluate("scrollTo(0, 0)")
     box = shown.locator("#map .nsewdrag").first.bounding_box()
     shown.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10)
     shown.wait_for_selector("#map .hoverlayer text")

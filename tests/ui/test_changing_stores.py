@@ -176,6 +176,7 @@ def test_a_slow_look_is_not_waited_for_where_there_was_one(place: Path, monkeypa
     store = Store.open(place)
     snapshots, go_on, looks = Snapshots(store), threading.Event(), []
     first = snapshots.now()
+    store.branch("later", "one")
     original = type(store.storage).list
 
     def slow(self: Storage, prefix: str = "") -> Iterator[Entry]:
@@ -185,7 +186,6 @@ def test_a_slow_look_is_not_waited_for_where_there_was_one(place: Path, monkeypa
 
     monkeypatch.setattr(type(store.storage), "list", slow)
     monkeypatch.setattr("erestore.ui.snapshots.PATIENCE", 0.01)
-    store.branch("later", "one")
     assert snapshots.now() is first
     assert snapshots.now() is first
     assert looks == ["refs/"]  # one look for both
