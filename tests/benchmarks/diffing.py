@@ -4,7 +4,9 @@ Run by hand, on an idle machine; each comparison in a process of its own, first 
 
     python tests/benchmarks/diffing.py [--work DIRECTORY]
 
-The weights are synthetic (RoBERTa-large shapes, 4 layers, float32). With ``--work`` models and store are kept and used again.
+The weights are synthetic (RoBERTa-large shapes, 4 layers, float32): `one` and `two` moved in all directions, in most of them
+little, and are stored with remainders; `low` and `lower` moved in 16, as with adapters, and are stored as factors alone.
+With ``--work`` models and store are kept and used again.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 LAYERS = 4
+RANK = 16
 COMPARISONS = (
     ("base", "one"),
+    ("low", "lower"),
+    ("base", "low"),
     ("one", "two"),
     ("one", "0.5*one + 0.5*two"),
     ("one", "two-files"),
@@ -32,7 +37,7 @@ COMPARISONS = (
 
 
 def prepare(work: Path) -> None:
-    """Make a base, two fine-tunes of it, and a store that holds all three."""
+    """Make a base, four fine-tunes of it, and a store that holds all."""
     import synthetic
     import torch
 
@@ -45,10 +50,28 @@ def prepare(work: Path) -> None:
     print(f"{size / 4e6:.0f} M parameters, {size / 1e6:.0f} MB in float32")
     store = Store.init(work / "making")
     store.import_base(work / "base", name="base")
-    for folder, name in (("one", "one"), ("two-files", "two")):
+    for name, seed in (("low", 3), ("lower", 4)):
+        write_low_rank(work / name, work / "base", seed)
+    for folder, name in (("one", "one"), ("two-files", "two"), ("low", "low"), ("lower", "lower")):
         done = store.commit(work / folder, base="base", name=name)
         print(f"{name}: {done.stored_bytes / 1e6:.1f} MB stored, relative error {done.relative_error:.4f}")
     (work / "making").rename(work / "store")
+
+
+def write_low_rank(place: Path, base: Path, seed: int) -> None:
+    """Write a fine-tune that moved in 16 directions of every matrix."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    place.mkdir()
+    (place / "config.json").write_bytes((base / "config.json").read_bytes())
+    random = torch.Generator().manual_seed(seed)
+    tensors = load_file(base / "model.safetensors")
+    for tensor in tensors.values():
+        if tensor.dim() == 2 and len(tensor) > RANK:
+            left, right = (torch.randn(size, RANK, generator=random) for size in tensor.shape)
+            tensor.add_(2e-4 * left @ right.T)
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
 
 
 def measure(work: Path, a: str, b: str) -> None:

@@ -145,10 +145,10 @@ def test_there_are_never_more_classes_than_numbers(monkeypatch):
 
     monkeypatch.setattr(clustering, "_cost", lambda counts: float(np.count_nonzero(counts)) ** 2)
     monkeypatch.setattr(clustering, "_FINENESS", 100)
-    wide = np.round(np.geomspace(1, 2**30, 1000)).astype("<i4").reshape(-1, 1)
-    narrow = np.round(np.geomspace(1, 2**14, 1000)).astype("<i2").reshape(-1, 1)
+    wide = np.round(np.geomspace(1, 2**30, 3000)).astype("<i4").reshape(-1, 1)
+    narrow = np.round(np.geomspace(1, 2**14, 3000)).astype("<i2").reshape(-1, 1)
     assert {int(found.max()) for found in clusters([wide])} == {clustering.MOST}
-    layout = [Group(4, 1000, 1), Group(1, 1, 3), Group(2, 3000, 1)]
+    layout = [Group(4, 3000, 1), Group(1, 1, 3), Group(2, 3000, 1)]
     content = wide.tobytes() + b"abc" + narrow.tobytes()
     assert runs.decode(runs.encode(content, layout), len(content)) == content
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browsing import Watched
+from browsing import WIDTHS, Watched
 from conftest import CLOSING, HOSTILE
 from playwright.sync_api import Page
 from pointing import marks, point, settle
@@ -84,6 +84,9 @@ MARKS = {
 @pytest.mark.parametrize("view", VIEWS)
 def test_it_loads_in_silence_fits_and_is_accessible(opened: Opened, view: str) -> None:
     shown = opened.watched.see(opened.served.address + path_of(opened, view))
+    if view == "commit":  # names may break anywhere, and yet are not one letter wide
+        shown.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        assert shown.locator("#tensors th[scope=row]").first.evaluate("cell => cell.clientWidth") > 120
     for chart, mark in MARKS.get(view, {}).items():
         assert shown.locator(f"#{chart} {mark}").count() > 0, chart
     if view == "error":  # the browser itself says that the status was no success
