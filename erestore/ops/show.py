@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erestore.model.ledger import known_error, lossy_error
+from erestore.model.ledger import KnownError, known_error, lossy_error
 from erestore.model.notes import calibrated_with
 from erestore.model.stored_tensors import StoredTensor, stored_tensors
 from erestore.progress import Progress, silent
@@ -157,6 +157,7 @@ def show(
     *,
     overlap: bool = False,
     products_directory: Path | None = None,
+    error: KnownError | None = None,
     progress: Progress = silent,
 ) -> ShowResult:
     """Describe the commit that a revision names; indices are read, no tensor is, unless overlaps are asked for.
@@ -169,6 +170,8 @@ def show(
         Also compare the commit's own residual with those of its ancestors.
     products_directory : Path, optional
         See :func:`erestore.ancestry.ancestor_overlaps`.
+    error : KnownError, optional
+        What :func:`erestore.model.ledger.known_error` says of it, where that is at hand.
     progress : Progress
 
     Returns
@@ -187,7 +190,7 @@ def show(
     entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
     own = [store.objects.open("residual", residual) for residual in commit.own]
     tensors = sorted(_tensors(manifest, layout, own), key=lambda tensor: -tensor.squared_error)
-    error = known_error(store.objects, commit)
+    error = error or known_error(store.objects, commit)
     overlaps = None
     if overlap:
         from erestore.ancestry import ancestor_overlaps

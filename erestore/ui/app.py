@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from erestore.ui import comparing, fleet, looking
 from erestore.ui.desk import Desk
 from erestore.ui.guard import HEADERS, NAMES, Guard, Headers
 from erestore.ui.jobs import UnfinishedError
-from erestore.ui.pages import assets, page
+from erestore.ui.pages import assets, page, prepare
 
 View = Callable[[Desk, Request], str]
 
@@ -57,6 +58,7 @@ def application(store: Store, token: str, ticket: str, places: Places | None = N
     """
     places = places or Places()
     desk = Desk(store, places.products, places.spectra)
+    threading.Thread(target=prepare, daemon=True).start()
     routes = [
         Route("/", _endpoint(desk, looking.lineage)),
         Route("/commit/{oid}", _endpoint(desk, looking.commit)),

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 
 from erestore.errors import NotFoundError
+from erestore.model.ledger import KnownError
 from erestore.ops.log import LogEntry
-from erestore.ops.show import ShowResult
+from erestore.ops.show import ShowResult, show
 from erestore.progress import Progress
 from erestore.report.lineage import name_of
 from erestore.report.lineage_page import Cell, lineage_values
@@ -48,7 +49,10 @@ def commit(desk: Desk, request: Request) -> str:
     if not re.fullmatch("[0-9a-f]{64}", oid):
         raise NotFoundError(f"There is no commit '{oid[:80]}'.", hint="Go to the lineage.")
     entries = desk.reading.ask((now.state, "log"), now.entries)
-    shown = now.show(oid)
+    own = next((entry for entry in entries if entry.commit == oid), None)
+    # To bound the error of a merge takes longer than all else, and the log has done so; where it could not, this says why.
+    known = own and KnownError(own.relative_error, own.error_bound)
+    shown = show(now, oid, error=known if known and any(each is not None for each in known) else None)
     return page("commit.html.j2", top, state=now.state, script="commit.js", **_values(now, shown, entries))
 
 

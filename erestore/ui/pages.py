@@ -44,6 +44,14 @@ def page(template: str, top: str, *, state: str = "", view: str | None = None, s
     return _environment().get_template("shell.html.j2").render(shell | values)
 
 
+def prepare() -> None:
+    """Compile all templates, which takes longer than to fill one."""
+    found = _environment()
+    for name in found.list_templates():
+        if name.endswith(".j2"):
+            found.get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import ChoiceLoader, PackageLoader

@@ -3,7 +3,7 @@
 The store is synthetic: 1,000 variants of 400 tiny tensors each, with versions, merges and picks among them. Times are the
 browser's (``performance.now()``), from the event to the frame that answers it (the list is filtered, the other page is there)
 and until all is drawn (a graph follows its list), the median and the longest of several. As with people, a pointer rests on
-a link for 0.12 s before it is pressed. Run by hand::
+a link for 0.2 s before it is pressed. Run by hand::
 
     python tests/benchmarks/ui.py                     # makes the store in a temporary directory: a few minutes
     python tests/benchmarks/ui.py --keep fleet        # and keeps it
@@ -68,7 +68,7 @@ async ([what, ...given]) => {
   };
   if (leads[what]) {
     leads[what](...given).dispatchEvent(new Event("pointerover", { bubbles: true }));
-    await new Promise(done => setTimeout(done, 120));
+    await new Promise(done => setTimeout(done, 200));
   }
   const begun = performance.now();
   actions[what](...given);

@@ -36,16 +36,16 @@ const erestore = (() => {
     return Plotly.react(place, figure.data, themed(figure.layout), config);
   }
 
-  /* Draw after the next frame, unless another wish comes before; `data-drawn` says whether one is open. */
+  /* Draw when the next frame is on the screen, unless another wish comes before; `data-drawn` says whether one is open. */
   const wishes = new Map();
   function later(name, drawing) {
     const place = document.getElementById(name), wish = {};
     wishes.set(name, wish);
     place.dataset.drawn = "no";
-    return new Promise(done => requestAnimationFrame(() => setTimeout(async () => {
+    return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(async () => {
       if (wishes.get(name) === wish && place.isConnected) { await drawing(); place.dataset.drawn = "yes"; }
       done();
-    })));
+    }))));
   }
 
   function redrawAll() {

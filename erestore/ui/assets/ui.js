@@ -1,7 +1,7 @@
 "use strict";
 /* The shell around the pages: a link puts its page into this one's place, and pages that were left are kept as they were. */
 const ui = (() => {
-  const MOST = 8, AGAIN = 300, PATIENCE = 5000, REST = 65, FRESH = 2000;
+  const MOST = 8, AGAIN = 300, PATIENCE = 5000, REST = 50, FRESH = 2000;
   const kept = new Map();
   const picked = new Set(JSON.parse(sessionStorage.getItem("picked") ?? "[]"));
   const changed = document.getElementById("changed"), bar = document.getElementById("picked");
@@ -12,7 +12,7 @@ const ui = (() => {
   const top = view().dataset.top;
   const look = () => `${matchMedia("(prefers-color-scheme: dark)").matches} ${innerWidth}`;
 
-  /* Scripts of pages run whenever a page comes into place; they say when they are done. */
+  /* Scripts of pages run whenever a page comes into place, once it is on the screen; they say when they are done. */
   function start() {
     const name = view().dataset.script, waiting = view().querySelector("[data-working]");
     document.documentElement.dataset.ready = "no";
@@ -21,7 +21,7 @@ const ui = (() => {
     if (name) {
       const script = erestore.element("script", undefined, { src: `${top}assets/${name}` });
       script.addEventListener("load", () => script.remove());
-      document.body.append(script);
+      requestAnimationFrame(() => setTimeout(() => document.body.append(script)));
     } else {
       document.documentElement.dataset.ready = waiting ? "working" : "all";
     }
