@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markup import CLOSING, HOSTILE
 from synthetic_fleets import make_fleet
 
 from erestore.api import Store
 from erestore.cli.main import run
 from erestore.ui.serving import Served, serve
-
-HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)> & more"
-"""Text that must be read, and not become part of a page."""
-CLOSING = "</script><b>broken out</b>"
 
 
 @pytest.fixture(scope="session")

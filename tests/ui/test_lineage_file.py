@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import Watched
-from conftest import CLOSING, HOSTILE
+from markup import CLOSING, HOSTILE
 from playwright.sync_api import Page
 from pointing import point
 

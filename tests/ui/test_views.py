@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from browsing import WIDTHS, Watched
-from conftest import CLOSING, HOSTILE
+from markup import CLOSING, HOSTILE
 from playwright.sync_api import Page
 from pointing import marks, point, settle
 
@@ -199,6 +199,7 @@ def test_time_instead_of_generation(opened: Opened, told: Told) -> None:
     assert marks(shown, "x") == times
     assert shown.evaluate("document.getElementById('lineage')._fullLayout.xaxis.type") == "date"
     shown.select_option("#across", "generation")
+    settle(shown)
     assert shown.evaluate("document.getElementById('lineage')._fullLayout.xaxis.type") == "linear"
     opened.quiet()
 
