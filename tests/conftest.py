@@ -1,6 +1,6 @@
 """Fixtures for every test."""
 
-from browsing import browser, shared, watched
+from browsing import browser, loaded, shown, watched
 from servers import (
     moto_server,
     moto_url,
@@ -12,12 +12,13 @@ from servers import (
 
 __all__ = [
     "browser",
+    "loaded",
     "moto_server",
     "moto_url",
     "rclone_server",
     "rclone_url",
     "seaweed_server",
     "seaweed_url",
-    "shared",
+    "shown",
     "watched",
 ]

@@ -37,7 +37,9 @@ _OVERHEAD = 2048
 _FEW = 16
 """Residuals at a time where only few pairs are asked for."""
 _AHEAD = 8
-"""Tasks of a worker, of which one is done at a time: what waits holds nothing, and no worker waits for a large tensor's."""
+"""Tasks of a worker, begun or done: more than one, lest it wait while another one is at a large tensor."""
+_WAITING_BYTES = 4 << 20
+"""Products that are done and wait for those before them, of a worker."""
 
 
 def variant_products(
@@ -183,7 +185,8 @@ class ResidualProducts:
 
         found = np.zeros((len(ones), len(ones if twos is None else twos)))
         keys = sorted({key for each in ones for key in each})
-        for rows, columns, products in bounded_map(executor, multiply, keys, in_flight=_AHEAD * worker_count()):
+        ahead = max(1, min(_AHEAD, _WAITING_BYTES // max(1, found.nbytes)))
+        for rows, columns, products in bounded_map(executor, multiply, keys, in_flight=ahead * worker_count()):
             found[np.ix_(rows, columns)] += products
         return found
 

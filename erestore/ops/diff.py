@@ -157,6 +157,7 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
         if any(fnmatchcase(tied, pattern) for name in pair if name for tied in groups.get(name, (name,)))
     ]
     if not chosen:
+        # A pattern without a wildcard is a name.
         name = re.sub(r"\[([*?[])\]", r"\1", pattern)
         if pattern == glob.escape(name):
             raise NotFoundError(f"There is no tensor '{name}'.", hint=_near(name, pairs))

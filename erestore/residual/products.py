@@ -25,7 +25,9 @@ Rows = Callable[[int, int], Array]
 """Float64 rows ``start:stop`` of the base's tensor."""
 
 STACK_BYTES = 24 << 20
-"""Float64 factors that are stacked at a time."""
+"""Float64 factors in a stack."""
+STACKS = 4
+"""Stacks of the second side that are held at a time; the first side is stacked anew for each such batch."""
 STACK_COMPONENTS = 1536
 """Their components; products are of this size squared."""
 _EXACT_NORM = 0.98 * 2.0**24
@@ -116,20 +118,18 @@ def gram(matrices: Sequence[Matrix], base: Rows | None = None) -> Array:
 
 
 def cross_products(ones: Sequence[Matrix], twos: Sequence[Matrix], base: Rows | None = None) -> Array:
-    """Return the inner products of each of `ones` with each of `twos`, float64 ``(N, M)``; see :func:`gram`.
-
-    All factors of `twos` are stacked at once, those of `ones` in pieces: the former should be the fewer.
-    """
+    """Return the inner products of each of `ones` with each of `twos`, float64 ``(N, M)``; see :func:`gram`."""
     found = np.zeros((len(ones), len(twos)))
     if not (ones and twos):
         return found
     if prefers_factors(ones, twos):
-        shape = _shape(ones, twos)
-        seconds = [(two, _stack(twos[two], shape)) for two in _pieces(twos)]
-        for one in _pieces(ones):
-            first = _stack(ones[one], shape)
-            for two, second in seconds:
-                found[one, two] = _by_factors(first, second)
+        shape, pieces = _shape(ones, twos), list(_pieces(twos))
+        for start in range(0, len(pieces), STACKS):
+            seconds = [(two, _stack(twos[two], shape)) for two in pieces[start : start + STACKS]]
+            for one in _pieces(ones):
+                first = _stack(ones[one], shape)
+                for two, second in seconds:
+                    found[one, two] = _by_factors(first, second)
     else:
         for one in _chunks(len(ones)):
             for two in _chunks(len(twos)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def application(store: Store, token: str, ticket: str, places: Places | None = N
     """
     places = places or Places()
     desk = Desk(store, places.products, places.spectra)
-    threading.Thread(target=prepare, daemon=True).start()
+    prepare()
     routes = [
         Route("/", _endpoint(desk, looking.lineage)),
         Route("/commit/{oid}", _endpoint(desk, looking.commit)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,11 +46,10 @@ def page(template: str, top: str, *, state: str = "", view: str | None = None, s
 
 
 def prepare() -> None:
-    """Compile all templates, which takes longer than to fill one."""
+    """Begin to compile all templates, which takes longer than to fill one."""
     found = _environment()
-    for name in found.list_templates():
-        if name.endswith(".j2"):
-            found.get_template(name)
+    names = found.list_templates(filter_func=lambda name: name.endswith(".j2"))
+    threading.Thread(target=lambda: [found.get_template(name) for name in names], daemon=True).start()
 
 
 @cache

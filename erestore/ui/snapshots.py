@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from erestore.store import MARKER
 
 PATIENCE = 0.5
 """Seconds that an answer waits to hear whether names have moved: to list thousands takes long while threads compute."""
+RECENT = 5.0
+"""Seconds for which what was seen before may stand in for that."""
 
 
 class _FixedRefs(Refs):
@@ -93,10 +97,11 @@ class Snapshots:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="erestore-ui")
         self._looking: Future[Snapshot] | None = None
         self._held: Snapshot | None = None
+        self._seen = -math.inf
         self._known = _Unchanging()
 
     def now(self) -> Snapshot:
-        """Return the store as it is now; where that takes long, as it was when it was last looked at.
+        """Return the store as it is now; where that takes long, as it was seconds ago.
 
         Raises
         ------
@@ -107,19 +112,20 @@ class Snapshots:
             if self._looking is None or self._looking.done():
                 self._looking = self._executor.submit(self._look)
             looking, held = self._looking, self._held
-        if held is not None:
-            wait([looking], PATIENCE)
-            if not looking.done():
-                return held
+        wait([looking], PATIENCE)
+        if held is not None and not looking.done() and time.monotonic() - self._seen < RECENT:
+            return held
         return looking.result()
 
     def _look(self) -> Snapshot:
+        begun = time.monotonic()
         with _still_there(self._store):
             marker = self._store.storage.read(MARKER)
             keys = sorted(entry.key for entry in self._store.storage.list("refs/"))
             state = blake3("\n".join((marker.decode(errors="replace"), *keys)).encode()).hexdigest()
             if self._held is None or self._held.state != state:
                 self._held = Snapshot(self._store.storage, parse_canonical(marker), state, self._known)
+            self._seen = begun
             return self._held
 
 

@@ -22,21 +22,8 @@ def page(tmp_path_factory):
     return found
 
 
-@pytest.fixture(scope="module")
-def loaded(shared, page):
-    shared.open(page)
-    return shared
-
-
-@pytest.fixture
-def shown(loaded):
-    """The page, loaded once for all tests that do not mind what others chose in it."""
-    yield loaded.page
-    assert (loaded.complaints, loaded.requests) == ([], [])
-
-
 def test_it_loads_in_silence_fits_and_is_accessible(watched, page):
-    watched.see(page, "document.getElementById('perturb-cosine')._fullLayout.font.color === erestore.color('--text')")
+    watched.see(page)
     assert watched.complaints == []
     assert watched.requests == []
 

@@ -124,6 +124,18 @@ def test_factors_make_no_matrix_of_the_size_of_the_tensor():
     assert peak < size * size  # an eighth of one in float64
 
 
+def test_stacks_are_bounded(monkeypatch):
+    size, random = 500, np.random.default_rng(7)
+    matrices = [Matrix.of([section("factors", (size, size), 4, random)]) for _ in range(240)]
+    monkeypatch.setattr(products, "STACK_BYTES", 200_000)
+    tracemalloc.start()
+    found = cross_products(matrices[:30], matrices)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * products.STACKS * 200_000 < 8 * 8 * size * 240 / 3  # a third of all factors
+    np.testing.assert_allclose(found, gram(matrices)[:30], rtol=1e-12, atol=1e-12)
+
+
 def test_tiles_are_bounded(monkeypatch):
     monkeypatch.setattr(products, "TILE_BYTES", 1 << 20)
     size, random = 1000, np.random.default_rng(6)

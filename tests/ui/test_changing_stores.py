@@ -172,25 +172,30 @@ def test_snapshots_stand_still_and_the_newest_is_new(place: Path) -> None:
     assert before.show("one") != after.show("one") == store.show("one")
 
 
-def test_a_slow_look_is_not_waited_for_where_there_was_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_look_is_not_waited_for_where_there_was_one_just_now(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store.open(place)
-    snapshots, go_on, looks = Snapshots(store), threading.Event(), []
+    snapshots, looks, go_on = Snapshots(store), threading.Semaphore(0), threading.Event()
     first = snapshots.now()
     store.branch("later", "one")
     original = type(store.storage).list
 
     def slow(self: Storage, prefix: str = "") -> Iterator[Entry]:
-        looks.append(prefix)
+        looks.release()
         go_on.wait(60)
         return original(self, prefix)
 
     monkeypatch.setattr(type(store.storage), "list", slow)
     monkeypatch.setattr("erestore.ui.snapshots.PATIENCE", 0.01)
+    monkeypatch.setattr("erestore.ui.snapshots.RECENT", 60)
     assert snapshots.now() is first
+    assert looks.acquire(timeout=60)
     assert snapshots.now() is first
-    assert looks == ["refs/"]  # one look for both
-    go_on.set()
-    monkeypatch.setattr("erestore.ui.snapshots.PATIENCE", 60)
+    assert not looks.acquire(blocking=False)  # one look for both
+    # What was seen long ago does not stand in for the present.
+    monkeypatch.setattr("erestore.ui.snapshots.RECENT", 0)
+    threading.Timer(0.05, go_on.set).start()
     assert snapshots.now().has_ref("later")
 
 

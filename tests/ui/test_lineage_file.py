@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +35,16 @@ def log(fleet: Store, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]
     return found
 
 
-@pytest.fixture(scope="module")
-def loaded(shared: Watched, page: Path) -> Watched:
-    shared.open(page)
-    return shared
-
-
 @pytest.fixture
-def shown(loaded: Watched) -> Iterator[Page]:
-    """The page, loaded once for all tests that do not mind which commit others chose in it."""
-    loaded.page.fill("#filter", "")
-    loaded.page.select_option("#kind", "")
-    yield loaded.page
-    assert (loaded.complaints, loaded.requests) == ([], [])
+def shown(shown: Page) -> Page:
+    shown.fill("#filter", "")
+    shown.select_option("#kind", "")
+    return shown
 
 
 def test_it_loads_in_silence_fits_and_is_accessible(watched: Watched, page: Path) -> None:
-    choose = (
-        "(document.querySelector('#commits tr.chosen') ?? document.querySelector('#commits button.name').click(), true)"
-    )
-    drawn = "document.getElementById('lineage')._fullLayout.font.color === erestore.color('--text')"
-    shown = watched.see(page, f"{choose} && {drawn}")
+    shown = watched.see(page, "document.querySelector('#commits button.name').click()")
+    assert shown.locator("#details").is_visible()
     assert shown.locator("#lineage .scatterlayer .point").count() > 0
     assert (watched.complaints, watched.requests) == ([], [])
 

@@ -451,20 +451,68 @@ def test_a_view_that_was_left_is_as_it_was(opened: Opened) -> None:
 
 def test_what_a_pointer_rests_on_is_fetched_before_it_is_pressed(opened: Opened) -> None:
     shown, requests = opened.view(), opened.watched.requests
-    link = shown.locator("#commits tbody a").first
-    address, name = link.evaluate("link => link.href"), link.text_content()
-    link.hover()
-    opened.watched.until("performance.getEntriesByType('resource').some(({ name }) => name.includes('/commit/'))")
-    assert requests.count(address) == 1
-    link.click()
-    opened.watched.until(f"document.querySelector('h1').textContent === '{name}'")
-    assert requests.count(address) == 1
-    # What would have to be computed waits until it is asked for; so does what the pointer only passes.
+    links = shown.locator("#commits tbody a")
+    first, second = (links.nth(place).evaluate("link => link.href") for place in (0, 1))
+    fetched = "name => performance.getEntriesByType('resource').some(entry => entry.name === name)"
+    links.first.hover()
+    opened.watched.until(f"({fetched})({json.dumps(first)})")
+    links.first.click()
+    opened.watched.until(f"location.href === {json.dumps(first)} && document.documentElement.dataset.ready === 'all'")
+    assert requests.count(first) == 1
+    shown.go_back()
+    opened.watched.until("document.querySelector('h1').textContent === 'Lineage'")
+    # What would have to be computed waits until it is asked for, and so does what the pointer only passes.
     shown.locator("#views a", has_text="Similarity").hover()
-    shown.locator("#views a", has_text="Storage").dispatch_event("pointerover")
-    shown.locator("h1").dispatch_event("pointerover")
-    shown.wait_for_timeout(300)
+    shown.evaluate(
+        "for (const each of [...document.querySelectorAll('#views a')].slice(2).concat(document.querySelector('h1')))"
+        " each.dispatchEvent(new Event('pointerover', { bubbles: true }))"
+    )
+    links.nth(1).hover()
+    opened.watched.until(f"({fetched})({json.dumps(second)})")  # the last of them
     assert not [each for each in requests if each.endswith(("/similarity", "/storage"))]
+    opened.quiet()
+
+
+TYPED = """
+new MutationObserver((_, observer) => {
+  if (document.documentElement?.dataset.ready !== "yes") return;
+  observer.disconnect();
+  const filter = document.getElementById("filter");
+  filter.value = "law";
+  filter.dispatchEvent(new Event("input", { bubbles: true }));
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-ready"] });
+"""
+"""Types before the graph was drawn for the first time."""
+
+
+@pytest.mark.parametrize(("view", "chart"), [("", "lineage"), ("storage", "usage")])
+def test_who_types_before_the_first_graph_is_drawn_is_heard(opened: Opened, view: str, chart: str) -> None:
+    opened.watched.page.add_init_script(TYPED)
+    shown = opened.view(view)
+    settle(shown)
+    drawn = set(shown.evaluate(f"document.getElementById('{chart}').data.flatMap(trace => trace.customdata)"))
+    fitting = {name for name in opened.commits if "law" in name}
+    assert drawn >= ({opened.commits[name] for name in fitting} if chart == "lineage" else fitting)
+    assert len(drawn) < len(opened.commits)
+    event = {"points": [{"customdata": min(drawn)}]}
+    shown.evaluate(f"event => document.getElementById('{chart}').emit('plotly_click', event)", event)
+    opened.watched.until("location.pathname.includes('/commit/')")
+    opened.quiet()
+
+
+def test_a_graph_that_was_left_before_it_was_drawn_is_drawn_later(opened: Opened) -> None:
+    shown = opened.view()
+    shown.evaluate(
+        "() => { const filter = document.getElementById('filter'); filter.value = 'law';"
+        " filter.dispatchEvent(new Event('input', { bubbles: true })); document.querySelector('#commits tbody a').click(); }"
+    )
+    opened.watched.until("document.querySelector('h1').textContent.includes('law')")
+    opened.watched.until("document.documentElement.dataset.ready === 'all'")
+    shown.go_back()
+    opened.watched.until("document.querySelector('h1').textContent === 'Lineage'")
+    opacity = marks(shown, "opacity")
+    assert {oid for oid, value in opacity.items() if value == 1} == set(shown_rows(shown))
+    assert len(opacity) < len(opened.commits)
     opened.quiet()
 
 

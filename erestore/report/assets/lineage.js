@@ -167,9 +167,6 @@
   document.getElementById("nearer").addEventListener("click", () => zoom(.5));
   document.getElementById("farther").addEventListener("click", () => zoom(2));
   document.getElementById("whole").addEventListener("click", show);
-  erestore.sortable(table, list);
-  await show();
-
   /* Names of what is zoomed in on, where there is room for them. */
   chart.on("plotly_relayout", () => {
     const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);
@@ -177,9 +174,11 @@
     const isLabelled = bottom - top <= LABELLED;
     const texts = figure.data.map(trace => isLabelled
       ? trace.customdata.map((oid, at) => inside(trace.x[at], trace.y[at]) ? label(oid) : "") : []);
-    if (texts.every((own, at) => own.join() === figure.data[at].text.join())) return;
+    if (texts.every((own, at) => own.join() === figure.data[at].text?.join())) return;
     Plotly.restyle(chart, { text: texts, mode: isLabelled ? "markers+text" : "markers" });
   });
+  erestore.sortable(table, list);
+
   if (document.getElementById("details")) {
     chart.on("plotly_click", event => choose(event.points[0].customdata));
     table.addEventListener("click", event => {
@@ -188,5 +187,6 @@
   } else {
     chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   }
+  await show();
   document.documentElement.dataset.ready = "all";
 })();

@@ -22,9 +22,9 @@ const erestore = (() => {
     const held = document.querySelector(`script[data-figure="${name}"]`);
     const figure = JSON.parse(held.textContent), place = document.getElementById(name);
     charts.set(name, figure);
-    if (!isDrawn) return;
-    await Plotly.newPlot(place, figure.data, themed(figure.layout), config);
-    place.dataset.drawn = "yes";
+    /* An empty chart can be listened to. */
+    await Plotly.newPlot(place, isDrawn ? figure.data : [], themed(isDrawn ? figure.layout : { height: figure.layout.height }), config);
+    place.dataset.drawn = isDrawn ? "yes" : "no";
   }
 
   /* Draw again with what `change` does to the figure. */
@@ -37,15 +37,24 @@ const erestore = (() => {
   }
 
   /* Draw when the next frame is on the screen, unless another wish comes before; `data-drawn` says whether one is open. */
-  const wishes = new Map();
+  const wishes = new WeakMap();
   function later(name, drawing) {
-    const place = document.getElementById(name), wish = {};
-    wishes.set(name, wish);
+    const place = document.getElementById(name);
+    wishes.set(place, drawing);
     place.dataset.drawn = "no";
     return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(async () => {
-      if (wishes.get(name) === wish && place.isConnected) { await drawing(); place.dataset.drawn = "yes"; }
+      if (wishes.get(place) === drawing && place.isConnected) {
+        wishes.delete(place);
+        await drawing();
+        if (!wishes.has(place)) place.dataset.drawn = "yes";
+      }
       done();
     }))));
+  }
+
+  /* Draw what was wished for in a page that was left before, and is there again. */
+  function resume() {
+    for (const place of document.querySelectorAll(".chart")) if (wishes.has(place)) later(place.id, wishes.get(place));
   }
 
   function redrawAll() {
@@ -154,5 +163,5 @@ const erestore = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { charts, color, redraw, redrawAll, later, element, escaped, sortable, listed, wanted, filterable, start };
+  return { charts, color, redraw, redrawAll, later, resume, element, escaped, sortable, listed, wanted, filterable, start };
 })();

@@ -39,8 +39,8 @@
   }
 
   for (const input of [filter, kind, first]) input.addEventListener("input", show);
+  chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   erestore.sortable(table, list);
   await show();
-  chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
   document.documentElement.dataset.ready = "all";
 })();

@@ -1,7 +1,7 @@
 "use strict";
 /* The shell around the pages: a link puts its page into this one's place, and pages that were left are kept as they were. */
 const ui = (() => {
-  const MOST = 8, AGAIN = 300, PATIENCE = 5000, REST = 50, FRESH = 2000;
+  const MOST = 8, AGAIN = 300, PATIENCE = 5000, REST = 50, FRESH = 5000;
   const kept = new Map();
   const picked = new Set(JSON.parse(sessionStorage.getItem("picked") ?? "[]"));
   const changed = document.getElementById("changed"), bar = document.getElementById("picked");
@@ -30,7 +30,7 @@ const ui = (() => {
   /* A page is not taken away while its script is at work on it. */
   async function settled() {
     const until = Date.now() + PATIENCE;
-    while (document.documentElement.dataset.ready === "no" && Date.now() < until) await new Promise(done => setTimeout(done, 10));
+    while (!["all", "working"].includes(document.documentElement.dataset.ready) && Date.now() < until) await new Promise(done => setTimeout(done, 10));
   }
 
   async function fetched(address) {
@@ -44,7 +44,7 @@ const ui = (() => {
     }
   }
 
-  /* What a pointer rests on, or a keyboard comes to, is likely to be asked for next; what has to be computed is not asked for unasked. */
+  /* What a pointer rests on, or a keyboard comes to, is likely to be asked for next; what would be computed from weights waits until it is. */
   const READ = /^(commit\/[0-9a-f]+|storage)?$/;
   let ahead, resting;
   function expect(event) {
@@ -94,6 +94,7 @@ const ui = (() => {
       for (const [each, up, left] of held.scrolls) each.scrollTo(left, up);
       scrollTo(0, held.scroll);
       if (held.look !== look()) erestore.redrawAll();
+      erestore.resume();
       sync();
       document.documentElement.dataset.ready = "all";
     } else {
@@ -127,6 +128,7 @@ const ui = (() => {
 
   function reload() {
     kept.clear();
+    ahead = undefined;
     changed.hidden = true;
     view().dataset.state = "";
     return go(location.href, { isNew: false, isKept: false });
