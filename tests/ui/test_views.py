@@ -330,6 +330,7 @@ def test_the_map_is_what_similar_says(opened: Opened, told: Told, path: str, arg
     wanted = np.array(said["matrix"], dtype=np.float32)
     for order in ("clustered", "name"):
         shown.select_option("#order", order)
+        settle(shown)
         names, matrix = matrix_of(shown)
         at = [said["names"].index(name) for name in names]
         assert np.array_equal(matrix, wanted[np.ix_(at, at)])
