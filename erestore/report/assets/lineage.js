@@ -185,7 +185,7 @@
       if (event.target.matches("button.name")) choose(event.target.closest("tr").dataset.commit);
     });
   } else {
-    chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
+    chart.on("plotly_click", event => ui.go(rows.get(event.points[0].customdata).querySelector("a").href));
   }
   await show();
   document.documentElement.dataset.ready = "all";

@@ -39,7 +39,7 @@
   }
 
   for (const input of [filter, kind, first]) input.addEventListener("input", show);
-  chart.on("plotly_click", event => rows.get(event.points[0].customdata).querySelector("a").click());
+  chart.on("plotly_click", event => ui.go(rows.get(event.points[0].customdata).querySelector("a").href));
   erestore.sortable(table, list);
   await show();
   document.documentElement.dataset.ready = "all";
