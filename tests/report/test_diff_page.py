@@ -107,6 +107,10 @@ def test_what_is_drawn_is_the_json(shown, result):
         assert drawn["spectrum.noise"] == list(found.spectrum.noise)
         cosines = shown.evaluate("[...document.getElementById('angles').data[0].y]")
         assert cosines == list(found.angles.columns)
+        ticks = shown.evaluate(
+            "[...document.querySelectorAll('#angles .xtick text')].map(text => Number(text.textContent))"
+        )
+        assert len(set(ticks)) == len(ticks) > 0
         rows = shown.locator("#rows tbody tr")
         assert rows.count() == len(found.rows)
         assert rows.first.locator("th").text_content() == str(found.rows[0].index)

@@ -10,7 +10,7 @@ import pytest
 from browsing import Watched
 from markup import CLOSING, HOSTILE
 from playwright.sync_api import Page
-from pointing import point
+from pointing import point, settle
 
 from erestore.api import Store
 from erestore.cli.main import run
@@ -153,3 +153,17 @@ def test_every_kind_of_commit_has_a_style_of_its_own() -> None:
     assert tuple(STYLES) == EDGES
     assert len({style.color for style in STYLES.values()}) == len(EDGES)
     assert len({style.symbol for style in STYLES.values()}) == len(EDGES)
+
+
+def test_generations_are_whole_numbers_at_any_zoom(shown: Page) -> None:
+    texts = (
+        "[...document.querySelectorAll('#lineage .xtick text')].map(text => text.textContent.replace('\u2212', '-'))"
+    )
+    seen = set()
+    for button in ("whole", "nearer", "nearer", "farther", "farther", "farther", "farther", "whole"):
+        shown.click(f"#{button}")
+        settle(shown)
+        written = shown.evaluate(texts)
+        assert len(set(map(int, written))) == len(written) > 0
+        seen.add(len(written))
+    assert len(seen) > 1

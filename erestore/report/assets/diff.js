@@ -57,6 +57,7 @@
     if (erestore.charts.has("angles")) {
       document.getElementById("angles-box").hidden = !found.angles;
       erestore.redraw("angles", figure => {
+        figure.layout.xaxis.dtick = erestore.step(0, Math.max(0, ...["rows", "columns"].map(side => found.angles?.[side]?.length ?? 0)));
         for (const trace of figure.data) {
           const [, side, chance] = trace.meta.split(".");
           const cosines = found.angles?.[side] ?? [];

@@ -37,9 +37,11 @@
   function ends(values, isLabelled) {
     const first = values.reduce((one, two) => Math.min(one, two), Infinity), last = values.reduce((one, two) => Math.max(one, two), -Infinity);
     if (!values.length) return [0, 1];
-    const step = across.value === "time" ? Math.max((last - first) / 12, 30_000) : 1;
-    return [first - .3 * step, last + .3 * step + (isLabelled ? .25 * (last - first + step) : 0)];
+    const room = across.value === "time" ? Math.max((last - first) / 12, 30_000) : 1;
+    return [first - .3 * room, last + .3 * room + (isLabelled ? .25 * (last - first + room) : 0)];
   }
+
+  const step = (from, to) => across.value === "time" ? null : erestore.step(from, to);
 
   /* Lines from commits to their parents: straight, or along a lane and up or down where the parent is. */
   function path(entries, lane, turns) {
@@ -91,6 +93,7 @@
       held.layout.xaxis.title.text = across.value;
       held.layout.xaxis.tickformat = across.value === "time" ? "" : "d";
       held.layout.xaxis.range = ends(drawn.map(({ commit }) => column(commit)), isLabelled);
+      held.layout.xaxis.dtick = step(...held.layout.xaxis.range);
       const edge = Math.max(.6, .02 * used.length);
       held.layout.yaxis.range = [used.length - 1 + edge, -edge];
     });
@@ -171,7 +174,8 @@
   chart.on("plotly_relayout", () => {
     const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);
     const inside = (x, y) => y <= bottom && y >= top && xaxis.d2l(x) >= left && xaxis.d2l(x) <= right;
-    const isLabelled = bottom - top <= LABELLED;
+    const dtick = step(left, right), isLabelled = bottom - top <= LABELLED;
+    if ((chart.layout.xaxis.dtick ?? null) !== dtick) { Plotly.relayout(chart, { "xaxis.dtick": dtick }); return; }
     const texts = figure.data.map(trace => isLabelled
       ? trace.customdata.map((oid, at) => inside(trace.x[at], trace.y[at]) ? label(oid) : "") : []);
     if (texts.every((own, at) => own.join() === figure.data[at].text?.join())) return;

@@ -36,6 +36,10 @@ const erestore = (() => {
     return Plotly.react(place, figure.data, themed(figure.layout), config);
   }
 
+  /* The step of an axis of whole numbers, which Plotly divides into halves where it is short. */
+  const FEW = 8;
+  function step(from, to) { return to - from < FEW ? 1 : null; }
+
   /* Draw when the next frame is on the screen, unless another wish comes before; `data-drawn` says whether one is open. */
   const wishes = new WeakMap();
   function later(name, drawing) {
@@ -163,5 +167,5 @@ const erestore = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { charts, color, redraw, redrawAll, later, resume, element, escaped, sortable, listed, wanted, filterable, start };
+  return { charts, color, redraw, redrawAll, step, later, resume, element, escaped, sortable, listed, wanted, filterable, start };
 })();

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from erestore.records import EDGES
 from erestore.report.columns import shorten
-from erestore.report.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, graph_objects
+from erestore.report.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, graph_objects, whole_numbers
 from erestore.report.lineage import Entry, Place, lay_out, name_of
 from erestore.report.words import error_text, listed, share_text
 
@@ -70,6 +70,7 @@ def lineage_figure(entries: Sequence[Entry], places: Mapping[str, Place] | None 
         sizes = [_size(entry, largest, len(entries)) for entry in found]
         traces.append(_marks(kind, found, places, sizes, [_about(entry, by_oid) for entry in found], lanes))
     edge = max(0.6, 0.02 * lanes)
+    ends = _across(places, lanes)
     # The room that is needed is known, and need not be found by drawing twice.
     axis = {"automargin": False, "showgrid": False, "showline": False}
     found = figure(
@@ -81,17 +82,17 @@ def lineage_figure(entries: Sequence[Entry], places: Mapping[str, Place] | None 
         hovermode="closest",
         shapes=[_lines(kind, found, places) for kind, found in drawn.items()],
         margin={"l": 8, "r": 8, "t": 12, "b": 44},
-        xaxis={**axis, "tickformat": "d", "range": _across(places, lanes)},
+        xaxis={**axis, **whole_numbers(*ends), "range": ends},
         yaxis={**axis, "range": [lanes - 1 + edge, -edge], "showticklabels": False},
     )
     found.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
     return found
 
 
-def _across(places: Mapping[str, Place], lanes: int) -> list[float]:
+def _across(places: Mapping[str, Place], lanes: int) -> tuple[float, float]:
     """Return the ends of the axis of generations; names are written to the right of marks."""
     last = max((place.generation for place in places.values()), default=0)
-    return [-0.3, last + 0.3 + (0.25 * (last + 1) if lanes <= LABELLED else 0)]
+    return -0.3, last + 0.3 + (0.25 * (last + 1) if lanes <= LABELLED else 0)
 
 
 def _lines(kind: str, entries: Sequence[Entry], places: Mapping[str, Place]) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from erestore.errors import UsageError
 from erestore.report.details import Angles, Spectrum
-from erestore.report.figures.style import BLUE, DASHES, GREY, ORANGE, SERIES, figure, graph_objects, label
+from erestore.report.figures.style import (
+    BLUE,
+    DASHES,
+    GREY,
+    ORANGE,
+    SERIES,
+    figure,
+    graph_objects,
+    label,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go
@@ -131,5 +141,9 @@ def angles_figure(angles: Angles | None) -> go.Figure:
         y="cosine",
         about=about,
         yaxis={"range": [0, 1.05]},
-        xaxis={"rangemode": "tozero", "tickformat": "d", "nticks": 8},
+        xaxis={
+            "rangemode": "tozero",
+            "nticks": 8,
+            **whole_numbers(0, max((len(trace.x) for trace in traces), default=0)),
+        },
     )

@@ -91,4 +91,11 @@ def figure(
     return found
 
 
+def whole_numbers(start: float, stop: float) -> dict[str, Any]:
+    """Return how an axis of whole numbers is labelled, which Plotly divides into halves where it is short."""
+    return {"tickformat": "d", "dtick": 1 if stop - start < _FEW else None}
+
+
+_FEW = 8
+"""Whole numbers that are each written on an axis; pages have the same number."""
 _FAINT = "rgba(128,128,128,0.25)"
