@@ -147,7 +147,7 @@ def usage_figure(usages: Sequence[Usage], most: int = 40) -> go.Figure:
         about="What each name takes in the store, own and shared bytes.",
         height=110 + 20 * max(3, len(names)),
         # Room for any of the names: to find it by drawing twice takes twice as long.
-        margin={"l": 12 + 7 * max((len(shorten(usage.name, _LABEL)) for usage in usages), default=0), "b": 44},
+        margin={"l": 12 + 7 * max((len(shorten(usage.name, _LABEL)) for usage in usages), default=0), "r": 28, "b": 44},
         barmode="stack",
         legend_traceorder="normal",
         xaxis={"automargin": False, "rangemode": "tozero"},
