@@ -32,7 +32,7 @@ _PATIENCE = 30.0
 SERIOUS = {"serious", "critical"}
 _DRAWN = """
 [...document.querySelectorAll(".chart")].every(({ _fullLayout: drawn, clientWidth: width }) =>
-  drawn.font.color === erestore.color("--text") && Math.abs(drawn.width - width) < 2)
+  !width || drawn.font.color === erestore.color("--text") && Math.abs(drawn.width - width) < 2)
 """
 """Whether all charts are in the colours and of the width of the page."""
 

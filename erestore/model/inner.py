@@ -37,9 +37,9 @@ _OVERHEAD = 2048
 _FEW = 16
 """Residuals at a time where only few pairs are asked for."""
 _AHEAD = 8
-"""Tasks of a worker, begun or done: more than one, lest it wait while another one is at a large tensor."""
+"""Most tasks of a worker, begun or done: more than one, lest it wait while another one is at a large tensor."""
 _WAITING_BYTES = 4 << 20
-"""Products that are done and wait for those before them, of a worker."""
+"""Products that are done and wait for those before them, of a worker; where one task's are more, it waits by itself."""
 
 
 def variant_products(

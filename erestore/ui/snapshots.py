@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from erestore.store import MARKER
 PATIENCE = 0.5
 """Seconds that an answer waits to hear whether names have moved: to list thousands takes long while threads compute."""
 RECENT = 5.0
-"""Seconds for which what was seen before may stand in for that."""
+"""Seconds for which what was seen before stands in for that, from the end of the look at it."""
 
 
 class _FixedRefs(Refs):
@@ -96,8 +95,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="erestore-ui")
         self._looking: Future[Snapshot] | None = None
-        self._held: Snapshot | None = None
-        self._seen = -math.inf
+        self._seen: tuple[Snapshot, float] | None = None
         self._known = _Unchanging()
 
     def now(self) -> Snapshot:
@@ -111,22 +109,22 @@ class Snapshots:
         with self._lock:
             if self._looking is None or self._looking.done():
                 self._looking = self._executor.submit(self._look)
-            looking, held = self._looking, self._held
+            looking, seen = self._looking, self._seen
         wait([looking], PATIENCE)
-        if held is not None and not looking.done() and time.monotonic() - self._seen < RECENT:
-            return held
+        if seen is not None and not looking.done() and time.monotonic() - seen[1] < RECENT:
+            return seen[0]
         return looking.result()
 
     def _look(self) -> Snapshot:
-        begun = time.monotonic()
         with _still_there(self._store):
             marker = self._store.storage.read(MARKER)
             keys = sorted(entry.key for entry in self._store.storage.list("refs/"))
             state = blake3("\n".join((marker.decode(errors="replace"), *keys)).encode()).hexdigest()
-            if self._held is None or self._held.state != state:
-                self._held = Snapshot(self._store.storage, parse_canonical(marker), state, self._known)
-            self._seen = begun
-            return self._held
+            held = self._seen[0] if self._seen else None
+            if held is None or held.state != state:
+                held = Snapshot(self._store.storage, parse_canonical(marker), state, self._known)
+            self._seen = held, time.monotonic()
+            return held
 
 
 @contextmanager

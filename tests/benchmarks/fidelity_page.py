@@ -126,11 +126,12 @@ a little more than the change, and more of its small components, another sixth i
 19](decisions/0019-more-than-the-change.md): up to half on minilm-movie-short, while minilm-movie from r = 64 on takes
 7 to 19 % more). Small divergences scatter: that of minilm-movie hardly falls between 2.0 and 3.7 MB, and its point at
 r = 256 lies at the end of that, where two commits of 4.03 and 4.07 MB differed in it by a third (on a calibrated base,
-[decision 16](decisions/0016-calibration-rounds-remainders.md), which took as many bytes or up to 4 % more there). They scatter from one run of a recipe to the next, too: minilm-section made again with
-one thread instead of two gave 2.31 instead of 2.76 at r = 32, the same 2.70 at r = 64 and 3.88 instead of 3.64 at r = 128,
-so a mark that is met or missed by less than a fifth at one point says little. Fitting both sides of factors to each other
-once more takes 2 to 3 % off the bytes at equal error on rxnfp, and on that second minilm-section left divergences at equal
-bytes the same (0.52 MB) or up to a tenth larger (0.18 and 0.92 MB), so it was not taken.
+[decision 16](decisions/0016-calibration-rounds-remainders.md), which took as many bytes or up to 4 % more there). They
+scatter from one run of a recipe to the next, too: minilm-section made again with one thread instead of two gave 2.31
+instead of 2.76 at r = 32, the same 2.70 at r = 64 and 3.88 instead of 3.64 at r = 128, so a mark that is met or missed
+by less than a fifth at one point says little. Fitting both sides of factors to each other once more takes 2 to 3 % off
+the bytes at equal error on rxnfp, and on that second minilm-section left divergences at equal bytes the same (0.52 MB)
+or up to a tenth larger (0.18 and 0.92 MB), so it was not taken.
 """
 
 

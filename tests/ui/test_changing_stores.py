@@ -7,7 +7,9 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -195,7 +197,12 @@ def test_a_slow_look_is_not_waited_for_where_there_was_one_just_now(
     assert not looks.acquire(blocking=False)  # one look for both
     # What was seen long ago does not stand in for the present.
     monkeypatch.setattr("erestore.ui.snapshots.RECENT", 0)
-    threading.Timer(0.05, go_on.set).start()
+
+    def impatient(futures: list[Future[Any]], patience: float) -> None:
+        assert not wait(futures, patience).done
+        go_on.set()
+
+    monkeypatch.setattr("erestore.ui.snapshots.wait", impatient)
     assert snapshots.now().has_ref("later")
 
 

@@ -219,6 +219,29 @@ def test_zooming_names_what_there_is_room_for(opened: Opened) -> None:
     opened.quiet()
 
 
+RANGES = "['xaxis', 'yaxis'].map(axis => document.querySelector('#lineage, #usage, #map')._fullLayout[axis].range.map(Number))"
+
+
+@pytest.mark.parametrize("view", ["", "storage", "similarity"])
+def test_a_double_click_shows_all_again(opened: Opened, view: str) -> None:
+    shown = opened.view(view)
+    if view != "similarity":
+        shown.fill("#filter", "law")
+    settle(shown)
+    ranges = shown.evaluate(RANGES)
+    box = shown.locator("#lineage, #usage, #map").locator(".nsewdrag").bounding_box()
+    assert box
+    places = [(box["x"] + share * box["width"], box["y"] + share * box["height"]) for share in (0.2, 0.7)]
+    shown.mouse.move(*places[0])
+    shown.mouse.down()
+    shown.mouse.move(*places[1], steps=4)
+    shown.mouse.up()
+    opened.watched.until(f"JSON.stringify({RANGES}) !== {json.dumps(json.dumps(ranges, separators=(',', ':')))}")
+    shown.mouse.dblclick(box["x"] + 0.52 * box["width"], box["y"] + 0.02 * box["height"])
+    opened.watched.until(f"JSON.stringify({RANGES}) === {json.dumps(json.dumps(ranges, separators=(',', ':')))}")
+    opened.quiet()
+
+
 def test_pointing_tells_and_a_click_opens(opened: Opened, told: Told) -> None:
     shown = opened.view()
     shown.fill("#filter", "squad-00")
@@ -475,15 +498,25 @@ def test_what_a_pointer_rests_on_is_fetched_before_it_is_pressed(opened: Opened)
 
 
 TYPED = """
-new MutationObserver((_, observer) => {
-  if (document.documentElement?.dataset.ready !== "yes") return;
+let times = 0;
+new MutationObserver((records, observer) => {
+  times += records.filter(({ target }) => ["lineage", "usage"].includes(target.id)).length;
+  if (times < 2) return; // there is an empty chart, and a wish that it be drawn
   observer.disconnect();
   const filter = document.getElementById("filter");
   filter.value = "law";
   filter.dispatchEvent(new Event("input", { bubbles: true }));
-}).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-ready"] });
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-drawn"] });
 """
 """Types before the graph was drawn for the first time."""
+HELD = """
+const native = requestAnimationFrame.bind(window), waiting = [];
+let isHeld = false;
+window.requestAnimationFrame = drawing => isHeld ? waiting.push(drawing) : native(drawing);
+window.hold = () => { isHeld = true; };
+window.release = () => { isHeld = false; waiting.splice(0).forEach(native); };
+"""
+"""Frames come when the test says."""
 
 
 @pytest.mark.parametrize(("view", "chart"), [("", "lineage"), ("storage", "usage")])
@@ -505,12 +538,17 @@ def test_who_types_before_the_first_graph_is_drawn_is_heard(opened: Opened, view
 
 
 def test_a_graph_that_was_left_before_it_was_drawn_is_drawn_later(opened: Opened) -> None:
+    opened.watched.page.add_init_script(HELD)
     shown = opened.view()
+    settle(shown)
     shown.evaluate(
-        "() => { const filter = document.getElementById('filter'); filter.value = 'law';"
+        "() => { hold(); window.left = document.getElementById('lineage');"
+        " const filter = document.getElementById('filter'); filter.value = 'law';"
         " filter.dispatchEvent(new Event('input', { bubbles: true })); document.querySelector('#commits tbody a').click(); }"
     )
     opened.watched.until("document.querySelector('h1').textContent.includes('law')")
+    assert shown.evaluate("[left.isConnected, left.dataset.drawn]") == [False, "no"]
+    shown.evaluate("release()")
     opened.watched.until("document.documentElement.dataset.ready === 'all'")
     shown.go_back()
     opened.watched.until("document.querySelector('h1').textContent === 'Lineage'")

@@ -170,6 +170,7 @@
   document.getElementById("nearer").addEventListener("click", () => zoom(.5));
   document.getElementById("farther").addEventListener("click", () => zoom(2));
   document.getElementById("whole").addEventListener("click", show);
+  chart.on("plotly_doubleclick", show);
   /* Names of what is zoomed in on, where there is room for them. */
   chart.on("plotly_relayout", () => {
     const { xaxis, yaxis } = chart._fullLayout, [bottom, top] = yaxis.range, [left, right] = xaxis.range.map(xaxis.r2l);

@@ -18,12 +18,17 @@ const erestore = (() => {
     return found;
   }
 
+  function blank({ height, paper_bgcolor, plot_bgcolor }) {
+    return { height, paper_bgcolor, plot_bgcolor, xaxis: { visible: false }, yaxis: { visible: false } };
+  }
+
   async function draw(name, isDrawn) {
     const held = document.querySelector(`script[data-figure="${name}"]`);
     const figure = JSON.parse(held.textContent), place = document.getElementById(name);
     charts.set(name, figure);
-    /* An empty chart can be listened to. */
-    await Plotly.newPlot(place, isDrawn ? figure.data : [], themed(isDrawn ? figure.layout : { height: figure.layout.height }), config);
+    /* An empty chart can be listened to. Plotly would go back to what it showed at first, which is nothing: its page goes back to all. */
+    figure.config = isDrawn ? config : { ...config, doubleClick: false };
+    await Plotly.newPlot(place, isDrawn ? figure.data : [], themed(isDrawn ? figure.layout : blank(figure.layout)), figure.config);
     place.dataset.drawn = isDrawn ? "yes" : "no";
   }
 
@@ -33,7 +38,7 @@ const erestore = (() => {
     change(figure);
     const place = document.getElementById(name);
     place.style.minHeight = `${figure.layout.height}px`;
-    return Plotly.react(place, figure.data, themed(figure.layout), config);
+    return Plotly.react(place, figure.data, themed(figure.layout), figure.config);
   }
 
   /* The step of an axis of whole numbers, which Plotly divides into halves where it is short. */

@@ -19,9 +19,11 @@
   /* No taller than wide, so that cells are about square. */
   layout.height = Math.min(layout.height, Math.max(340, Math.round(.95 * chart.clientWidth)));
 
+  let shown;
   function show() {
     return erestore.later("map", () => erestore.redraw("map", () => {
-      const shown = orders[order.value], columns = Int32Array.from(shown, variant => places[variant]);
+      shown = orders[order.value];
+      const columns = Int32Array.from(shown, variant => places[variant]);
       const names = shown.map(variant => erestore.escaped(data.names[variant]));
       trace.x = names;
       trace.y = names;
@@ -30,6 +32,8 @@
         for (let at = 0; at < count; at++) row[at] = cosines[start + columns[at]];
         return row;
       });
+      layout.xaxis.range = [-.5, count - .5];
+      layout.yaxis.range = [count - .5, -.5];
       for (const axis of [layout.xaxis, layout.yaxis]) {
         if (!axis.tickvals) continue;
         axis.tickvals = names;
@@ -39,11 +43,12 @@
   }
 
   order.addEventListener("change", show);
+  chart.on("plotly_doubleclick", show);
 
   /* A cell that was chosen is said, with a link: a map alone is nothing for a keyboard, the table of pairs is. */
   chart.on("plotly_click", event => {
     const { pointNumber: [row, column], z } = event.points[0];
-    const [one, two] = [row, column].map(place => data.names[orders[order.value][place]]);
+    const [one, two] = [row, column].map(place => data.names[shown[place]]);
     said.replaceChildren(`${one} and ${two}: cosine ${z.toFixed(3)}. `);
     if (one !== two) said.append(erestore.element("a", "Compare", { href: `${ui.top}compare?rev=${encodeURIComponent(one)}&rev=${encodeURIComponent(two)}` }));
   });

@@ -39,6 +39,7 @@
   }
 
   for (const input of [filter, kind, first]) input.addEventListener("input", show);
+  chart.on("plotly_doubleclick", show);
   chart.on("plotly_click", event => ui.go(rows.get(event.points[0].customdata).querySelector("a").href));
   erestore.sortable(table, list);
   await show();
