@@ -167,3 +167,14 @@ def test_generations_are_whole_numbers_at_any_zoom(shown: Page) -> None:
         assert len(set(map(int, written))) == len(written) > 0
         seen.add(len(written))
     assert len(seen) > 1
+
+
+def test_marks_have_names_where_commits_have(shown: Page, log: list[dict[str, Any]]) -> None:
+    shown.select_option("#kind", "versioned")
+    settle(shown)
+    texts = "({ customdata, text }) => customdata.map((oid, at) => [oid, text[at]])"
+    written = dict(shown.evaluate(f"document.getElementById('lineage').data.flatMap({texts})"))
+    refs = {each["commit"]: each["refs"] for each in log}
+    assert all(bool(text) == bool(refs[oid]) for oid, text in written.items())
+    assert set(map(bool, written.values())) == {False, True}
+    assert all(text in refs[oid] for oid, text in written.items() if text)

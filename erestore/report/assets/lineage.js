@@ -31,7 +31,8 @@
   const column = oid => across.value === "time" ? times.get(oid) : data.places[oid][0];
   /* Which lines turn, and which lead straight. */
   const ways = new Map(figure.layout.shapes.map(({ name, path }) => [name, !path.includes("L")]));
-  const label = oid => erestore.escaped(name(oid).length > 22 ? `${name(oid).slice(0, 21)}…` : name(oid));
+  /* Former versions have no name, their oids would cover those of later ones. */
+  const label = oid => byOid.get(oid).refs.length ? erestore.escaped(name(oid).length > 22 ? `${name(oid).slice(0, 21)}…` : name(oid)) : "";
 
   /* Ends of the axis, with room for names to the right of marks. */
   function ends(values, isLabelled) {

@@ -143,12 +143,17 @@ def _marks(
         customdata=[entry.commit for entry in entries],
         hovertext=about,
         hoverinfo="text",
-        text=[escape(shorten(name_of(entry), _LABEL), quote=False) if lanes <= LABELLED else "" for entry in entries],
+        text=[_label(entry) if lanes <= LABELLED else "" for entry in entries],
         textposition="middle right",
         mode="markers+text" if lanes <= LABELLED else "markers",
         marker=marker,
         name=kind,
     )
+
+
+def _label(entry: Entry) -> str:
+    """Return what is written beside a mark: former versions have no name, their oids would cover those of later ones."""
+    return escape(shorten(name_of(entry), _LABEL), quote=False) if entry.refs else ""
 
 
 def _size(entry: Entry, largest: int, count: int) -> float:
