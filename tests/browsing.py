@@ -35,6 +35,13 @@ _DRAWN = """
   !width || drawn.font.color === erestore.color("--text") && Math.abs(drawn.width - width) < 2)
 """
 """Whether all charts are in the colours and of the width of the page."""
+_CLEAR = """
+[...document.querySelectorAll(".chart")].every(chart => {
+  const legend = chart.querySelector(".legend")?.getBoundingClientRect();
+  return !legend || legend.bottom <= chart.querySelector(".nsewdrag").getBoundingClientRect().top + 1;
+})
+"""
+"""Whether all legends are above their charts, and none on one."""
 
 
 def program() -> str | None:
@@ -120,6 +127,7 @@ class Watched:
             for scheme in SCHEMES:
                 shown.emulate_media(color_scheme=scheme)
                 self.until(_DRAWN)
+                self.until(_CLEAR)
                 assert shown.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
                 assert self.serious() == [], (width, scheme)
         return shown

@@ -18,8 +18,8 @@ const erestore = (() => {
     return found;
   }
 
-  function blank({ height, paper_bgcolor, plot_bgcolor }) {
-    return { height, paper_bgcolor, plot_bgcolor, xaxis: { visible: false }, yaxis: { visible: false } };
+  function blank({ height, margin, paper_bgcolor, plot_bgcolor }) {
+    return { height, margin, paper_bgcolor, plot_bgcolor, xaxis: { visible: false }, yaxis: { visible: false } };
   }
 
   async function draw(name, isDrawn) {
@@ -66,8 +66,12 @@ const erestore = (() => {
     for (const place of document.querySelectorAll(".chart")) if (wishes.has(place)) later(place.id, wishes.get(place));
   }
 
+  /* At another width a legend has other rows, and Plotly leaves it where it was, on the chart. */
   function redrawAll() {
-    return Promise.all([...charts.keys()].map(name => redraw(name, () => {})));
+    return Promise.all([...charts].map(async ([name, { layout }]) => {
+      const place = await redraw(name, () => {});
+      if (layout.showlegend) await Plotly.relayout(place, { "legend.y": layout.legend.y });
+    }));
   }
 
   function element(tag, text, attributes = {}) {
@@ -163,9 +167,14 @@ const erestore = (() => {
     if (isStarted) return;
     isStarted = true;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-    /* Legends take other room at another width. */
+    /* Legends take other room at another width; Plotly draws first, a little later. */
     let width = innerWidth;
-    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redrawAll(); } });
+    addEventListener("resize", async () => {
+      if (innerWidth === width) return;
+      width = innerWidth;
+      await Promise.allSettled([...charts.keys()].map(name => Plotly.Plots.resize(document.getElementById(name))));
+      redrawAll();
+    });
     /* On paper it is always light. */
     addEventListener("beforeprint", redrawAll);
     addEventListener("afterprint", redrawAll);
