@@ -113,7 +113,7 @@ def open_operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Op
 
     commit = store.commit_record(oid)
     require_lossy(commit, name, hint="Only linear parts are combined: commit it again with --exact instead.")
-    return Operand(coefficient, name, oid, Manifest.from_record(store.objects.get_record("manifest", commit.manifest)))
+    return Operand(coefficient, name, oid, store.manifest(commit))
 
 
 def without_bases(store: Store, operands: list[Operand]) -> list[Operand]:
@@ -141,5 +141,4 @@ def require_commit(store: Store, text: str, what: str) -> str:
 
 def _of_commit(store: Store, text: str, oid: str) -> Revision:
     commit = store.commit_record(oid)
-    manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
-    return Revision(text, oid, commit, manifest)
+    return Revision(text, oid, commit, store.manifest(commit))

@@ -208,8 +208,11 @@ class Store:
 
     def manifest_of(self, revision: str) -> Manifest:
         """Return the manifest of the commit that `revision` names."""
-        oid = self.commit_record(self.resolve(revision)).manifest
-        return Manifest.from_record(self.objects.get_record("manifest", oid))
+        return self.manifest(self.commit_record(self.resolve(revision)))
+
+    def manifest(self, commit: Commit) -> Manifest:
+        """Return the manifest of a commit."""
+        return Manifest.from_record(self.objects.get_record("manifest", commit.manifest))
 
     def record(
         self,

@@ -101,6 +101,11 @@ class Watched:
             assert time.monotonic() < deadline, f"never true: {expression}"
             self.page.wait_for_timeout(20)
 
+    def fits(self) -> None:
+        """Wait until all charts have the colours and the width of the page, and no legend is on one."""
+        self.until(_DRAWN)
+        self.until(_CLEAR)
+
     def serious(self) -> list[str]:
         """Return what axe-core finds serious."""
         from axe_playwright_python.sync_playwright import Axe
@@ -126,8 +131,7 @@ class Watched:
             shown.set_viewport_size({"width": width, "height": HEIGHT})
             for scheme in SCHEMES:
                 shown.emulate_media(color_scheme=scheme)
-                self.until(_DRAWN)
-                self.until(_CLEAR)
+                self.fits()
                 assert shown.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
                 assert self.serious() == [], (width, scheme)
         return shown

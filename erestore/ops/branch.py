@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.errors import ConflictError, TargetExistsError
-from erestore.records import Manifest, relative_error
+from erestore.records import relative_error
 from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
@@ -72,7 +72,7 @@ def branches(store: Store) -> tuple[Branch, ...]:
         if entry.oid is None or entry.kind != "branch":
             continue
         commit = store.commit_record(entry.oid)
-        base = Manifest.from_record(store.objects.get_record("manifest", commit.manifest)).base
+        base = store.manifest(commit).base
         listed.append(
             Branch(
                 name=name,

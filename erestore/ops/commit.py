@@ -29,7 +29,7 @@ from erestore.model.sources import name_of
 from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
-from erestore.records import Commit, Manifest
+from erestore.records import Commit
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
@@ -290,7 +290,7 @@ def _reached(
     below = store.commit_record(lineage.candidates[-1])
     record = quality_record(quality, stored.outcome, exact=below.edge == "imported")
     if below.edge != "imported":
-        manifest = Manifest.from_record(store.objects.get_record("manifest", below.manifest))
+        manifest = store.manifest(below)
         lost = below.quality.get("linear_error" if manifest.patch else "relative_error", "0.0")
         record |= {"relative_error": lost, "linear_error": lost}
     return record | {"codec": "factors"}

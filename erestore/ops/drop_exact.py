@@ -109,7 +109,7 @@ def _examine(store: Store, name: str) -> _Examined:
         raise ConflictError(f"'{name}' is a tag, and a tag never moves.", hint="Name a branch.")
     commit = store.commit_record(entry.oid)
     require_lossy(commit, name, hint="Commit it again without --exact-only, or delete it.")
-    manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
+    manifest = store.manifest(commit)
     if manifest.patch is None:
         raise UsageError(f"'{name}' has no exact remainder.", hint="`erestore log` says which commits are exact.")
     _require_unneeded(store, entry, manifest.patch, commit.parents)

@@ -185,7 +185,7 @@ def show(
     """
     oid = require_commit(store, revision, "What is shown")
     commit = store.commit_record(oid)
-    manifest = Manifest.from_record(store.objects.get_record("manifest", commit.manifest))
+    manifest = store.manifest(commit)
     layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))
     entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
     own = [store.objects.open("residual", residual) for residual in commit.own]

@@ -473,6 +473,24 @@ def test_a_view_that_was_left_is_as_it_was(opened: Opened) -> None:
     opened.quiet()
 
 
+def test_a_view_that_was_left_fits_a_window_of_another_width(opened: Opened) -> None:
+    shown = opened.view()
+    settle(shown)
+    for width in (360, 1280):
+        shown.evaluate("document.querySelector('#commits tbody a').click()")
+        opened.watched.until(
+            "location.pathname.includes('/commit/') && document.documentElement.dataset.ready === 'all'"
+        )
+        shown.set_viewport_size({"width": width, "height": 900})
+        shown.wait_for_timeout(
+            500
+        )  # Plotly looks for charts a little after a window has another width: it shall find none
+        shown.go_back()
+        opened.watched.until("document.querySelector('h1').textContent === 'Lineage'")
+        opened.watched.fits()
+    opened.quiet()
+
+
 def test_what_a_pointer_rests_on_is_fetched_before_it_is_pressed(opened: Opened) -> None:
     shown, requests = opened.view(), opened.watched.requests
     links = shown.locator("#commits tbody a")

@@ -74,6 +74,12 @@ const erestore = (() => {
     }));
   }
 
+  /* Draw at the width that there is now; Plotly goes first, a little later, and leaves out what is hidden. */
+  async function refit() {
+    await Promise.allSettled([...charts.keys()].map(name => Plotly.Plots.resize(document.getElementById(name))));
+    await redrawAll();
+  }
+
   function element(tag, text, attributes = {}) {
     const made = document.createElement(tag);
     if (text !== undefined) made.textContent = text;
@@ -167,19 +173,13 @@ const erestore = (() => {
     if (isStarted) return;
     isStarted = true;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-    /* Legends take other room at another width; Plotly draws first, a little later. */
     let width = innerWidth;
-    addEventListener("resize", async () => {
-      if (innerWidth === width) return;
-      width = innerWidth;
-      await Promise.allSettled([...charts.keys()].map(name => Plotly.Plots.resize(document.getElementById(name))));
-      redrawAll();
-    });
+    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; refit(); } });
     /* On paper it is always light. */
     addEventListener("beforeprint", redrawAll);
     addEventListener("afterprint", redrawAll);
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { charts, color, redraw, redrawAll, step, later, resume, element, escaped, sortable, listed, wanted, filterable, start };
+  return { charts, color, redraw, refit, step, later, resume, element, escaped, sortable, listed, wanted, filterable, start };
 })();

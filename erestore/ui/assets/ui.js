@@ -93,7 +93,7 @@ const ui = (() => {
       for (const [name, figure] of held.charts) erestore.charts.set(name, figure);
       for (const [each, up, left] of held.scrolls) each.scrollTo(left, up);
       scrollTo(0, held.scroll);
-      if (held.look !== look()) erestore.redrawAll();
+      if (held.look !== look()) erestore.refit();
       erestore.resume();
       sync();
       document.documentElement.dataset.ready = "all";
