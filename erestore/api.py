@@ -638,11 +638,11 @@ class Store(_store.Store):
 
         return reflog(self, name, limit=limit)
 
-    def undo(self, operation: str | None = None) -> UndoResult:
+    def undo(self, operation: str | None = None, *, dry_run: bool = False) -> UndoResult:
         """Take back an operation, by default the last; see :func:`erestore.ops.undo.undo`."""
         from erestore.ops.undo import undo
 
-        return undo(self, operation)
+        return undo(self, operation, dry_run=dry_run)
 
     def du(self, *, progress: Progress = silent) -> DuResult:
         """Count bytes by name; see :func:`erestore.ops.du.du`."""

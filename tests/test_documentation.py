@@ -78,6 +78,7 @@ def in_general(text: str) -> list[str]:
     text = re.sub(r"/\S*/", "/.../", text)
     text = re.sub(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d \d{4} [+-]\d{4}", "(date)", text)
     text = re.sub(r"(?m)^([ |*]*Author: ).*", r"\1(somebody)", text)
+    text = re.sub(r"\bby \S+@\S+:", "by (somebody):", text)
     text = re.sub(r"\b[0-9a-f]{12,64}\b", "(id)", text)
     text = re.sub(r"\b\d[\d.,-]*(e-\d+)?( [kMG]?B\b)?", "#", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]

@@ -169,26 +169,35 @@ def _moved(entry: ReflogEntry) -> list[str]:
     return [_oid(entry.operation), time, _styled(entry.selector), move, printable(entry.message)]
 
 
-@verb("undo", "Take back an operation.", example="erestore undo\nerestore undo 3f1c09aa21be")
+@verb("undo", "Take back an operation.", example="erestore undo --dry-run\nerestore undo\nerestore undo 3f1c09aa21be")
 @click.argument("operation", required=False)
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken back, and change nothing.")
 @json_option
 @click.pass_obj
-def undo(session: Session, *, operation: str | None, as_json: bool) -> None:
+def undo(session: Session, *, operation: str | None, dry_run: bool, as_json: bool) -> None:
     """Take back the last operation, or OPERATION: every name it moved points again to where it pointed before.
 
-    Another undo goes one operation further back. To redo, undo the undo by its id, which `erestore reflog` shows.
-    Nothing is deleted: commits stay until garbage collection.
+    A command that failed is not an operation: the last one is the last that succeeded, whoever ran it. Another undo goes
+    one operation further back. To redo, undo the undo by its id, which `erestore reflog` shows. Nothing is deleted:
+    commits stay until garbage collection.
     """
     with session.open() as store:
-        done = store.undo(operation)
+        done = store.undo(operation, dry_run=dry_run)
     if as_json:
         click.echo(json_text(done))
         return
-    session.result(f"Undid operation {short(done.undone)} ({printable(done.message)}):")
+    author = f" by {printable(done.author)}" if done.author else ""
+    verb_text = "Would undo" if dry_run else "Undid"
+    session.result(
+        f"{verb_text} operation {short(done.undone)} of {minute_text(done.time)}{author}: {printable(done.message)}"
+    )
     for ref in done.refs:
         now = f"back at {short(ref.after)}" if ref.after else "gone"
-        session.result(f"  {ref.name}: {now}" + (f" (was {short(ref.before)})" if ref.before else ""))
-    session.result(f"`erestore undo {short(done.operation)}` does it again.")
+        would = "would be " if dry_run else ""
+        past = "is" if dry_run else "was"
+        session.result(f"  {ref.name}: {would}{now}" + (f" ({past} {short(ref.before)})" if ref.before else ""))
+    if done.operation:
+        session.result(f"To redo: `erestore undo {short(done.operation)}`.")
 
 
 def _styled(name: str) -> str:

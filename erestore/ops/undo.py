@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from erestore.errors import ConflictError, ErestoreError, MissingObjectError, NotFoundError, RefConflictError
@@ -29,19 +31,27 @@ class UndoResult:
 
     Attributes
     ----------
-    operation : str
-        Id of this undoing; to undo it is to redo what was undone.
+    operation : str or None
+        Id of this undoing; to undo it is to redo what was undone. None for a dry run.
     undone : str
         Id of the operation that was taken back.
     message : str
         Of that operation.
     refs : tuple of UndoneRef
+    time : datetime
+        When that operation moved its last name, UTC.
+    author : str or None
+        Who ran it, as the commit that it made says; None for one that made no commit.
+    dry_run : bool
     """
 
-    operation: str
+    operation: str | None
     undone: str
     message: str
     refs: tuple[UndoneRef, ...]
+    time: datetime
+    author: str | None = None
+    dry_run: bool = False
 
 
 @dataclass
@@ -64,7 +74,7 @@ class _Past:
         return next(entries[-1].message for entries in self.entries.values())
 
 
-def undo(store: Store, operation: str | None = None) -> UndoResult:
+def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -> UndoResult:
     """Take back one operation.
 
     Parameters
@@ -73,6 +83,8 @@ def undo(store: Store, operation: str | None = None) -> UndoResult:
     operation : str, optional
         Start of an operation's id, of at least four digits; by default the last operation that is not an undo and has
         not been undone, so that one goes further back with every call. Undoing an undo does again what it took back.
+    dry_run : bool
+        Say what would be taken back, and change nothing.
 
     Returns
     -------
@@ -85,16 +97,14 @@ def undo(store: Store, operation: str | None = None) -> UndoResult:
     ConflictError
         If a name was moved again since, or the operation was undone before; nothing is changed then.
     """
+    if dry_run:
+        return _plan(store, operation).result(store, None)
     begun = store.begin()
     with Lease(store.storage, "writer", begun.writer) as lease:
-        logs = read_reflogs(store.storage)
-        past = _operations(logs.values())
-        chosen = _choose(past, operation)
-        moves = [_move(logs[name], entries) for name, entries in chosen.entries.items() if name not in chosen.undone]
-        _require_stored(store, [move.after for move in moves if move.after])
+        plan = _plan(store, operation)
         lease.confirm()
         done: list[UndoneRef] = []
-        for move in moves:
+        for move in plan.moves:
             try:
                 store.refs.update(
                     move.newest.name,
@@ -103,18 +113,68 @@ def undo(store: Store, operation: str | None = None) -> UndoResult:
                     kind=move.kind,
                     operation=begun.id,
                     writer=begun.writer,
-                    message=f"undo: {chosen.message}",
-                    undoes=chosen.id,
+                    message=f"undo: {plan.chosen.message}",
+                    undoes=plan.chosen.id,
                 )
             except RefConflictError as error:
                 if not done:
                     raise
                 raise ConflictError(
                     f"{error.message} Undone so far: {', '.join(ref.name for ref in done)}.",
-                    hint=f"`erestore undo {chosen.id[:12]}` undoes the rest.",
+                    hint=f"`erestore undo {plan.chosen.id[:12]}` undoes the rest.",
                 ) from error
-            done.append(UndoneRef(move.newest.name, move.newest.oid, move.after))
-    return UndoResult(begun.id, chosen.id, chosen.message, tuple(done))
+            done.append(move.ref)
+    return plan.result(store, begun.id)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The operation to take back, the moves that do it, and the commits that it made."""
+
+    chosen: _Past
+    moves: tuple[_Move, ...]
+    made: tuple[str, ...]
+
+    def result(self, store: Store, operation: str | None) -> UndoResult:
+        """Describe what was done by `operation`, or would be done where it is None."""
+        return UndoResult(
+            operation=operation,
+            undone=self.chosen.id,
+            message=self.chosen.message,
+            refs=tuple(move.ref for move in self.moves),
+            time=datetime.fromtimestamp(self.chosen.time / 1e6, UTC),
+            author=_author(store, self.made),
+            dry_run=operation is None,
+        )
+
+
+def _plan(store: Store, operation: str | None) -> _Plan:
+    logs = read_reflogs(store.storage)
+    past = _operations(logs.values())
+    chosen = _choose(past, operation)
+    moves = tuple(_move(logs[name], entries) for name, entries in chosen.entries.items() if name not in chosen.undone)
+    _require_stored(store, [move.after for move in moves if move.after])
+    return _Plan(chosen, moves, _made(chosen, past))
+
+
+def _made(chosen: _Past, past: list[_Past]) -> tuple[str, ...]:
+    """Return the commits that no other operation had pointed a name to: those that it made itself."""
+    earlier = {
+        entry.oid
+        for other in past
+        if other.time <= chosen.time and other is not chosen
+        for entries in other.entries.values()
+        for entry in entries
+    }
+    commits = (entry.oid for entries in chosen.entries.values() for entry in entries)
+    return tuple(oid for oid in commits if oid and oid not in earlier)
+
+
+def _author(store: Store, commits: tuple[str, ...]) -> str | None:
+    with suppress(ErestoreError):  # undoing must work where the commit itself is damaged
+        for oid in commits:
+            return store.commit_record(oid).author
+    return None
 
 
 def _operations(logs: Iterable[list[LoggedEntry]]) -> list[_Past]:
@@ -157,6 +217,10 @@ class _Move(NamedTuple):
     newest: RefEntry
     after: str | None
     kind: str
+
+    @property
+    def ref(self) -> UndoneRef:
+        return UndoneRef(self.newest.name, self.newest.oid, self.after)
 
 
 def _move(log: list[LoggedEntry], entries: list[RefEntry]) -> _Move:

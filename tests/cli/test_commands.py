@@ -33,7 +33,7 @@ PROMISED = {
     ("tag", "v2", "ft"): "name before after operation",
     ("tag", "-d", "v1"): "name before after operation",
     ("reflog",): "ref selector commit previous operation undoes time message",
-    ("undo",): "operation undone message refs",
+    ("undo",): "operation undone message refs time author dry_run",
     ("du",): "variants stored_bytes separate_bytes",
     ("gc",): "deleted_objects freed_bytes kept_objects dropped",
     ("fsck",): "checked corrupt missing unreachable",
@@ -323,12 +323,26 @@ def test_undo_and_reflog(here: Here) -> None:
     assert lines[0].split() == ["operation", "time", "name", "move", "message"]
     assert lines[1].endswith("→ none  deleted")
     ran = here.run("undo")
-    assert ran.out.splitlines()[0].endswith("(deleted):")
+    assert re.fullmatch(r"Undid operation [0-9a-f]{12} of [\d-]{10} [\d:]{5}: deleted", ran.out.splitlines()[0])
     assert re.search(r"^  more: back at [0-9a-f]{12}$", ran.out, re.MULTILINE)
-    again = re.search(r"`erestore (undo [0-9a-f]{12})` does it again\.$", ran.out)
+    again = re.search(r"^To redo: `erestore (undo [0-9a-f]{12})`\.$", ran.out, re.MULTILINE)
     assert again
     assert re.search(r"^  more: gone \(was [0-9a-f]{12}\)$", here.run(*again[1].split()).out, re.MULTILINE)
     assert here.run("undo", "0000").code == 3
+
+
+def test_undo_names_what_it_takes_back_and_tries_first(here: Here) -> None:
+    assert here.run("commit", "ft", "--name", "bad name").code != 0  # a failed command is nothing to undo
+    dry = here.run("undo", "--dry-run").out
+    assert re.match(r"Would undo operation [0-9a-f]{12} of [\d-]{10} [\d:]{5}: ft\n", dry)  # the tag v1 of ft
+    assert "  v1: would be gone (is " in dry
+    assert "redo" not in dry
+    found = here.json("undo", "--dry-run")
+    assert (found["operation"], found["dry_run"], found["author"]) == (None, True, None)
+    assert here.run("show", "v1").code == 0
+    here.run("undo")
+    here.run("undo")
+    assert re.match(r"Undid operation [0-9a-f]{12} of [\d-]{10} [\d:]{5} by Ada: first\n", here.run("undo").out)
 
 
 def test_status_du_gc_fsck(here: Here) -> None:
