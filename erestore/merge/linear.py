@@ -144,6 +144,9 @@ class ModelStock(LinearStrategy):
 
     ``ratio = N cos / (1 + (N - 1) cos)`` with the mean cosine between the differences of N variants; each has the
     coefficient ``ratio / N``. The paper takes a ratio a layer; ours is one for the model, so that the result is linear.
+
+    Where the mean cosine is not positive the formula's ratio is 0 (the base itself) or negative (the opposite of what the
+    variants learnt), and without bound near ``cos = -1 / (N - 1)``: such variants are refused.
     """
 
     name = "model-stock"
@@ -156,7 +159,13 @@ class ModelStock(LinearStrategy):
         products = gram()
         pairs = [(one, two) for one in range(count) for two in range(one)]
         cosines = [_cosine(products, one, two) for one, two in pairs]
-        cosine = max(0.0, math.fsum(cosines) / len(cosines))
+        cosine = math.fsum(cosines) / len(cosines)
+        if cosine <= 0:
+            raise UsageError(
+                f"The variants have no direction in common (mean cosine {cosine:.2g}): model stock would give the base or "
+                "go the opposite way.",
+                hint="Use --strategy average, or ties, which settles opposed changes entry by entry.",
+            )
         ratio = count * cosine / (1 + (count - 1) * cosine)
         return [Fraction(ratio) / count] * count
 

@@ -11,7 +11,7 @@ from erestore.merge.configuration import require_choice, require_density
 from erestore.merge.electing import COMBINE, ELECT, merge_agreeing, require_shares
 from erestore.merge.operands import Rows, TiledOperands
 from erestore.merge.spaces import SpacedStrategy
-from erestore.merge.trimming import threshold, trim
+from erestore.merge.trimming import cutoff
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Ties(SpacedStrategy):
     """Keep the largest entries of each variant, elect a sign for each entry, and merge the entries that have it.
 
     The paper trims the whole model by one threshold; here, as in PEFT and mergekit, every tensor has its own. ``density * m *
-    n`` entries are kept, rounded down, but at least one, and with the last all of its magnitude. Weights count in the vote and
-    in the mean, as in mergekit; with weights of 1 the result is PEFT's too. (PEFT divides the weighted sum by the number of
-    entries and not by their weights, so that weights of 1/2 halve its result.)
+    n`` entries are kept, rounded down, but at least one; of equal magnitudes the first in row order are, as in mergekit on a
+    CPU. Weights count in the vote and in the mean, as in mergekit; with weights of 1 the result is PEFT's too. (PEFT divides
+    the weighted sum by the number of entries and not by their weights, so that weights of 1/2 halve its result.)
 
     Source: Yadav et al. 2023, "TIES-Merging: Resolving Interference When Merging Models", arXiv 2306.01708, algorithm 1.
 
@@ -60,10 +60,12 @@ class Ties(SpacedStrategy):
         self.check(operands.weights)
         operands = operands.counted()
         weights = [float(weight) for weight in operands.weights]
-        smallest = [threshold(own, operands.shape, self.density) for own in operands.rows]
+        cutoffs = [cutoff(variant, operands.shape, self.density) for variant in operands.rows]
 
         def rows(start: int, stop: int) -> Array:
-            trimmed = (trim(own(start, stop), least) for own, least in zip(operands.rows, smallest, strict=True))
+            trimmed = (
+                kept.trim(variant(start, stop), start) for variant, kept in zip(operands.rows, cutoffs, strict=True)
+            )
             return float(self.scale) * merge_agreeing(trimmed, weights, self.elect, self.combine)
 
         return rows

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 from test_algebra import FLOATING, World
 
+from erestore.api import Store
 from erestore.errors import CombinationError, UsageError
 from erestore.merge.operands import FactoredOperands, Factors, TiledOperands
 from erestore.merge.registry import strategy
 from erestore.merge.tiles import rows_of
+from erestore.model.quality import Quality
 
 NAMES = ("a", "b", "c")
 
@@ -150,3 +152,22 @@ def test_what_does_not_fit_is_refused(world: World, tmp_path: Path) -> None:
         world.store.merge(["a", "headless"], name="x", strategy="tsv")
     assert not world.store.has_ref("x")
     assert world.store.merge(["a", "headless"], name="ours", strategy="tsv", choose="ours").chosen
+
+
+@pytest.mark.parametrize("density", ["0.01", "0.05", "0.5"])
+def test_ties_moves_as_many_entries_of_a_bfloat16_model_as_asked_for(tmp_path: Path, density: str) -> None:
+    """Its changes are a few units in the last place, so that most entries tie with the smallest that is kept."""
+    generator = torch.Generator().manual_seed(0)
+    base = 0.02 * torch.randn(96, 80, generator=generator)
+    tuned = base.bfloat16().float() + 5e-5 * torch.randn(base.shape, generator=generator)
+    for name, tensor in (("base", base), ("a", tuned)):
+        save_file({"l.weight": tensor.bfloat16()}, tmp_path / f"{name}.safetensors")
+    store = Store.init(tmp_path / "store")
+    store.import_base(tmp_path / "base.safetensors", name="base")
+    store.commit(tmp_path / "a.safetensors", base="base", name="a", quality=Quality(max_error=1e-6))
+    store.merge(["a"], name="m", strategy="ties", options={"density": density}, max_error=1e-6)
+    moved, merged = (
+        float((tensor != base.bfloat16()).float().mean())
+        for tensor in (tuned.bfloat16(), store.state_dict("m")["l.weight"])
+    )
+    assert merged == pytest.approx(min(float(density), moved), abs=0.001)

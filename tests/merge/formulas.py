@@ -7,7 +7,10 @@ import numpy as np
 
 def trimmed(delta, density):
     count = max(1, int(density * delta.size))
-    return np.where(np.abs(delta) >= np.sort(np.abs(delta), axis=None)[::-1][count - 1], delta, 0.0)
+    kept = np.argsort(-np.abs(delta), axis=None, kind="stable")[:count]
+    found = np.zeros(delta.size)
+    found[kept] = delta.reshape(-1)[kept]
+    return found.reshape(delta.shape)
 
 
 def agreed(deltas, weights, elect="mass", combine="mean"):

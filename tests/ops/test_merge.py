@@ -82,8 +82,13 @@ def test_model_stock_is_the_published_ratio() -> None:
     products = [[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]
     found = named("model-stock", {}).coefficients([Fraction(1)] * 3, lambda: products)
     assert [float(each) for each in found] == pytest.approx([3 * 0.5 / (1 + 2 * 0.5) / 3] * 3)
-    apart = named("model-stock", {}).coefficients([Fraction(1)] * 2, lambda: [[1, -0.5], [-0.5, 1]])
-    assert apart == [0, 0]
+
+
+@pytest.mark.parametrize("cosine", [-0.9, -0.5, 0.0])
+def test_model_stock_of_opposed_variants_is_refused(cosine) -> None:
+    """The formula's ratio is negative there, -2 at -0.5 of two: the opposite of what they learnt."""
+    with pytest.raises(UsageError, match=rf"no direction in common \(mean cosine {cosine:.2g}\)"):
+        named("model-stock", {}).coefficients([Fraction(1)] * 2, lambda: [[1, cosine], [cosine, 1]])
 
 
 @pytest.mark.parametrize(
