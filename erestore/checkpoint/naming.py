@@ -1,48 +1,31 @@
-"""Matching a checkpoint's tensor names to its base's: the same trunk is saved under different prefixes.
+"""Matching a checkpoint's tensor names to its base's: the same tensor is saved under different names.
 
 ``bert.encoder...`` in a classifier is ``encoder...`` in a bare model, ``module.`` comes from a wrapper, and
-the language model inside a multi-modal one has a prefix of its own. Names that agree are matched first; then the pair
-of prefixes (one taken off, one put on) that explains most of what is left, as long as it explains a good part.
+the language model inside a multi-modal one has a prefix of its own. Names that agree are matched first, then those that
+agree once wrappers and legacy names are spelled alike (:mod:`erestore.checkpoint.spelling`); then the pair of prefixes
+(one taken off, one put on) that explains most of what is left, as long as it explains a good part; and of what little is
+left then, what can be meant by one tensor only (:mod:`erestore.checkpoint.leftovers`).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from erestore.checkpoint.dtypes import is_floating
+from erestore.checkpoint.experts import FusedAgainstSingle, fused_against_single
+from erestore.checkpoint.leftovers import match_leftovers, match_towers
+from erestore.checkpoint.prefixes import Prefixes, best_pair, renamed, splits
+from erestore.checkpoint.shapes import Typed, elements, fits, shared_elements
+from erestore.checkpoint.spelling import Spelling, moved, name_by_name, spell, unwrapped, wrappers_of
 from erestore.errors import CheckpointError
+
+__all__ = ["Match", "Prefixes", "Typed", "fits", "match_names"]
 
 _SMALLEST_SHARE = 0.125
 """Part of the smaller model that a pair of prefixes must explain: less is a coincidence of two heads' names."""
-
-_PAIRS_TRIED = 16
-
-
-class Typed(Protocol):
-    """Anything with a data type (safetensors code) and a shape."""
-
-    @property
-    def dtype(self) -> str:
-        """Code of the data type."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape."""
-
-
-class Prefixes(NamedTuple):
-    """What is taken off a checkpoint's name and put on to get the base's."""
-
-    own: str
-    base: str
-
-    def rename(self, name: str) -> str | None:
-        """Return the base's name for `name`, or None if it does not have the prefix."""
-        return self.base + name[len(self.own) :] if name.startswith(self.own) else None
+_CONVERTED_SHARE = 1 / 64
+"""Part of it that has to be without a counterpart before tables of another library are read, which takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,10 @@ class Match:
         Own name to base name; no base name twice. The shapes are equal, or differ in the first of two or more
         dimensions only (a vocabulary that grew or shrank).
     prefixes : tuple of Prefixes
-        The pairs that were needed besides equal names.
+        The pairs that were needed besides equal names. They are of names without wrappers, as
+        :func:`erestore.checkpoint.spelling.unwrapped` spells them.
+    wrappers : tuple of Prefixes
+        Wrappers, with their dot, that only the checkpoint's names or only the base's have.
     unmatched_own, unmatched_base : tuple of str
         Names without a counterpart.
     mismatched : Mapping[str, (tuple of int, tuple of int)]
@@ -63,6 +49,8 @@ class Match:
         (own, base) that do not fit; they are in `unmatched_own` as well.
     matched_elements, total_elements : int
         Elements in common, and in the smaller of the two.
+    experts : FusedAgainstSingle or None
+        Where one side has experts fused and the other one by one.
     """
 
     keys: Mapping[str, str]
@@ -72,11 +60,13 @@ class Match:
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     matched_elements: int
     total_elements: int
+    wrappers: tuple[Prefixes, ...] = ()
+    experts: FusedAgainstSingle | None = None
 
     @property
     def description(self) -> str:
-        """The prefixes in words; empty if names agree as they are."""
-        return ", ".join(f"'{pair.own}' → '{pair.base}'" for pair in self.prefixes)
+        """The prefixes and wrappers in words; empty if names agree as they are."""
+        return ", ".join(f"'{pair.own}' → '{pair.base}'" for pair in (*self.prefixes, *self.wrappers))
 
     def require_same_architecture(self) -> None:
         """Refuse a base that the checkpoint is no variant of.
@@ -88,6 +78,8 @@ class Match:
         """
         if 2 * self.matched_elements >= self.total_elements:
             return
+        if self.experts is not None:
+            raise CheckpointError(f"{self.experts.sentence}.", hint=self.experts.hint)
         if self.mismatched:
             name, (own, base) = next(iter(self.mismatched.items()))
             first = f"'{name}' is {list(own)} here and {list(base)} in the base"
@@ -101,8 +93,12 @@ class Match:
         )
 
 
-def match_names(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> Match:
-    """Match names, first exactly and then by prefixes.
+def match_names(
+    own: Mapping[str, Typed],
+    base: Mapping[str, Typed],
+    conversions: Callable[[], Spelling | None] | None = None,
+) -> Match:
+    """Match names: exactly, by spelling, by prefixes, and what little is left by what it can only be.
 
     Parameters
     ----------
@@ -110,135 +106,128 @@ def match_names(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> Match:
         The checkpoint's tensors by name.
     base : Mapping[str, TensorInfo or WholeTensor]
         The base's.
+    conversions : callable, optional
+        Returns how a library that knows the model spells its names, or None. Called only where much is without a
+        counterpart that it may have.
 
     Returns
     -------
     Match
         Call :meth:`Match.require_same_architecture` to refuse a wrong base.
     """
-    total = min(_elements(own.values()), _elements(base.values()))
-    keys = {name: name for name in own if name in base and fits(own[name], base[name])}
-    pairs: list[Prefixes] = []
-    while pair := _best_pair(own, base, keys, total):
-        pairs.append(pair)
-        keys.update(_matched_by(pair, own, base, keys))
-    taken = set(keys.values())
-    return Match(
-        keys={name: keys[name] for name in own if name in keys},
-        prefixes=tuple(pairs),
-        unmatched_own=tuple(name for name in own if name not in keys),
-        unmatched_base=tuple(name for name in base if name not in taken),
-        mismatched=_mismatched(own, base, keys, [Prefixes("", ""), *pairs]),
-        matched_elements=sum(_shared(own[name], base[key]) for name, key in keys.items()),
-        total_elements=total,
-    )
+    matching = _Matching(own, base)
+    matching.add({name: name for name in own if name in base and fits(own[name], base[name])})
+    matching.match(name_by_name(unwrapped))
+    matching.match(name_by_name(moved))
+    if conversions is not None and matching.alike_elements > _CONVERTED_SHARE * matching.total:
+        spelling = conversions()
+        if spelling is not None:
+            matching.match(spelling)
+    return matching.result()
 
 
-def fits(own: Typed, base: Typed) -> bool:
-    """Tell whether one tensor can be a variant of another.
+@dataclass
+class _Matching:
+    """What is matched so far, and what is left on both sides."""
 
-    Both hold real numbers or both have the same data type, and the shapes are equal or, for numbers, differ in the
-    first of two or more dimensions only.
-    """
-    if is_floating(own.dtype) != is_floating(base.dtype) or (not is_floating(own.dtype) and own.dtype != base.dtype):
-        return False
-    if tuple(own.shape) == tuple(base.shape):
-        return True
-    return is_floating(own.dtype) and len(own.shape) >= 2 and tuple(own.shape[1:]) == tuple(base.shape[1:])
+    own: Mapping[str, Typed]
+    base: Mapping[str, Typed]
+    keys: dict[str, str] = field(default_factory=dict)
+    pairs: list[Prefixes] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.left_own: dict[str, Typed] = dict(self.own)
+        self.left_base: dict[str, Typed] = dict(self.base)
+        self.total = min(elements(self.own.values()), elements(self.base.values()))
 
-def _elements(tensors: Iterable[Typed]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+    def add(self, keys: Mapping[str, str]) -> None:
+        """Match names that are left on both sides."""
+        for name, key in keys.items():
+            del self.left_own[name], self.left_base[key]
+        self.keys |= keys
 
+    def match(self, spelling: Spelling) -> None:
+        """Match what is left as it is spelled."""
+        self._add_spelled(
+            spelling, lambda own, base: {name: name for name in own if name in base and fits(own[name], base[name])}
+        )
+        least = math.ceil(_SMALLEST_SHARE * self.total)
+        while pair := best_pair(*self._spelled(spelling), least):
+            self._add_pair(spelling, pair)
+        for pair in match_towers(*self._spelled(spelling)):
+            self._add_pair(spelling, pair)
+        if 2 * self.matched_elements >= self.total:
+            self._add_spelled(spelling, match_leftovers)
 
-def _shared(own: Typed, base: Typed) -> int:
-    return min(math.prod(own.shape), math.prod(base.shape))
+    @property
+    def matched_elements(self) -> int:
+        """Elements that both sides have."""
+        return sum(shared_elements(self.own[name], self.base[key]) for name, key in self.keys.items())
 
+    @property
+    def alike_elements(self) -> int:
+        """Elements of what is left on the own side that is alike to something left in the base, but for its name."""
+        shapes = {tuple(tensor.shape) for tensor in self.left_base.values()}
+        return elements(tensor for tensor in self.left_own.values() if tuple(tensor.shape) in shapes)
 
-def _best_pair(
-    own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str], total: int
-) -> Prefixes | None:
-    best, best_elements = None, max(1, math.ceil(_SMALLEST_SHARE * total))
-    for pair in _candidates(own, base, keys):
-        matched = _matched_by(pair, own, base, keys)
-        elements = sum(_shared(own[name], base[key]) for name, key in matched.items())
-        if elements >= best_elements:
-            best, best_elements = pair, elements + 1
-    return best
+    def _spelled(self, spelling: Spelling) -> tuple[dict[str, Typed], dict[str, Typed]]:
+        own, base = spell(self.left_own, spelling), spell(self.left_base, spelling)
+        return (
+            {text: self.left_own[name] for text, name in own.items()},
+            {text: self.left_base[key] for text, key in base.items()},
+        )
 
+    def _add_spelled(
+        self,
+        spelling: Spelling,
+        find: Callable[[Mapping[str, Typed], Mapping[str, Typed]], Mapping[str, str]],
+    ) -> None:
+        own, base = spell(self.left_own, spelling), spell(self.left_base, spelling)
+        self.add({own[text]: base[key] for text, key in find(*self._spelled(spelling)).items()})
 
-def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str]) -> list[Prefixes]:
-    """Return the pairs of prefixes that unmatched names of equal shape suggest by a common tail, the weightiest first.
+    def _add_pair(self, spelling: Spelling, pair: Prefixes) -> None:
+        self.pairs.append(pair)
+        self._add_spelled(spelling, lambda own, base: renamed(pair, own, base))
 
-    A tail that many names share (``bias``) says little: of each own name only the longest one that the base has counts.
-    """
-    taken = set(keys.values())
-    tails: dict[str, list[str]] = {}
-    for key in base:
-        if key not in taken:
-            for _, tail in _splits(key):
-                tails.setdefault(tail, []).append(key)
-    votes: Counter[Prefixes] = Counter()
-    for name in own:
-        if name in keys:
-            continue
-        for prefix, tail in _splits(name):
-            found = [key for key in tails.get(tail, ()) if tuple(own[name].shape) == tuple(base[key].shape)]
-            for key in found[:_PAIRS_TRIED]:
-                pair = Prefixes(prefix, key[: len(key) - len(tail)])
-                if "." in tail or not all(pair):
-                    votes[pair] += math.prod(own[name].shape)
-            if found:
-                break
-    return [pair for pair, _ in votes.most_common(_PAIRS_TRIED)]
+    def result(self) -> Match:
+        """Return what is matched."""
+        wrappers: set[Prefixes] = set()
+        for name, key in self.keys.items():
+            ours, theirs = wrappers_of(name), wrappers_of(key)
+            wrappers |= {Prefixes(f"{wrapper}.", "") for wrapper in ours - theirs}
+            wrappers |= {Prefixes("", f"{wrapper}.") for wrapper in theirs - ours}
+        return Match(
+            keys={name: self.keys[name] for name in self.own if name in self.keys},
+            prefixes=tuple(self.pairs),
+            unmatched_own=tuple(self.left_own),
+            unmatched_base=tuple(self.left_base),
+            mismatched=self._mismatched(),
+            matched_elements=self.matched_elements,
+            total_elements=self.total,
+            wrappers=tuple(sorted(wrappers)),
+            experts=fused_against_single(map(unwrapped, self.left_own), map(unwrapped, self.left_base)),
+        )
 
-
-def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """Yield (prefix with its dot, tail) from the empty prefix on."""
-    yield "", name
-    position = name.find(".")
-    while position >= 0:
-        yield name[: position + 1], name[position + 1 :]
-        position = name.find(".", position + 1)
-
-
-def _matched_by(
-    pair: Prefixes, own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str]
-) -> dict[str, str]:
-    taken = set(keys.values())
-    return {
-        name: key
-        for name in own
-        if name not in keys
-        and (key := pair.rename(name)) is not None
-        and key in base
-        and key not in taken
-        and fits(own[name], base[key])
-    }
-
-
-def _mismatched(
-    own: Mapping[str, Typed], base: Mapping[str, Typed], keys: Mapping[str, str], pairs: list[Prefixes]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    taken = set(keys.values())
-    found = {}
-    for name in own:
-        for pair in pairs if name not in keys else ():
-            key = pair.rename(name)
-            if key is not None and key in base and key not in taken:
-                found[name] = tuple(own[name].shape), tuple(base[key].shape)
-                break
-    return found if found or keys else _mismatched_tails(own, base)
+    def _mismatched(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        own, base = (spell(left, name_by_name(unwrapped)) for left in (self.left_own, self.left_base))
+        mismatched = {}
+        for text, name in own.items():
+            for pair in (Prefixes("", ""), *self.pairs):
+                key = base.get(pair.rename(text) or "")
+                if key is not None:
+                    mismatched[name] = tuple(self.own[name].shape), tuple(self.base[key].shape)
+                    break
+        return mismatched if mismatched or self.keys else _mismatched_tails(self.own, self.base)
 
 
 def _mismatched_tails(
     own: Mapping[str, Typed], base: Mapping[str, Typed]
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    tails = {tail: key for key in base for _, tail in _splits(key) if "." in tail}
-    found = {}
+    tails = {tail: key for key in base for _, tail in splits(key) if "." in tail}
+    mismatched = {}
     for name in own:
-        for _, tail in _splits(name):
+        for _, tail in splits(name):
             if tail in tails:
-                found[name] = tuple(own[name].shape), tuple(base[tails[tail]].shape)
+                mismatched[name] = tuple(own[name].shape), tuple(base[tails[tail]].shape)
                 break
-    return found
+    return mismatched

@@ -1,0 +1,91 @@
+"""What few tensors are left after the main match: matched only where one tensor alone can be meant.
+
+A wrong base must stay a wrong base, and a new head must not be taken for another of its size. So a tower is matched as
+a whole, by everything below its prefix at once, and a single tensor only if one name is the other with something in
+front, in one shape, and neither has a second candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from erestore.checkpoint.dtypes import is_floating
+from erestore.checkpoint.prefixes import Prefixes, splits
+from erestore.checkpoint.shapes import Typed, is_alike
+
+_SMALLEST_TOWER = 8
+_COMMON_WORDS = frozenset({"weight", "bias"})
+
+_Contents = frozenset[tuple[str, str, tuple[int, ...]]]
+"""Tail of the name, kind of numbers and shape of every tensor below a prefix."""
+
+
+def match_towers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
+    """Return pairs of prefixes below which the same tensors are, names and shapes, as below no other prefix.
+
+    Only stacks of layers count, of at least eight tensors: heads often have the same few tensors and are not the same.
+    """
+    ours, theirs = _towers(own), _towers(base)
+    pairs: list[Prefixes] = []
+    for contents in sorted(ours.keys() & theirs.keys(), key=lambda contents: (-len(contents), min(ours[contents]))):
+        if len(ours[contents]) == len(theirs[contents]) == 1:
+            pair = Prefixes(ours[contents][0], theirs[contents][0])
+            if not any(pair.own.startswith(other.own) or pair.base.startswith(other.base) for other in pairs):
+                pairs.append(pair)
+    return pairs
+
+
+def match_leftovers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, str]:
+    """Match names of which one is the other with something in front, in one shape; none that has a second candidate."""
+    ours, theirs = _by_tail(own), _by_tail(base)
+    candidates = {
+        name: {key for key in (*theirs.get(name, ()), *_whole_tails(name, base)) if is_alike(own[name], base[key])}
+        for name in own
+        if name not in _COMMON_WORDS
+    }
+    matched = {}
+    for name, keys in candidates.items():
+        if len(keys) == 1:
+            (key,) = keys
+            rivals = {
+                other for other in (*ours.get(key, ()), *_whole_tails(key, own)) if is_alike(own[other], base[key])
+            }
+            if rivals == {name} and key not in _COMMON_WORDS:
+                matched[name] = key
+    return matched
+
+
+def _towers(tensors: Mapping[str, Typed]) -> dict[_Contents, list[str]]:
+    """Return the prefixes below which each content is, of those below which it is a stack of layers."""
+    below: dict[str, list[tuple[str, str, tuple[int, ...]]]] = {}
+    for name, info in tensors.items():
+        kind = "real" if is_floating(info.dtype) else info.dtype
+        for prefix, tail in splits(name):
+            below.setdefault(prefix, []).append((tail, kind, tuple(info.shape)))
+    towers: dict[_Contents, list[str]] = {}
+    for prefix, contents in below.items():
+        if len(contents) >= _SMALLEST_TOWER and len(set(_layers(tail for tail, _, _ in contents))) > 1:
+            towers.setdefault(frozenset(contents), []).append(prefix)
+    return towers
+
+
+def _layers(tails: Iterable[str]) -> Iterator[str]:
+    """Yield the first number in each tail, with what is before it."""
+    for tail in tails:
+        for prefix, rest in splits(tail):
+            if rest.partition(".")[0].isdecimal():
+                yield prefix + rest.partition(".")[0]
+                break
+
+
+def _by_tail(tensors: Mapping[str, Typed]) -> dict[str, list[str]]:
+    tails: dict[str, list[str]] = {}
+    for name in tensors:
+        for _, tail in splits(name):
+            tails.setdefault(tail, []).append(name)
+    return tails
+
+
+def _whole_tails(name: str, tensors: Mapping[str, Typed]) -> Iterator[str]:
+    """Yield the tails of a name that are names of tensors, the name itself included."""
+    return (tail for _, tail in splits(name) if tail in tensors and tail not in _COMMON_WORDS)
