@@ -30,6 +30,7 @@ KINDS = {
     "patch": "with an exact remainder",
     "remainder": "as quantised values",
     "unchanged": "unchanged",
+    "dropped": "changed but dropped",
     "whole": "kept whole",
     "added rows": "with added rows",
 }

@@ -222,6 +222,7 @@ class VariantWriter:
                     outcome.count("unchanged")
                     continue
                 outcome.count("whole")
+                outcome.whole.append(name)
                 keep(dense, manifest.dense, key, info.dtype, info.shape, content)
             for target in targets:
                 if target.has_added_rows:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.roles import Role
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.calibrations import Calibration
 from erestore.model.changes import Changes
@@ -22,6 +23,7 @@ from erestore.model.passes import Attempt, Passes
 from erestore.model.profiles import Profiled, TensorSpool, objective_of, profile
 from erestore.model.quality import Outcome, Quality
 from erestore.model.searches import Admits, Room, as_the_paper, through_gate, within_budget, within_error
+from erestore.model.statistics import profile_statistic
 from erestore.model.targets import Loaded, Target
 from erestore.model.tensor_encoding import LoadedItem
 from erestore.model.variant import Variant
@@ -112,8 +114,10 @@ class Encoder:
             found = self._encode(passes, room)
             outcome.squared_error += found.errors.rounded
             outcome.linear_error += found.errors.linear
-            for kind, number in found.kinds.items():
-                outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
+            outcome.dropped.extend(found.dropped)
+            for kind, number in (*found.kinds.items(), ("dropped", len(found.dropped))):
+                if number:
+                    outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
             return None if found.writer.is_empty else found.writer.finish()
 
     def _encode(self, passes: Passes, room: Room | None) -> Attempt:
@@ -132,7 +136,7 @@ class Encoder:
         for number, (target, seen) in enumerate(zip(targets, results, strict=True), 1):
             if seen.basis is not None:
                 bases.put(target.key, seen.basis)
-            found[target.key] = Profiled(seen.state, seen.norm, seen.base_norm, seen.profile, None, seen.side)
+            found[target.key] = replace(seen, basis=None)
             self.progress("spectra", number, len(targets))
         return found
 
@@ -152,6 +156,8 @@ class CheckpointChanges(Changes):
 
     def profile(self, target: Target, quality: Quality) -> Profiled:
         """See :meth:`Changes.profile`."""
+        if target.role is Role.STATISTIC and quality.keeps_statistics:
+            return profile_statistic(self._loaded(target))
         ours = quality.codec == "lowrank" and not quality.exact_only
         # Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost.
         may_lose = ours and not quality.gate and quality.squared_error is None and quality.max_error >= _FLOAT32_ERROR

@@ -147,8 +147,9 @@ def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
     values = None if short is None else short.singular_values
     found = planning.Profile(shape, seen.energy, curve, scales, counts, values, factor, taken, weight, objective)
     if short is None:
-        return Profiled("changed", seen.norm, seen.parent_norm, found)
-    return Profiled("changed", seen.norm, seen.parent_norm, found, short.basis.to(torch.float32), short.side)
+        return Profiled("changed", seen.norm, seen.parent_norm, profile=found)
+    basis = short.basis.to(torch.float32)
+    return Profiled("changed", seen.norm, seen.parent_norm, profile=found, basis=basis, side=short.side)
 
 
 @dataclass(frozen=True)

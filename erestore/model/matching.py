@@ -11,6 +11,7 @@ from erestore.arrays import as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.naming import match_names
+from erestore.checkpoint.roles import Role
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.targets import Loaded, Target, divide
 from erestore.model.variant import Variant, row_blocks
@@ -53,9 +54,15 @@ def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
     return Matched(checkpoint, keys, match.description)
 
 
+def _weights(matched: Matched, variant: Variant) -> list[Target]:
+    """Return the tensors that distances are over."""
+    targets, _ = divide(matched.checkpoint, matched.keys, variant.base)
+    return [target for target in targets if target.role is Role.WEIGHT]
+
+
 def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
     """Return the number of the variant whose linear value is nearest, judged by the first rows of every tensor."""
-    targets, _ = divide(matched.checkpoint, matched.keys, variants[0].base)
+    targets = _weights(matched, variants[0])
     distances = [0.0] * len(variants)
     for target in targets:
         for number, variant in enumerate(variants):
@@ -67,11 +74,11 @@ def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
 
 
 def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[float]:
-    """Return how far a checkpoint is from each variant, over all finite floating tensors that the base has too.
+    """Return how far a checkpoint is from each variant, over all finite weights that the base has too.
 
     Squared, in the checkpoint's dtypes: what errors of a commit on that variant are relative to.
     """
-    targets, _ = divide(matched.checkpoint, matched.keys, variants[0].base)
+    targets = _weights(matched, variants[0])
 
     def work(target: Target) -> list[float]:
         found = []

@@ -88,9 +88,9 @@ class ResidualWriter:
         self._tensors[key] = {
             "shape": list(shape),
             "sections": described,
-            "errors": {name: f"{value:.4g}" for name, value in errors._asdict().items()},
+            "errors": errors.to_record(),
         }
-        noted = Errors(*map(float, self._tensors[key]["errors"].values()))
+        noted = Errors.read(self._tensors[key]["errors"])
         self._rounding = (
             self._rounding[0] + noted.linear - errors.linear,
             self._rounding[1] + noted.norm - errors.norm,

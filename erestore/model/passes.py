@@ -45,11 +45,17 @@ class Attempt:
         Over all tensors.
     kinds : Mapping[str, int]
         Tensors by kind of section.
+    dropped : tuple of str
+        Names of tensors that changed and have no section.
+    is_bare : bool
+        Whether nothing but statistics has a section.
     """
 
     writer: ResidualWriter
     errors: Errors
     kinds: Mapping[str, int]
+    dropped: tuple[str, ...]
+    is_bare: bool
     _life: ExitStack
 
     def drop(self) -> None:
@@ -91,7 +97,7 @@ class Passes:
 
     @property
     def norm(self) -> float:
-        """Squared norm of the residual."""
+        """Squared norm of the residual, without that of statistics."""
         return sum(self.profiled[target.key].norm for target in self.targets)
 
     @property
@@ -108,6 +114,9 @@ class Passes:
         """Encode and measure every target."""
 
         def work(given: _Given) -> tuple[Encoding, Errors]:
+            profiled = self.profiled[given.target.key]
+            if profiled.exact is not None:
+                return Encoding((profiled.exact,)), Errors(0.0, 0.0, 0.0, profiled.outside)
             item = self._item(given)
             encoded = encode(item)
             return encoded, measure(item.opened, encoded.sections)
@@ -115,15 +124,18 @@ class Passes:
         life = self._lives.enter_context(ExitStack())
         writer = life.enter_context(ResidualWriter(self.objects, self.base))
         kinds: dict[str, int] = {}
-        total = [0.0, 0.0, 0.0]
+        dropped: list[str] = []
+        total = Errors(0.0, 0.0, 0.0)
         results = bounded_map(self.executor, work, self._given(self.targets), in_flight=worker_count())
         for number, (target, (encoded, errors)) in enumerate(zip(self.targets, results, strict=True), 1):
-            total = [a + b for a, b in zip(total, errors, strict=True)]
+            total = Errors(*map(sum, zip(total, errors, strict=True)))
             writer.add(target.key, target.shape, encoded.sections, errors, encoded.lost)
-            for kind in [section.codec for section in encoded.sections] or ["unchanged"]:
-                kinds[kind] = kinds.get(kind, 0) + 1
+            for section in encoded.sections:
+                kinds[section.codec] = kinds.get(section.codec, 0) + 1
+            if not encoded.sections:
+                dropped.append(target.name)
             self.progress("encoding", number, len(self.targets))
-        return Attempt(writer, Errors(*total), kinds, life)
+        return Attempt(writer, total, kinds, tuple(dropped), len(dropped) == len(self.profiles), life)
 
     def step_for(self, allowed: float) -> float:
         """Predict the step that loses `allowed`, a squared error after rounding, or a little less."""
@@ -132,7 +144,8 @@ class Passes:
 
     def _rounding_factor(self, aim: float) -> float:
         """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""
-        narrow = [target for target in self.targets if target.dtype.itemsize < 4 and len(target.shape) > 1]
+        weights = [target for target in self.targets if self.profiled[target.key].profile is not None]
+        narrow = [target for target in weights if target.dtype.itemsize < 4 and len(target.shape) > 1]
         judged = narrow[:: max(1, len(narrow) // _JUDGED)]
         if not judged:
             return 1.0
@@ -151,9 +164,9 @@ class Passes:
         """Yield targets with their bases, which are read by one thread."""
         profiles = self.profiles
         for target in targets:
-            yield _Given(
-                target, self.bases.get(target.key) if profiles[target.key].singular_values is not None else None
-            )
+            profile = profiles.get(target.key)
+            has_basis = profile is not None and profile.singular_values is not None
+            yield _Given(target, self.bases.get(target.key) if has_basis else None)
 
     def _item(self, given: _Given) -> Item:
         return self.changes.item(given.target, self.profiled[given.target.key], given.basis)

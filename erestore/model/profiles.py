@@ -19,6 +19,7 @@ from erestore.model.quality import Quality
 from erestore.model.targets import Loaded
 from erestore.model.variant import row_blocks
 from erestore.residual import dyadic
+from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.gamma import GAMMA_BITS
 from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.planning import Curve, Profile, gaussian
@@ -45,8 +46,12 @@ class Profiled:
         ``unchanged``, ``changed``, ``not finite``, or ``extreme``: too large or too small for a float32 residual.
     norm, base_norm : float
         Squared norms of original minus parent (both in the variant's dtype) and of the parent.
+    outside : float
+        The former of a tensor that is kept exact and stands outside of what errors are relative to; both norms are 0 then.
+    exact : EncodedSection or None
+        Of such a tensor: all of its residual.
     profile : Profile or None
-        For changed tensors.
+        For other changed tensors.
     basis, side
         Singular basis of the short side, float32, and which side that is; None where factors are not considered.
     """
@@ -54,6 +59,8 @@ class Profiled:
     state: str
     norm: float = 0.0
     base_norm: float = 0.0
+    outside: float = 0.0
+    exact: EncodedSection | None = None
     profile: Profile | None = None
     basis: torch.Tensor | None = None
     side: Literal["left", "right"] = "right"
@@ -111,7 +118,7 @@ def profile(
     taken = max(0.0, whole - energy) if factor else 0.0
     weight = objective.vector_weight if len(loaded.target.shape) == 1 else 1.0
     seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight, objective)
-    return Profiled("changed", norm, base_norm, seen, basis, side)
+    return Profiled("changed", norm, base_norm, profile=seen, basis=basis, side=side)
 
 
 def has_factors(shape: tuple[int, int]) -> bool:

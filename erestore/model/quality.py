@@ -99,6 +99,11 @@ class Quality:
         return min(allowed, max(self.squared_error, SMALLEST_MAX_ERROR * norm))
 
     @property
+    def keeps_statistics(self) -> bool:
+        """Whether floats that no optimizer moves are exact and outside the sum; not where the sum is all that is asked for."""
+        return self.codec == "lowrank" and self.objective != "frobenius"
+
+    @property
     def takes_calibration(self) -> bool:
         """Whether a calibration changes anything."""
         return self.codec == "lowrank" and not self.exact_only
@@ -119,7 +124,10 @@ class Outcome:
     linear_error : float
         Squared error before rounding.
     kinds : dict of str to int
-        Number of tensors per section kind, ``unchanged`` and ``whole`` (kept as they are) included.
+        Number of tensors per section kind; besides ``unchanged``, ``dropped`` (changed, but by too little to keep any of it)
+        and ``whole`` (kept as they are).
+    whole, dropped : list of str
+        Which tensors are kept as they are, and which were dropped.
     not_finite : list of str
         Tensors kept exact because they hold NaN or infinity.
     base_norm : float
@@ -131,6 +139,8 @@ class Outcome:
     linear_error: float = 0.0
     base_norm: float = 0.0
     kinds: dict[str, int] = field(default_factory=dict)
+    whole: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
 
     @property

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from erestore.checkpoint.dtypes import is_floating
+from erestore.checkpoint.roles import Role
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model import factored
 from erestore.model.choosing import Cost
@@ -57,6 +58,11 @@ class Original:
         targets, _ = divide(ComputedCheckpoint(self.variant), self.keys, self.variant.base)
         return [target for target in targets if target.key not in self.variant.manifest.dense]
 
+    @property
+    def weights(self) -> list[Target]:
+        """Those of them that a bound is over."""
+        return [target for target in self.targets if target.role is Role.WEIGHT]
+
     @cached_property
     def keys(self) -> dict[str, str]:
         """The base's name of every tensor."""
@@ -67,9 +73,9 @@ class Original:
         parent.open_parts()
         look = self._exact_look(parent) if self.is_exact else self._linear_look(parent)
         with tensor_threads() as executor:
-            found = bounded_map(executor, look, self.targets, in_flight=worker_count())
+            found = bounded_map(executor, look, self.weights, in_flight=worker_count())
             for number, seen in enumerate(found, 1):
-                progress("trying parents", number, len(self.targets))
+                progress("trying parents", number, len(self.weights))
                 if seen.profile is not None:
                     yield seen.profile
 

@@ -30,11 +30,25 @@ CACHE_BYTES = 32 << 20
 
 
 class Errors(NamedTuple):
-    """Squared errors of one tensor: of the linear value, of the rounded value, and the residual's own squared norm."""
+    """Squared errors of one tensor: of the linear value, of the rounded value, and the residual's own squared norm.
+
+    A tensor that is kept exact and stands outside of what errors are relative to has `outside` in place of `norm`.
+    """
 
     linear: float
     rounded: float
     norm: float
+    outside: float = 0.0
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """Read what an index says; residuals from before 2027 know nothing of `outside`."""
+        linear, rounded, norm = (float(record[name]) for name in ("linear", "rounded", "norm"))
+        return cls(linear, rounded, norm, float(record.get("outside", 0)))
+
+    def to_record(self) -> dict[str, str]:
+        """Return what an index says."""
+        return {name: f"{value:.4g}" for name, value in self._asdict().items() if value or name != "outside"}
 
 
 @dataclass(frozen=True)
@@ -261,7 +275,7 @@ def _tensors(index: Mapping[str, Any], lengths: list[int]) -> Iterator[tuple[str
                 raise TypeError
             sections.append(StoredSection(name, parameters, tuple(map(placement.take, stored))))
         shape = read_shape(index[key]["shape"])
-        errors = Errors(*(float(index[key]["errors"][name]) for name in Errors._fields))
+        errors = Errors.read(index[key]["errors"])
         yield key, StoredTensor(shape, tuple(sections), errors)
     placement.finish()
 

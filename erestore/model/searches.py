@@ -31,13 +31,15 @@ _ERROR_EXPONENT = 1.2
 
 def within_error(passes: Passes, quality: Quality) -> Attempt:
     """Encode at the largest step that meets the bound of `quality`; where the rest is kept too, it may be missed."""
+    if not passes.profiles:
+        return _statistics_alone(passes)
     allowed = quality.allowed(passes.norm)
     search = StepSearch(passes.step_for(allowed), _ERROR_EXPONENT)
     found = _best(
         passes,
         search,
         lambda attempt: attempt.errors.rounded / allowed,
-        is_enough=lambda attempt: attempt.writer.is_empty,
+        is_enough=lambda attempt: attempt.is_bare,
         may_miss=quality.exact,
     )
     if found is None:
@@ -50,7 +52,7 @@ def within_error(passes: Passes, quality: Quality) -> Attempt:
 
 def within_budget(passes: Passes, quality: Quality, room: Room) -> Attempt:
     """Encode at the smallest step whose residual has room."""
-    free = max(1, room(passes.profiles.keys()))
+    free = max(1, room([target.key for target in passes.targets]))
     # What is left unused is judged by the whole budget, not by the residual's part of it.
     tolerance = min(0.5, _UNUSED * (quality.budget or free) / free)
     start = planning.solve_step_for_bits(list(passes.profiles.values()), 8 * free)
@@ -60,7 +62,11 @@ def within_budget(passes: Passes, quality: Quality, room: Room) -> Attempt:
         writer = attempt.writer
         return 0.0 if writer.is_empty else writer.size / max(1, room(writer.keys))
 
-    found = _best(passes, StepSearch(start, _SIZE_EXPONENT, tolerance, attempts=8), share)
+    found = None
+    if passes.profiles:
+        found = _best(passes, StepSearch(start, _SIZE_EXPONENT, tolerance, attempts=8), share)
+    elif share(attempt := _statistics_alone(passes)) <= 1:
+        found = attempt
     if found is None:
         raise UsageError("The budget has no room for any of what was changed.", hint="Give a larger --budget.")
     return found
@@ -108,9 +114,11 @@ def _best(
 
 def through_gate(passes: Passes, admits: Admits) -> Attempt:
     """Encode at the largest step that the gate admits, and return what it admitted there."""
-    search = GateSearch(passes.step_for(FIRST_ERROR * passes.norm))
+    if not passes.profiles and admits((alone := _statistics_alone(passes)).writer, 0.0):
+        return alone
+    search = GateSearch(passes.step_for(FIRST_ERROR * passes.norm) if passes.profiles else 1.0)
     best: Attempt | None = None
-    goes_on = True
+    goes_on = bool(passes.profiles)
     while goes_on:
         attempt = passes.at(search.step)
         error = ratio(attempt.errors.rounded, passes.norm)
@@ -125,6 +133,11 @@ def through_gate(passes: Passes, admits: Admits) -> Attempt:
             "The original passes the gate, but nothing that loses any of it does.", hint="Use --exact without a gate."
         )
     return best
+
+
+def _statistics_alone(passes: Passes) -> Attempt:
+    """Encode where nothing but statistics changed, which no step changes."""
+    return passes.at(1.0)
 
 
 def as_the_paper(passes: Passes, quality: Quality) -> Attempt:

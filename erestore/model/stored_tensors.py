@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from erestore.errors import CorruptionError
+from erestore.model.residuals import Errors
 from erestore.storage.segments import SegmentedObject
 
 
@@ -70,7 +71,7 @@ def stored_tensors(residual: SegmentedObject) -> Iterator[StoredTensor]:
                 )
                 for kind, parameters, parts in tensor["sections"]
             )
-            linear, rounded, norm = (float(tensor["errors"][which]) for which in ("linear", "rounded", "norm"))
-            yield StoredTensor(key, sections, linear, rounded, norm)
+            errors = Errors.read(tensor["errors"])
+            yield StoredTensor(key, sections, errors.linear, errors.rounded, errors.norm + errors.outside)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

@@ -12,6 +12,7 @@ import torch
 from erestore.arrays import Array, as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
+from erestore.checkpoint.roles import Role, role_of
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import WholeTensor
@@ -28,12 +29,14 @@ class Target:
     info : TensorInfo
     shared : int
         Rows of the matrix form that base and variant both have.
+    role : Role
     """
 
     key: str
     name: str
     info: TensorInfo
     shared: int
+    role: Role = Role.WEIGHT
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +94,7 @@ def divide(
         is_weight = checkpoint.structure is None or "/" not in name
         if is_weight and key in base and fits(info, base[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
-            targets.append(Target(key, name, info, shared))
+            targets.append(Target(key, name, info, shared, role_of(info)))
         else:
             whole.append(name)
     return sorted(targets, key=lambda target: target.key), whole
