@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from erestore import store as _store
 from erestore.progress import Progress, silent
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from erestore.model.calibrating import ModelInputs
     from erestore.model.features import Features
     from erestore.model.probe_settings import ProbeSettings
-    from erestore.model.quality import Quality
+    from erestore.model.quality import Quality, QualityOptions
     from erestore.model.variant import Variant
     from erestore.ops.bisect import BisectResult
     from erestore.ops.blame import BlameResult
@@ -179,13 +179,24 @@ class Store(_store.Store):
         message: str = "",
         quality: Quality | None = None,
         metrics: Mapping[str, str] | None = None,
+        new: bool = False,
         progress: Progress = silent,
+        **options: Unpack[QualityOptions],
     ) -> CommitResult:
-        """Store the checkpoint at `path` as a variant; see :func:`erestore.ops.commit.commit`."""
+        """Store the checkpoint at `path` as a variant; see :func:`erestore.ops.commit.commit`.
+
+        What the command's options say of the quality is given as `options` (``exact=True``, ``max_error=0.001``), see
+        :class:`erestore.model.quality.Quality`, or all at once as `quality`.
+        """
+        from erestore.errors import UsageError
         from erestore.model.quality import Quality
         from erestore.ops.commit import commit
 
-        quality = quality or Quality(max_error=self.setting("commit.max_error"))
+        if quality is not None and options:
+            raise UsageError(
+                f"`quality` and `{next(iter(options))}` both decide the quality.", hint="Give one of them."
+            )
+        quality = quality or Quality(**({"max_error": self.setting("commit.max_error")} | options))
         return commit(
             self,
             path,
@@ -195,6 +206,7 @@ class Store(_store.Store):
             message=message,
             quality=quality,
             metrics=metrics,
+            new=new,
             flatten_rank=self.setting("commit.flatten_rank"),
             progress=progress,
         )

@@ -6,6 +6,8 @@ with ``exit_code``. The codes are documented in docs/reference/exit-codes.md and
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 
@@ -166,3 +168,11 @@ class AccessError(ErestoreError):
     """No space left, or no permission (exit 10)."""
 
     exit_code = 10
+
+
+def similar_names(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return up to three of `names` that `name` may be a slip for, most alike first: for hints."""
+    names = list(names)
+    swapped = [each for each in names if sorted(each) == sorted(name)]  # of two letters, difflib calls them half alike
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return tuple(dict.fromkeys([*swapped, *alike]))[:3]

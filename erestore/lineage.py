@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.opening import open_checkpoint
-from erestore.errors import ConflictError, UsageError
+from erestore.errors import ConflictError, UnknownRevisionError, UsageError
 from erestore.model.bases import base_commit, import_checkpoint
 from erestore.model.sources import find_source, name_of
 from erestore.progress import Progress
@@ -76,8 +76,19 @@ def find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
         if len(held) == 1:
             return held[0], None
         reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
-        raise UsageError(f"Say which base this was tuned from; {reason}.", hint="Add --base NAME_OR_PATH.")
-    return base, None if store.has_ref(base) else find_source(base)
+        raise UsageError(f"Specify the base with --base; {reason}.", hint="Add --base NAME_OR_PATH.")
+    return base, None if store.has_ref(base) or _is_revision(store, base) else find_source(base)
+
+
+def _is_revision(store: Store, base: str) -> bool:
+    """Tell whether a base is given by its oid or a former place of its name; a path of that name goes first."""
+    if Path(base).expanduser().exists():
+        return False
+    try:
+        store.resolve(base)
+    except (UnknownRevisionError, UsageError):
+        return False
+    return True
 
 
 def import_source(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
 import re
@@ -18,11 +17,13 @@ from typing import Any, Literal, NamedTuple, Self
 from erestore.errors import (
     ConflictError,
     KeyNotFoundError,
+    MissingObjectError,
     StoreNotFoundError,
     TargetExistsError,
     UnknownRevisionError,
     UnsupportedFormatError,
     UsageError,
+    similar_names,
 )
 from erestore.records import Commit, Manifest
 from erestore.storage.abc import Storage
@@ -263,23 +264,43 @@ class Store:
         return Recorded(written.oid, commit.stored_bytes + written.added_bytes)
 
     def base_commits(self) -> dict[str, str]:
-        """Return name and commit of every imported base that a ref names."""
-        return {
+        """Return name and commit of every imported base.
+
+        A base whose name was deleted goes by the start of its commit's oid, as long as variants use it.
+        """
+        refs = self.refs.all()
+        commits = {entry.oid: self.commit_record(entry.oid) for entry in refs.values() if entry.oid is not None}
+        named = {
             name: entry.oid
-            for name, entry in self.refs.all().items()
-            if entry.oid is not None and self.commit_record(entry.oid).edge == "imported"
+            for name, entry in refs.items()
+            if entry.oid is not None and commits[entry.oid].edge == "imported"
         }
+        deleted = {entry.previous for entry in refs.values() if entry.oid is None and entry.previous is not None}
+        unnamed = {oid: commit for oid in deleted - set(named.values()) if (commit := self._imported(oid)) is not None}
+        if not unnamed:
+            return named
+        in_use = {self.manifest(commit).base for commit in commits.values() if commit.edge != "imported"}
+        in_use -= {self.manifest(commits[oid]).base for oid in named.values()}
+        return named | {oid[:12]: oid for oid in sorted(unnamed) if self.manifest(unnamed[oid]).base in in_use}
+
+    def _imported(self, oid: str) -> Commit | None:
+        """Return the commit called `oid` if it is a base that is still in the store."""
+        try:
+            commit = self.commit_record(oid)
+        except MissingObjectError:
+            return None
+        return commit if commit.edge == "imported" else None
 
     def base_names(self) -> list[str]:
         """Return the names of the bases, sorted."""
         return sorted(self.base_commits())
 
     def bases(self) -> list[str]:
-        """Return the oids of the base records that refs name."""
+        """Return the oids of the base records that refs name or variants use."""
         return [self.manifest_of(oid).base for oid in self.base_commits().values()]
 
     def base_name(self, base: str) -> str:
-        """Return a name of the base record `base`, else the start of its oid."""
+        """Return what :meth:`base_commits` calls the base record `base`, else the start of its oid."""
         for name, oid in self.base_commits().items():
             if self.manifest_of(oid).base == base:
                 return name
@@ -384,7 +405,7 @@ class Store:
 
     def near(self, name: str) -> tuple[str, ...]:
         """Return names of branches and tags that look like `name`."""
-        return tuple(difflib.get_close_matches(name, self.refs.names(), n=3, cutoff=0.5))
+        return similar_names(name, self.refs.names())
 
 
 def find_store(start: Path) -> Path | None:

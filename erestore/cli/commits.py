@@ -103,7 +103,8 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     "imported on first use. Not needed if the store has one base only.",
 )
 @click.option("--parent", metavar="REVISION", help="The variant that PATH continues.")
-@click.option("--name", metavar="REF", help="What to call the variant. Default: the name of the directory.")
+@click.option("--name", metavar="REF", help="Name of the variant. Default: the name of the directory.")
+@click.option("--new", is_flag=True, help="Refuse a name that exists, instead of committing its next version.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
 @click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="A result to record; may be repeated.")
 @click.option("--author", metavar="TEXT", help="Who is committing. Default: user.name of the configuration.")
@@ -151,6 +152,7 @@ def commit(
     base: str | None,
     parent: str | None,
     name: str | None,
+    new: bool,
     message: str,
     metrics: tuple[str, ...],
     author: str | None,
@@ -213,6 +215,7 @@ def commit(
                 message=message,
                 quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
                 metrics=pairs,
+                new=new,
                 progress=progress,
             )
     if as_json:
@@ -242,7 +245,7 @@ def _check_sources(path: str, base: str | None) -> None:
 
     open_checkpoint(Path(path)).close()
     if base is None:
-        raise UsageError("Say which base this was tuned from.", hint="Add --base NAME_OR_PATH.")
+        raise UsageError("Specify the base with --base; there is no store yet.", hint="Add --base NAME_OR_PATH.")
     find_source(base)
 
 
@@ -283,6 +286,8 @@ def _summarise(session: Session, done: CommitResult) -> None:
         return
     kinds = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in done.tensors.items())
     session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
+    if done.previous:
+        session.result(f"  new version of {done.ref} (was {short(done.previous)})")
     session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")
     if done.gate_runs:
         session.result(f"  the gate was run {plural(done.gate_runs, 'time')}")
@@ -300,10 +305,16 @@ def _note(session: Session, done: CommitResult) -> None:
         session.notice(
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."
         )
-    if done.distance > FAR:
+    whole = done.tensors.get("whole", 0) - len(done.not_finite)
+    if 2 * whole > sum(done.tensors.values()):
+        session.notice(
+            f"Most tensors are not of the base '{done.base}': {whole} have no match there and were kept "
+            "whole. If this was tuned from another base, take it back with `erestore undo` and give that --base."
+        )
+    elif done.distance > FAR:
         session.notice(
             f"The base does not fit: the residual is {done.distance:.2g} times as large as the base. "
-            "It is stored all the same, but takes more space than a fine-tune of that base would."
+            "Stored anyway, in more space than a fine-tune of that base takes; check --base."
         )
     if done.not_finite:
         session.notice(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from erestore.cli.session import Session
-from erestore.cli.text import error_text, listed, plural, printable, short, size_text
+from erestore.cli.text import coefficient_text, error_text, listed, plural, printable, short, size_text
 from erestore.errors import CombinationError, UsageError
 from erestore.report.plain import json_text
 
@@ -112,7 +112,7 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
     session.result(f"{head} {plural(terms, 'residual')} of {done.base}, {size_text(done.stored_bytes)}")
     session.result(f"  {error_text(done.relative_error, exact=done.exact, bound=done.error_bound)}")
     shown = list(done.coefficients.items())
-    text = ", ".join(f"{coefficient} {printable(name)}" for name, coefficient in shown[:8])
+    text = ", ".join(f"{coefficient_text(coefficient)} {printable(name)}" for name, coefficient in shown[:8])
     session.result(f"  {text}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
     notice_lost_remainders(session, done.loses_exact)
     for conflict in done.chosen:

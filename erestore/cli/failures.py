@@ -81,7 +81,8 @@ def report(error: BaseException, command: str = "erestore") -> int:
         error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
     if isinstance(error, CombinationError):
         for conflict in error.conflicts if len(error.conflicts) > 1 else ():
-            _print_line(f"conflict: {conflict.subject}: {conflict.reason} ({', '.join(conflict.operands)})")
+            subject = f"{conflict.subject}: " if conflict.subject else ""
+            _print_line(f"conflict: {subject}{conflict.reason} ({', '.join(conflict.operands)})")
     if isinstance(error, ErestoreError):
         steps = (step for kind, step in NEXT_STEPS.items() if isinstance(error, kind))
         _print(error.message, error.hint or next(steps, f"`{command} --help` shows how it is used."))

@@ -13,6 +13,7 @@ from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import (
+    coefficient_text,
     date_text,
     error_text,
     listed,
@@ -220,7 +221,9 @@ def _recipe(recipe: Any) -> Iterator[str]:
     options = {**recipe.get("options", {})}
     details = "".join(f", {key} {value}" for key, value in sorted(options.items()))
     yield f"Merge:    {printable(str(recipe.get('strategy')))}{printable(details)}"
-    operands = [f"{each['weight']} {printable(str(each['name']))}" for each in recipe["operands"]]
+    operands = [
+        f"{coefficient_text(str(each['weight']))} {printable(str(each['name']))}" for each in recipe["operands"]
+    ]
     yield f"Operands: {listed(operands, 8)}"
     for run in recipe.get("tried", ()):
         names = printable(listed(map(str, run["operands"]), 8))
@@ -251,7 +254,12 @@ def _parts(shown: ShowResult) -> Iterator[str]:
         yield ""
         yield f"Value = {shown.base} + the sum of"
         rows = [
-            [f"  {term.coefficient} ×", short(term.residual), size_text(term.bytes), "own" if term.own else "inherited"]
+            [
+                f"  {coefficient_text(term.coefficient)} ×",
+                short(term.residual),
+                size_text(term.bytes),
+                "own" if term.own else "inherited",
+            ]
             for term in shown.terms
         ]
         yield table(rows, right=(0, 2))

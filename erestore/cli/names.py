@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from erestore.cli.session import Session, json_option, print_long, verb
+from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.errors import UsageError
 from erestore.report.plain import json_text
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     "erestore branch -m best champion\n"
     "erestore branch -d old",
 )
-@click.argument("names", nargs=-1, metavar="[NAME [REVISION]]")
+@click.argument("names", nargs=-1, metavar="[NAME REVISION]")
 @click.option("-d", "--delete", is_flag=True, help="Delete the branches that follow.")
 @click.option("-m", "--move", is_flag=True, help="Rename the first branch to the second name.")
 @click.option("-f", "--force", is_flag=True, help="Move an existing branch to REVISION.")
@@ -44,10 +45,11 @@ def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool
             changes = store.delete_branches(_some(names, "branch"))
             _deleted(session, changes, as_json=as_json)
             for change in changes:
-                if change.variants:
+                if change.variants and change.before:
+                    oid = short(change.before)
                     session.notice(
-                        f"{plural(len(change.variants), 'variant')} of {change.name} remain "
-                        f"({listed(change.variants)}): its tensors stay in the store for them."
+                        f"{plural(len(change.variants), 'variant')} of {change.name} remain ({listed(change.variants)}): the "
+                        f"base stays in the store for them as {oid}. `erestore branch {change.name} {oid}` names it again."
                     )
         elif move:
             if len(names) != 2:
@@ -57,11 +59,21 @@ def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool
         elif not names:
             _list_branches(session, store.branches(), as_json=as_json)
         elif len(names) == 2:
-            made = store.branch(*names, force=force)
-            text = f"Moved {made.name} from {short(made.before)}" if made.before else f"Made {made.name}"
-            click.echo(json_text(made)) if as_json else session.result(f"{text} to {short(made.after or '')}.")
+            with hint_at_order(store, f"branch {names[1]} {names[0]}", names[1], names[0], first="name"):
+                made = store.branch(*names, force=force)
+            text = f"Moved {made.name} from {short(made.before)} to" if made.before else f"Made {made.name} at"
+            click.echo(json_text(made)) if as_json else session.result(f"{text} {short(made.after or '')}.")
         else:
-            raise UsageError("A branch is made from a name and a revision.", hint="erestore branch NAME REVISION")
+            raise _wrong_count("branch", names)
+
+
+def _wrong_count(kind: str, names: tuple[str, ...]) -> UsageError:
+    if len(names) == 1:
+        return UsageError(
+            f"Missing REVISION: which commit is '{names[0]}' to name?",
+            hint=f"`erestore {kind} {names[0]} REVISION`; `erestore log --oneline` lists commits.",
+        )
+    return UsageError(f"`erestore {kind}` takes one name and one revision.", hint=f"erestore {kind} NAME REVISION")
 
 
 def _some(names: tuple[str, ...], kind: str) -> tuple[str, ...]:
@@ -85,19 +97,21 @@ def _list_branches(session: Session, branches: Sequence[Branch], *, as_json: boo
     if not branches:
         session.say("There are no branches yet.")
         return
-    rows = [
-        [
-            click.style(branch.name, fg="green"),
-            click.style(short(branch.commit), fg="yellow"),
-            "base" if branch.edge == "imported" else f"on {branch.base}",
-            size_text(branch.stored_bytes),
-            "" if branch.edge == "imported" else error_text(branch.relative_error, exact=branch.exact),
-            minute_text(branch.time),
-            printable(branch.message.partition("\n")[0]),
-        ]
-        for branch in branches
+    click.echo(table([_row(branch) for branch in branches], right=(3,)))
+
+
+def _row(branch: Branch) -> list[str]:
+    is_base = branch.edge == "imported"
+    error = error_text(branch.relative_error, exact=branch.exact, bound=branch.error_bound)
+    return [
+        click.style(branch.name, fg="green"),
+        click.style(short(branch.commit), fg="yellow"),
+        "base" if is_base else f"on {branch.base}",
+        size_text(branch.stored_bytes),
+        "" if is_base else error,
+        minute_text(branch.time),
+        printable(branch.message.partition("\n")[0]),
     ]
-    click.echo(table(rows, right=(3,)))
 
 
 @verb(
@@ -105,7 +119,7 @@ def _list_branches(session: Session, branches: Sequence[Branch], *, as_json: boo
     "List, make or delete tags.",
     example='erestore tag\nerestore tag v1 task-mnli -m "as published"\nerestore tag -d v1',
 )
-@click.argument("names", nargs=-1, metavar="[NAME [REVISION]]")
+@click.argument("names", nargs=-1, metavar="[NAME REVISION]")
 @click.option("-d", "--delete", is_flag=True, help="Delete the tags that follow.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="What the tag means.")
 @json_option
@@ -131,12 +145,13 @@ def tag(session: Session, *, names: tuple[str, ...], delete: bool, message: str,
                 ]
                 click.echo(table(rows))
         elif len(names) == 2:
-            made = store.tag(*names, message=message)
+            with hint_at_order(store, f"tag {names[1]} {names[0]}", names[1], names[0], first="name"):
+                made = store.tag(*names, message=message)
             click.echo(json_text(made)) if as_json else session.result(
                 f"Tagged {short(made.after or '')} as {made.name}."
             )
         else:
-            raise UsageError("A tag is made from a name and a revision.", hint="erestore tag NAME REVISION")
+            raise _wrong_count("tag", names)
 
 
 @verb(

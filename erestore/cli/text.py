@@ -8,6 +8,7 @@ import click
 
 from erestore.report.words import (
     SHORT,
+    coefficient_text,
     date_text,
     error_text,
     listed,
@@ -21,6 +22,7 @@ from erestore.report.words import (
 
 __all__ = [
     "SHORT",
+    "coefficient_text",
     "date_text",
     "error_text",
     "listed",

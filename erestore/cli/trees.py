@@ -10,6 +10,7 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
+from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, plural, printable, size_text
 from erestore.report.plain import json_text
 
@@ -68,7 +69,11 @@ def checkout(
     With --max-rank or --max-bytes only the front of what the variant changed is read, from a remote as well; the summary
     says what error that leaves.
     """
-    with session.open() as store, progress_bar(session) as progress:
+    with (
+        session.open() as store,
+        progress_bar(session) as progress,
+        hint_at_order(store, f"checkout {directory} {revision}", revision, directory, first="revision"),
+    ):
         done = store.checkout(
             revision,
             directory,
@@ -109,7 +114,8 @@ def cat(
     short.
     """
     with session.open() as store:
-        found = store.cat(revision, tensor, lossy=lossy)
+        with hint_at_order(store, f"cat {tensor} {revision}", revision, tensor, first="revision"):
+            found = store.cat(revision, tensor, lossy=lossy)
         if output is not None:
             _write(found, output, force=force)
     described = f"{printable(found.name)} {found.dtype} [{', '.join(map(str, found.shape))}]"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from erestore.errors import CorruptionError, UsageError
+from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
 from erestore.model.quality import ratio
 from erestore.records import Commit, Manifest, Term, relative_error
 from erestore.storage.objects import Objects
@@ -147,6 +147,14 @@ def known_error(objects: Objects, commit: Commit, manifest: Manifest | None = No
     """Return what is known of the error of a commit's own value; see :func:`error_bound`."""
     measured = relative_error(commit)
     return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit, manifest))
+
+
+def recorded_error(objects: Objects, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+    """Return :func:`known_error`, or that nothing is known where a residual cannot be read: history can do without."""
+    try:
+        return known_error(objects, commit, manifest)
+    except (CorruptionError, UnsupportedFormatError):
+        return KnownError()
 
 
 def lost_before(objects: Objects, commit: Commit, manifest: Manifest) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from erestore.errors import UsageError
 from erestore.model.gating import Gate
@@ -153,6 +154,22 @@ class Outcome:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
 
+class QualityOptions(TypedDict, total=False):
+    """Attributes of :class:`Quality` as keyword arguments, for type checkers."""
+
+    max_error: float
+    budget: int | float | None
+    gate: Gate | None
+    exact: bool
+    exact_only: bool
+    codec: str
+    rank: int
+    bits: int
+    alpha: float
+    allocation: str
+    objective: str | None
+
+
 def require_max_error(max_error: float, hint: str = "Give one in between, such as 0.001.") -> None:
     """Make sure that a maximal error can be kept, and allows to lose less than everything.
 
@@ -162,6 +179,8 @@ def require_max_error(max_error: float, hint: str = "Give one in between, such a
         If not; `hint` says what else there is.
     """
     if not (math.isfinite(max_error) and SMALLEST_MAX_ERROR <= max_error < 1):
+        if max_error >= 1:
+            hint = "It is a share of what changed, at most 1: 0.01 loses 1 %."
         raise UsageError(f"A maximal error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint=hint)
 
 

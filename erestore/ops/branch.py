@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.errors import ConflictError, TargetExistsError
-from erestore.records import relative_error
+from erestore.model.ledger import recorded_error
 from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
@@ -26,6 +26,8 @@ class Branch:
     stored_bytes, original_bytes : int
     relative_error : float or None
     exact : bool
+    error_bound : float or None
+        Where `relative_error` was not measured, an upper bound, if one follows from what is recorded.
     time : datetime
         When the commit was made, UTC.
     message : str
@@ -41,6 +43,7 @@ class Branch:
     exact: bool
     time: datetime
     message: str
+    error_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,21 @@ def branches(store: Store) -> tuple[Branch, ...]:
         if entry.oid is None or entry.kind != "branch":
             continue
         commit = store.commit_record(entry.oid)
-        base = store.manifest(commit).base
+        manifest = store.manifest(commit)
+        error = recorded_error(store.objects, commit, manifest)
         listed.append(
             Branch(
                 name=name,
                 commit=entry.oid,
                 edge=commit.edge,
-                base=name if commit.edge == "imported" else names.get(base, base[:12]),
+                base=name if commit.edge == "imported" else names.get(manifest.base, manifest.base[:12]),
                 stored_bytes=stored_bytes(commit),
                 original_bytes=commit.original_bytes,
-                relative_error=relative_error(commit),
+                relative_error=error.measured,
                 exact=commit.quality.get("exact") == "yes",
                 time=datetime.fromtimestamp(commit.time / 1e6, UTC),
                 message=commit.message,
+                error_bound=error.bound,
             )
         )
     return tuple(listed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erestore.errors import NotFoundError
+from erestore.errors import NotFoundError, similar_names
 from erestore.model.ledger import require_lossy
 from erestore.revisions import open_revision
 from erestore.store import Store
@@ -42,7 +41,7 @@ def cat(store: Store, revision: str, tensor: str, *, lossy: bool = False) -> Cat
     variant = found.variant(store, lossy=lossy)
     held = variant.layout.tensors.get(tensor)
     if held is None:
-        near = difflib.get_close_matches(tensor, variant.layout.tensors, n=3, cutoff=0.5)
+        near = similar_names(tensor, variant.layout.tensors)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision}` lists its tensors."
         raise NotFoundError(f"'{revision}' has no tensor '{tensor}'.", hint=hint)
     return CatResult(found.oid, tensor, held.dtype, held.shape, variant.tensor(tensor))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
-from erestore.errors import ConflictError, UsageError
+from erestore.errors import ConflictError, TargetExistsError, UsageError
 from erestore.lineage import Lineage, find_base, find_lineage, import_source
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
@@ -67,6 +67,8 @@ class CommitResult:
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
         How often the gate was asked, where there is one.
+    previous : str or None
+        Commit that the branch was at before; None where this is its first version.
     flattened_rank : float or None
         Total rank of the parent where it was past the limit, so that this was encoded on the base; then `relative_error` is
         relative to what changed since the base.
@@ -89,6 +91,7 @@ class CommitResult:
     unchanged: bool = False
     gate_runs: int = 0
     flattened_rank: float | None = None
+    previous: str | None = None
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -107,6 +110,7 @@ def commit(
     quality: Quality | None = None,
     metrics: Mapping[str, str] | None = None,
     flatten_rank: int = 0,
+    new: bool = False,
     progress: Progress = silent,
 ) -> CommitResult:
     """Store the checkpoint at `path` as a variant.
@@ -131,6 +135,8 @@ def commit(
         Where the parent's total rank is past this, encode on the base, so that the manifest has one term; 0 for never. What
         may be lost stays relative to what changed since the parent. Chains go on with a budget, the codec ere, an adapter,
         what is exact only, and what changed so little that the bound cannot be kept on the base.
+    new : bool
+        Refuse a branch that exists.
     progress : Progress
 
     Returns
@@ -145,6 +151,8 @@ def commit(
         If the checkpoint cannot be read or does not fit the base.
     RefConflictError
         If another writer moved the branch meanwhile.
+    TargetExistsError
+        If the branch exists and `new` is set.
     GateError
         If the original does not pass the gate of `quality`, or nothing that loses any of it does.
     """
@@ -152,6 +160,11 @@ def commit(
     entry = store.refs.read(check_name(branch))
     if entry is not None and entry.oid is not None and entry.kind == "tag":
         raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")
+    if new and entry is not None and entry.oid is not None:
+        raise TargetExistsError(
+            f"There is a branch '{branch}' already, at {entry.oid[:12]}.",
+            hint="Give another --name, or leave out --new to commit its next version.",
+        )
     with (
         open_checkpoint(Path(path)) as checkpoint,
         Lease(store.storage, "writer", operation.writer) as lease,
@@ -225,6 +238,7 @@ def commit(
             matching=written.matching,
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
+            previous=previous,
         )
 
 
@@ -278,6 +292,7 @@ def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, impo
         imported=imported,
         distance=float(held.quality["relative_norm"]),
         unchanged=True,
+        previous=oid,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erestore.errors import NotFoundError, StoreNotFoundError, UsageError
+from erestore.errors import NotFoundError, StoreNotFoundError, UsageError, similar_names
 from erestore.storage.access import refusals
 from erestore.store import Store, default_author
 
@@ -223,7 +222,7 @@ def check_key(key: str) -> Setting:
         If there is no such key; similar ones are given.
     """
     if key not in SETTINGS:
-        near = difflib.get_close_matches(key, SETTINGS, n=3, cutoff=0.5)
+        near = similar_names(key, SETTINGS)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`erestore config` lists all settings."
         raise NotFoundError(f"There is no setting '{key}'.", hint=hint)
     return SETTINGS[key]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from erestore import detailing
 from erestore.checkpoint.opening import open_checkpoint
-from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
+from erestore.errors import NotFoundError, UnknownRevisionError, UsageError, similar_names
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.base_spectra import BaseSpectra
 from erestore.model.comparing import Change, Comparison, Pair
@@ -169,7 +169,7 @@ def _near(pattern: str, pairs: Sequence[Pair]) -> str:
     """Return what to ask for instead of a name that no tensor has."""
     names = [pair.name for pair in pairs]
     within = [name for name in names if pattern in name]
-    near = difflib.get_close_matches(pattern, within or names, n=3, cutoff=0.0 if within else 0.5)
+    near = difflib.get_close_matches(pattern, within, n=3, cutoff=0.0) if within else similar_names(pattern, names)
     return f"Did you mean {' or '.join(near)}?" if near else "Use * for any part of a name: '*attention*'."
 
 

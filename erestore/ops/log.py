@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.graph import by_time, children_first
-from erestore.model.ledger import KnownError, known_error, lossy_error
+from erestore.model.ledger import lossy_error, recorded_error
 from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.revisions import require_commit
@@ -158,10 +158,11 @@ def log(
 
 def _entry(store: Store, oid: str, commit: Commit) -> LogEntry:
     """Describe a commit without its names."""
+    error = recorded_error(store.objects, commit)
     try:
-        error, lossy = known_error(store.objects, commit), lossy_error(store.objects, commit)
+        lossy = lossy_error(store.objects, commit)
     except (CorruptionError, UnsupportedFormatError):  # of a residual: history can be read without it
-        error, lossy = KnownError(), None
+        lossy = None
     return LogEntry(
         commit=oid,
         parents=commit.parents,

@@ -136,7 +136,7 @@ def similar(
     if angles and len(revisions) < 2:
         raise UsageError("Angles are between variants that are named.", hint="Name two or more: similar a b --angles.")
     opened = _named(store, revisions) if revisions else _all(store, base)
-    _require_one_base(store, opened, "Name variants of one." if revisions else "Add --base NAME.")
+    _require_one_base(store, opened, "Name variants of one." if revisions else None)
     variants = [revision.variant(store, lossy=True) for revision in opened]
     names = tuple(revision.text for revision in opened)
     products = variant_products(variants, ProductTable(products_directory, store.id), progress)
@@ -203,7 +203,7 @@ def _all(store: Store, base: str | None) -> list[Revision]:
     return found
 
 
-def _require_one_base(store: Store, opened: Sequence[Revision], hint: str) -> None:
+def _require_one_base(store: Store, opened: Sequence[Revision], hint: str | None) -> None:
     held: dict[str, list[str]] = {}
     for revision in opened:
         held.setdefault(revision.manifest.base, []).append(revision.text)
@@ -212,7 +212,9 @@ def _require_one_base(store: Store, opened: Sequence[Revision], hint: str) -> No
     conflicts = tuple(
         Conflict("base", "", f"of the base {store.base_name(base)}", tuple(names)) for base, names in held.items()
     )
-    shown = " and ".join(sorted(store.base_name(base) for base in held))
+    bases = sorted(store.base_name(base) for base in held)
+    shown = " and ".join(bases)
+    hint = hint or f"`erestore similar --base {bases[0]}` compares those of one."
     raise CombinationError(f"The variants are of {len(held)} bases: {shown}.", conflicts, hint=hint)
 
 

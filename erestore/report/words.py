@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from fractions import Fraction
 
 SHORT = 12
 """Digits of an oid that people see."""
@@ -54,6 +55,21 @@ def error_text(error: float | None, *, exact: bool, bound: float | None = None, 
             return "error not recorded"
         return f"relative error at most {bound:.2g}" if bound <= 1 else "no useful bound of the error"
     return f"relative error {error:.2g}" if error else "relative error 0"
+
+
+def coefficient_text(value: Fraction | float | str) -> str:
+    """Return a coefficient as people read it: a fraction of small numbers as it is, others as six digits.
+
+    Parameters
+    ----------
+    value : Fraction, float or str
+        Text as in a record: ``1/3``, ``-2``, ``0.1``.
+    """
+    try:
+        number = Fraction(value)
+    except (ValueError, OverflowError):  # not finite, or no number at all
+        return str(value)
+    return str(number) if number.denominator < 1000 and abs(number.numerator) < 1e6 else f"{float(number):.6g}"
 
 
 def date_text(moment: datetime) -> str:

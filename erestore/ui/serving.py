@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 HOST = "127.0.0.1"
+INSTALL = "pip install 'erestore[ui]'"
 _ENDING = 2.0
 """Seconds that the thread gets to end; requests that are still being answered are dropped."""
 _TURN = 0.0005
@@ -72,16 +73,18 @@ def serve(
     UsageError
         If Starlette, uvicorn, Jinja or Plotly are not installed.
     """
-    require_pages()  # says so at once, and not on the first page
+    try:
+        require_pages()  # says so at once, and not on the first page
+    except UsageError as error:
+        error.hint = INSTALL
+        raise
     try:
         from uvicorn import Server
 
         from erestore.ui.app import Places, application
         from erestore.ui.guard import new_token
     except ImportError as error:
-        raise UsageError(
-            f"The page needs {error.name}, which is not installed.", hint="pip install 'erestore[ui]'"
-        ) from None
+        raise UsageError(f"The page needs {error.name}, which is not installed.", hint=INSTALL) from None
     token, ticket = new_token(), new_token()
     with _listening(port) as listening, _quick_turns():
         app = application(store, token, ticket, Places(products, spectra))

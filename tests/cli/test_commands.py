@@ -292,7 +292,7 @@ def test_diff_of_expressions(here: Here) -> None:
 
 
 def test_names(here: Here) -> None:
-    assert here.run("branch", "best", "ft").out.startswith("Made best to ")
+    assert here.run("branch", "best", "ft").out.startswith("Made best at ")
     assert here.run("branch", "best", "more").code == 5
     assert here.run("branch", "-f", "best", "more").out.startswith("Moved best from ")
     assert here.run("branch", "-m", "best", "champion").out == "Renamed best to champion.\n"

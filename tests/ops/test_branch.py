@@ -28,9 +28,9 @@ def test_a_base_without_a_name_is_called_by_its_oid() -> None:
     store = empty_store()
     add(store, "base")
     add(store, "a", "base")
-    held = store.manifest_of("a").base
+    oid = store.resolve("base")
     store.delete_branches(["base"])
-    assert names(store.branches(), "base") == [held[:12]]
+    assert names(store.branches(), "base") == [oid[:12]]
 
 
 def test_two_names_of_one_base_are_each_their_own() -> None:

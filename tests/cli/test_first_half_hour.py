@@ -1,0 +1,137 @@
+"""What a newcomer does wrong in a first half hour, and what is said then."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import tiny
+import torch
+from commands import Here
+
+from erestore.errors import UsageError
+from erestore.model.quality import Quality
+from erestore.report.words import coefficient_text
+
+
+def test_a_name_that_exists_is_a_new_version_and_says_so(here: Here) -> None:
+    was = here.json("show", "ft")["commit"]
+    ran = here.run("commit", "more", "--name", "ft")
+    assert f"  new version of ft (was {was[:12]})" in ran.out.splitlines()
+    assert here.json("commit", "ft", "--name", "other", "--base", "base")["previous"] is None
+    assert here.json("commit", "ft", "--name", "ft")["previous"] == here.json("show", "ft~1")["commit"]
+
+
+def test_new_refuses_a_name_that_exists(here: Here) -> None:
+    ran = here.run("commit", "more", "--name", "ft", "--new")
+    assert (ran.code, "There is a branch 'ft' already" in ran.err) == (5, True)
+    assert here.run("commit", "more", "--name", "fresh", "--base", "base", "--new").code == 0
+    assert here.run("undo").code == 0  # a deleted name is free again
+    assert here.run("commit", "more", "--name", "fresh", "--base", "base", "--new").code == 0
+
+
+def test_a_base_that_most_tensors_do_not_match_is_doubted(here: Here) -> None:
+    weights = {name: torch.randn(9, 7) for name in ("a", "b", "c")} | {"embedding.weight": torch.randn(64, 32)}
+    tiny.write_model(here.directory / "wrong", weights)
+    ran = here.run("commit", "wrong", "--base", "base")
+    assert ran.code == 0, ran.err
+    assert "note: Most tensors are not of the base 'base': 3 have no match there" in ran.err
+    assert "Most tensors" not in here.run("commit", "ft", "--name", "again", "--base", "base").err
+
+
+def test_a_base_without_a_name_goes_by_an_oid_that_is_a_revision(here: Here) -> None:
+    ran = here.run("branch", "-d", "base")
+    (again,) = re.findall(r"`erestore (branch base [0-9a-f]{12})` names it again", ran.err)
+    oid = again.split()[-1]
+    assert {row["base"] for row in here.json("branch")} == {oid}
+    assert here.json("show", oid)["edge"] == "imported"
+    assert here.json("show", "ft")["base"] == oid
+    # It is the only base still, and may be named.
+    assert here.json("commit", "ft", "--name", "b")["base"] == oid
+    assert here.json("commit", "ft", "--name", "c", "--base", oid)["base"] == oid
+    assert here.json("similar", "--base", oid)["base"] == oid
+    assert here.run(*again.split()).code == 0
+    assert here.json("show", "ft")["base"] == "base"
+
+
+def test_a_base_without_a_name_counts_beside_another(here: Here) -> None:
+    assert here.run("import", "more", "--name", "other").code == 0
+    here.run("branch", "-d", "base")
+    ran = here.run("commit", "ft", "--name", "b")
+    assert ran.code == 2
+    assert re.search(r"the store has 2: [0-9a-f]{12}, other\.", ran.err)
+    here.run("branch", "-d", "ft", "more")
+    here.run("tag", "-d", "v1")
+    assert here.json("commit", "ft", "--name", "b")["base"] == "other"  # nothing uses the first any more
+
+
+def test_branch_knows_the_bound_that_log_knows(here: Here) -> None:
+    here.json("merge", "ft", "more", "--name", "both")
+    (entry,) = here.json("log", "both", "-n", "1")
+    (row,) = [row for row in here.json("branch") if row["name"] == "both"]
+    assert (row["relative_error"], row["error_bound"]) == (entry["relative_error"], entry["error_bound"])
+    assert "not recorded" not in here.run("branch").out
+
+
+def test_variants_of_two_bases_are_named_without_an_empty_subject(here: Here) -> None:
+    here.run("import", "more", "--name", "other")
+    here.run("commit", "ft", "--name", "far", "--base", "other")
+    ran = here.run("similar")
+    assert ran.code == 5
+    assert "conflict: of the base other (far)" in ran.err.splitlines()
+    assert "`erestore similar --base base`" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_a_name_needs_a_revision(here: Here, kind: str) -> None:
+    ran = here.run(kind, "x")
+    assert (ran.code, "Missing REVISION" in ran.err) == (2, True)
+    assert "[NAME REVISION]" in here.run(kind, "--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (("tag", "ft", "v2"), "tag v2 ft"),
+        (("branch", "ft", "best"), "branch best ft"),
+        (("checkout", "out", "ft"), "checkout ft out"),
+        (("cat", "dense.bias", "ft"), "cat ft dense.bias"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_swapped_arguments_are_told_how_they_are_meant(here: Here, arguments: tuple[str, ...], right: str) -> None:
+    ran = here.run(*arguments)
+    assert (ran.code, f"comes first: `erestore {right}`." in ran.err) == (3, True)
+    assert here.run(*right.split()).code == 0
+
+
+def test_names_that_are_far_are_not_offered(here: Here) -> None:
+    assert "Did you mean" not in here.run("show", "felt-tip").err
+    assert "Did you mean more?" in here.run("show", "moer").err
+
+
+def test_an_error_above_one_is_explained(here: Here) -> None:
+    assert "0.01 loses 1 %" in here.run("commit", "ft", "--max-error", "2").err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1/3", "1/3"),
+        ("-2", "-2"),
+        ("5596018400492851/9007199254740992", "0.621283"),
+        (0.1 + 0.2, "0.3"),
+        ("nan", "nan"),
+    ],
+)
+def test_coefficients_are_read_by_people(value: str | float, text: str) -> None:
+    assert coefficient_text(value) == text
+
+
+def test_commit_takes_the_options_of_the_command(here: Here) -> None:
+    from erestore.api import Store
+
+    store = Store.open(here.directory / ".erestore")
+    assert store.commit("ft", name="b", base="base", exact=True).exact
+    with pytest.raises(UsageError, match="both decide the quality"):
+        store.commit("ft", name="b", quality=Quality(), max_error=0.1)
