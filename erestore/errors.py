@@ -109,9 +109,9 @@ class Conflict(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``base``, ``tensor``, ``rows``, ``integers``, ``labels``, ``vocabulary`` or ``layout``.
+        ``base``, ``tensor``, ``rows``, ``integers``, ``labels``, ``vocabulary``, ``file`` or ``layout``.
     subject : str
-        The tensor concerned, by its key; empty for ``base`` and ``layout``.
+        The tensor concerned, by its key, or the path of a file; empty for ``base`` and ``layout``.
     reason : str
     operands : tuple of str
         Names of the variants concerned.

@@ -27,11 +27,17 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights: its POSIX path inside the checkpoint, the names it holds in order, its header's metadata."""
+    """One file of weights: its POSIX path inside the checkpoint, the names it holds in order, its header's metadata.
+
+    Of a file in a module folder also the folder and its format; its tensors' names begin with the folder, which the names
+    inside the file do not (see :class:`erestore.records.LayoutFile`).
+    """
 
     name: str
     tensors: tuple[str, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    module: str = ""
+    format: str = ""
 
 
 class Checkpoint(ABC):

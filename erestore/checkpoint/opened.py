@@ -17,6 +17,14 @@ class WeightReader(Protocol):
     """What the reader of one weight file offers; attributes as in :class:`erestore.checkpoint.abc.Checkpoint`."""
 
     @property
+    def format(self) -> str:
+        """``safetensors`` or ``torch``."""
+
+    @property
+    def module(self) -> str:
+        """Folder of the module whose weights it reads; empty for the model's own."""
+
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor by name."""
 
@@ -76,7 +84,7 @@ class OpenedCheckpoint(Checkpoint):
         self.side_files = side_files or {}
         self.left_out = left_out or {}
         self._readers = readers
-        self.files = tuple(WeightFile(name, tuple(reader.tensors), reader.metadata) for name, reader in readers.items())
+        self.files = tuple(_weight_file(name, reader) for name, reader in readers.items())
         self.ties = tuple(group for reader in readers.values() for group in reader.ties)
         self.structure = {name: reader.structure for name, reader in readers.items() if reader.structure} or None
         self.tensors = {name: info for reader in readers.values() for name, info in reader.tensors.items()}
@@ -104,3 +112,8 @@ class OpenedCheckpoint(Checkpoint):
                         f"The tensor '{name}' is both in '{file.name}' and in '{self._holders[name]}'.",
                         hint="Remove the file that does not belong to the model, or commit one file by its path.",
                     )
+
+
+def _weight_file(name: str, reader: WeightReader) -> WeightFile:
+    format_found = reader.format if reader.module else ""
+    return WeightFile(name, tuple(reader.tensors), reader.metadata, reader.module, format_found)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.directory import list_side_files
+from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import find_adapter, find_weights, recognise, refuse_pointer
+from erestore.checkpoint.weights import Weights, find_adapter, find_weights, recognise, refuse_pointer
 from erestore.errors import AccessError, CheckpointError, NotFoundError
+from erestore.records import module_prefix
 
 _LOOKED_FOR = "a Hugging Face directory, a .safetensors file, a file of torch.save, or a PEFT adapter"
 
@@ -65,19 +67,52 @@ def _open_directory(path: Path) -> Checkpoint:
     weights = find_weights(path)
     adapter = None if weights else find_adapter(path)
     chosen = weights or adapter
-    if chosen is None:
+    folders = ({"": chosen} if chosen else {}) | find_module_weights(path, has_model=chosen is not None)
+    readers, left_out = _open_folders(path, folders)
+    if not readers:
         raise _no_weights(path)
-    reason = f"'{chosen.files[0]}' holds the weights"
-    side = list_side_files(path, dict.fromkeys(chosen.files, "") | dict.fromkeys(chosen.others, reason))
-    readers = _open_readers(path, chosen.format, chosen.files)
     try:
-        _check_index(chosen.file_of, readers)
+        side = list_side_files(path, dict.fromkeys(readers, "") | left_out)
         if adapter:
             return PeftCheckpoint(path, readers, side_files=side.kept, left_out=side.left_out)
-        return OpenedCheckpoint(path, chosen.format, readers, side_files=side.kept, left_out=side.left_out)
+        format_found = next(iter(readers.values())).format
+        return OpenedCheckpoint(path, format_found, readers, side_files=side.kept, left_out=side.left_out)
     except BaseException:
         _close(readers)
         raise
+
+
+def _open_folders(path: Path, folders: Mapping[str, Weights]) -> tuple[dict[str, WeightReader], dict[str, str]]:
+    """Open the weights of the model and of its modules; name other copies of them, with the reason to leave them out."""
+    readers: dict[str, WeightReader] = {}
+    left_out: dict[str, str] = {}
+    try:
+        for module, weights in folders.items():
+            opened = _open_module(path, module, weights)
+            readers |= opened
+            if opened:
+                reason = f"'{next(iter(opened))}' holds the weights"
+                left_out |= dict.fromkeys((module_prefix(module) + name for name in weights.others), reason)
+    except BaseException:
+        _close(readers)
+        raise
+    return readers, left_out
+
+
+def _open_module(path: Path, module: str, weights: Weights) -> dict[str, WeightReader]:
+    """Open the weights of a module, or of the model itself; none of a module's pickles that would run code."""
+    try:
+        readers = _open_readers(path / module, weights.format, weights.files)
+    except CheckpointError:
+        if module and weights.format == "torch":
+            return {}
+        raise
+    try:
+        _check_index(weights.file_of, readers)
+    except BaseException:
+        _close(readers)
+        raise
+    return qualified(readers, module) if module else readers
 
 
 def _open_readers(root: Path, format_found: str, names: Sequence[str]) -> dict[str, WeightReader]:

@@ -29,6 +29,9 @@ class SafetensorsFile:
     metadata : Mapping[str, str]
     """
 
+    format = "safetensors"
+    module = ""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("rb", buffering=0)

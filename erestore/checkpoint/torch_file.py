@@ -42,6 +42,8 @@ class TorchFile:
         The skeleton, if the file is more than a plain ``dict`` of tensors.
     """
 
+    format = "torch"
+    module = ""
     metadata: Mapping[str, str] = {}
 
     def __init__(self, path: Path) -> None:

@@ -67,12 +67,13 @@ def write_checkpoint(
         If a sharded checkpoint would have to become one file, or the format is unknown.
     """
     layout, written = convert(layout, format)
-    if layout.format not in ("safetensors", "torch"):
-        raise UnsupportedFormatError(f"A layout has the unknown format '{layout.format[:40]}'.")
+    for name in (layout.format, *(file.format for file in layout.files if file.module)):
+        if name not in ("safetensors", "torch"):
+            raise UnsupportedFormatError(f"A layout has the unknown format '{name[:40]}'.")
     check_side_names([*(file.name for file in layout.files), *layout.side_files, *written])
     if not layout.is_directory and len(layout.files) != 1:
         raise UsageError("A checkpoint of several files cannot be written as one file.")
-    skeletons = structure if isinstance(structure, dict) and format in (None, "torch") else {}
+    skeletons = structure if isinstance(structure, dict) else {}
     with replacing(Path(target), is_directory=layout.is_directory, force=force) as place:
         for file in layout.files:
             path = place / file.name if layout.is_directory else place
@@ -88,18 +89,20 @@ def write_checkpoint(
 def _write_weights(
     path: Path, layout: Layout, file: LayoutFile, read: Callable[[str], Iterable[Block]], skeleton: Any, work: Work
 ) -> None:
-    tensors = {name: _info(layout, name) for name in file.tensors}
+    inside = {name: name.removeprefix(file.prefix) for name in file.tensors}
+    tensors = {inside[name]: _info(layout, name) for name in file.tensors}
     if len(tensors) != len(file.tensors):
         raise CorruptionError(f"A layout lists a tensor of '{file.name}' twice.")
-    if layout.format == "safetensors":
-        write_safetensors(path, tensors, file.metadata, read, work)
+
+    def read_inside(name: str) -> Iterable[Block]:
+        return read(file.prefix + name)
+
+    if (file.format or layout.format) == "safetensors":
+        write_safetensors(path, tensors, file.metadata, read_inside, work)
         return
-    ties = [
-        group
-        for group in layout.ties
-        if len({(tensors[name].dtype, tensors[name].shape) for name in group if name in tensors}) == 1
-    ]
-    write_torch(path, tensors, ties, skeleton, read, work)
+    ties = [[inside[name] for name in group if name in inside] for group in layout.ties]
+    same = [group for group in ties if len({(tensors[name].dtype, tensors[name].shape) for name in group}) == 1]
+    write_torch(path, tensors, same, skeleton, read_inside, work)
 
 
 def _info(layout: Layout, name: str) -> TensorInfo:

@@ -19,6 +19,7 @@ from erestore.model.conflicts import Conflicts
 from erestore.model.fitting import ResultLayout
 from erestore.model.operands import Combined, Operand, each_once, require_one_base
 from erestore.model.parts import sum_terms
+from erestore.model.side_weights import SideWeights
 from erestore.model.whole_tensors import WholeTensors
 from erestore.records import Layout, Manifest
 from erestore.storage.canonical import dump_canonical
@@ -89,9 +90,11 @@ def layout_oid(layout: Layout) -> str:
 
 
 def _result(combined: Combined, conflicts: Conflicts) -> tuple[Manifest, Layout]:
-    tensors = WholeTensors(combined, conflicts)
+    side_weights = SideWeights(combined, conflicts)
+    tensors = WholeTensors(combined, conflicts, side_weights)
     dense, rows = tensors.dense(), tensors.rows()
     primary, layout = ResultLayout(combined, conflicts, dense, rows).find()
+    layout = side_weights.put_into(layout)
     oid = primary.manifest.layout if layout == combined.layout(primary) else layout_oid(layout)
     return Manifest(primary.manifest.base, sum_terms(combined.operands), oid, dense, rows), layout
 

@@ -62,7 +62,9 @@ class ComputedCheckpoint(Checkpoint):
         self.path = Path()
         self.is_directory, self.format, self.ties = layout.is_directory, layout.format, layout.ties
         self.tensors = {name: TensorInfo(name, each.dtype, each.shape) for name, each in layout.tensors.items()}
-        self.files = tuple(WeightFile(file.name, file.tensors, file.metadata) for file in layout.files)
+        self.files = tuple(
+            WeightFile(file.name, file.tensors, file.metadata, file.module, file.format) for file in layout.files
+        )
         self.side_files = {}
         self.left_out = {}
         self.structure = layout.structure

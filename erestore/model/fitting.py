@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,7 +11,7 @@ from erestore.errors import CombinationError, Conflict
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
-from erestore.records import Layout, LayoutTensor
+from erestore.records import Layout, LayoutFile, LayoutTensor
 
 
 class ResultLayout:
@@ -129,12 +129,32 @@ class ResultLayout:
         tensors |= added
         if tensors == dict(layout.tensors):
             return layout
-        files = [
-            replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files
-        ]
-        files[-1] = replace(files[-1], tensors=(*files[-1].tensors, *added))
+        kept = [replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files]
+        files = [file for file in kept if file.tensors or not file.module]
+        fresh = self._added_to(files, added)
         ties = tuple(group for group in layout.ties if all(name in tensors for name in group))
-        return replace(layout, tensors=tensors, files=tuple(files), ties=ties)
+        side_files = {name: oid for name, oid in layout.side_files.items() if name not in fresh}
+        return replace(layout, tensors=tensors, files=tuple(files), ties=ties, side_files=side_files)
+
+    def _added_to(self, files: list[LayoutFile], names: Iterable[str]) -> set[str]:
+        """Put tensors into files of the folder that they are in in their operand; return the paths of new files."""
+        homes = {
+            name: file
+            for operand in reversed(self.combined.operands)
+            for file in self.combined.layout(operand).files
+            for name in file.tensors
+        }
+        fresh = set()
+        fallback = next((file for file in files if not file.module), files[-1])
+        for name in names:
+            home = homes.get(name, fallback)
+            place = next((at for at in reversed(range(len(files))) if files[at].module == home.module), None)
+            if place is None:
+                files.append(replace(home, tensors=()))
+                fresh.add(home.name)
+                place = len(files) - 1
+            files[place] = replace(files[place], tensors=(*files[place].tensors, name))
+        return fresh
 
     def _fitted(self, tensor: LayoutTensor) -> LayoutTensor | None:
         """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""

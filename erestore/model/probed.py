@@ -18,6 +18,7 @@ from erestore.model.profiles import TensorSpool, has_factors
 from erestore.model.residuals import matrix_shape
 from erestore.model.targets import Loaded, Target, fits
 from erestore.model.variant import LinearTensor, Variant
+from erestore.records import names_inside
 from erestore.residual.codecs import ere
 from erestore.residual.spectrum import Decomposition, decompose, singular_values
 
@@ -205,10 +206,13 @@ def is_encoded(target: Target) -> bool:
 
 
 def _targets(variant: Variant, pattern: str | None) -> Iterator[Target]:
+    inside = names_inside(variant.layout.files)
     seen = set()
     for name, held in variant.layout.tensors.items():
         info = TensorInfo(name, held.dtype, held.shape)
-        is_weight = variant.layout.structure is None or "/" not in name  # as in erestore.model.targets.divide
+        is_weight = variant.layout.structure is None or "/" not in inside.get(
+            name, name
+        )  # as in erestore.model.targets.divide
         if not is_weight or held.key in seen or held.key not in variant.base or not math.prod(held.shape):
             continue
         seen.add(held.key)

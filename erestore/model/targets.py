@@ -15,7 +15,7 @@ from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.checkpoint.roles import Role, role_of
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
-from erestore.records import WholeTensor
+from erestore.records import WholeTensor, names_inside
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,13 @@ def divide(
     optimizer are many orders of magnitude from the weights, and one error bound over both would ruin one of them.
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
+    inside = names_inside(checkpoint.files)
     targets, whole = [], []
     for name, info in checkpoint.tensors.items():
         key = keys[name]
         if name in followers:
             continue
-        is_weight = checkpoint.structure is None or "/" not in name
+        is_weight = checkpoint.structure is None or "/" not in inside.get(name, name)
         if is_weight and key in base and fits(info, base[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
             targets.append(Target(key, name, info, shared, role_of(info)))

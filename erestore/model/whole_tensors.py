@@ -9,6 +9,7 @@ from erestore.checkpoint.dtypes import is_floating
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined
 from erestore.model.parts import Parts, sum_parts
+from erestore.model.side_weights import SideWeights
 from erestore.model.vocabularies import same_labels, same_vocabulary
 from erestore.records import Manifest, Part, WholeTensor
 
@@ -16,9 +17,10 @@ from erestore.records import Manifest, Part, WholeTensor
 class WholeTensors:
     """Combines what variants hold whole; conflicts are noted, and decided as chosen."""
 
-    def __init__(self, combined: Combined, conflicts: Conflicts) -> None:
+    def __init__(self, combined: Combined, conflicts: Conflicts, side_weights: SideWeights) -> None:
         self.combined = combined
         self.conflicts = conflicts
+        self.side_weights = side_weights
 
     def dense(self) -> dict[str, Parts]:
         """Combine tensors in place of the base's, or that the base does not have."""
@@ -46,6 +48,8 @@ class WholeTensors:
         return found
 
     def _dense(self, key: str, having: Mapping[int, Parts]) -> Parts:
+        if (decided := self.side_weights.parts(key, having)) is not None:
+            return decided
         base = self.combined.base.get(key)
         tensors = [part.tensor for parts in having.values() for part in parts]
         if not all(is_floating(tensor.dtype) for tensor in tensors):

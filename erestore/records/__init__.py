@@ -7,7 +7,7 @@ what garbage collection and fsck walk. Nothing here reads storage or touches an 
 
 from erestore.records.coefficients import Coefficient, format_coefficient, parse_coefficient
 from erestore.records.commit import EDGES, LATEST, Commit, relative_error
-from erestore.records.layout import Layout, LayoutFile, LayoutTensor
+from erestore.records.layout import Layout, LayoutFile, LayoutTensor, module_prefix, names_inside
 from erestore.records.manifest import Manifest, Term, normal_terms
 from erestore.records.reading import check_shape
 from erestore.records.tensors import Base, Part, TensorRef, WholeTensor
@@ -28,6 +28,8 @@ __all__ = [
     "WholeTensor",
     "check_shape",
     "format_coefficient",
+    "module_prefix",
+    "names_inside",
     "normal_terms",
     "parse_coefficient",
     "relative_error",

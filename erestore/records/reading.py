@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
@@ -14,9 +14,9 @@ _LARGEST = 2**63
 class reading:  # noqa: N801 - used as a statement
     """Turn what strict reading trips over into the one error that names the kind."""
 
-    def __init__(self, kind: str, record: Mapping[str, Any], fields: set[str]) -> None:
+    def __init__(self, kind: str, record: Mapping[str, Any], fields: set[str], optional: Collection[str] = ()) -> None:
         self.kind = kind
-        if unknown := sorted(set(record) - fields):
+        if unknown := sorted(set(record) - fields - set(optional)):
             raise UnsupportedFormatError(
                 f"A {kind} has the unknown field '{unknown[0]}'.",
                 hint="A newer erestore wrote it; upgrade to read it.",

@@ -16,7 +16,10 @@ def layout_of(checkpoint: Checkpoint) -> Layout:
     return Layout(
         format=checkpoint.format,
         is_directory=checkpoint.is_directory,
-        files=tuple(LayoutFile(file.name, file.tensors, dict(file.metadata)) for file in checkpoint.files),
+        files=tuple(
+            LayoutFile(file.name, file.tensors, dict(file.metadata), file.module, file.format)
+            for file in checkpoint.files
+        ),
         tensors={name: LayoutTensor(name, info.dtype, info.shape) for name, info in checkpoint.tensors.items()},
         ties=checkpoint.ties,
         side_files=dict.fromkeys(checkpoint.side_files, "oid"),

@@ -1,0 +1,100 @@
+"""Side files of a combination: those that hold weights are a conflict where variants differ, all others are one variant's.
+
+A pickled classifier beside a model cannot be averaged, and one that was trained with another model is as wrong as a head of
+other classes. Coefficients count as they do for tensors: a file that is left with a coefficient after equal ones are summed,
+alone, is the result's, so that a pick brings the file that the picked commit changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from erestore.checkpoint.side_names import holds_weights
+from erestore.model.conflicts import Conflicts
+from erestore.model.operands import Combined, Operand
+from erestore.model.parts import Parts
+from erestore.records import Layout
+from erestore.storage.framing import is_oid
+
+_AS_TENSORS = "tensors"
+"""State of a file whose tensors are known one by one: it is no side file of that variant."""
+
+
+class SideWeights:
+    """Decides which side files with weights a result has; conflicts are noted, and decided as chosen.
+
+    Attributes
+    ----------
+    files : Mapping[str, int or None]
+        By path, the place of the operand whose file the result has, None where it has none; paths alone in which operands
+        differ.
+    """
+
+    def __init__(self, combined: Combined, conflicts: Conflicts) -> None:
+        self.combined = combined
+        self.conflicts = conflicts
+        self._states = [self._known(operand) for operand in combined.operands] if combined.differ else []
+        paths = sorted({path for states in self._states for path, state in states.items() if state != _AS_TENSORS})
+        differing = [path for path in paths if len({states.get(path) for states in self._whole()}) > 1]
+        self.files = {path: self._decided(path) for path in differing}
+
+    def parts(self, key: str, having: Mapping[int, Parts]) -> Parts | None:
+        """Return what the result has of a tensor whose file other variants hold as a side file; None where none does."""
+        path = next((path for path in self.files if self._is_in(key, path)), None)
+        if path is None:
+            return None
+        place = self.files[path]
+        return () if place is None else having.get(place, ())
+
+    def put_into(self, layout: Layout) -> Layout:
+        """Return a layout with the side files that were decided on, and no others of theirs."""
+        side_files = dict(layout.side_files)
+        for path, place in self.files.items():
+            side_files.pop(path, None)
+            state = None if place is None else self._states[place].get(path)
+            if state not in (None, _AS_TENSORS):
+                side_files[path] = state
+        return layout if side_files == layout.side_files else replace(layout, side_files=side_files)
+
+    def _whole(self) -> list[Mapping[str, str]]:
+        """Return the states of operands that are commits; of a part of one, its tensors alone are meant."""
+        pairs = zip(self.combined.operands, self._states, strict=True)
+        return [states for operand, states in pairs if is_oid(operand.commit)]
+
+    def _known(self, operand: Operand) -> dict[str, str]:
+        layout = self.combined.layout(operand)
+        known = {path: oid for path, oid in layout.side_files.items() if holds_weights(path)}
+        return known | {file.name: _AS_TENSORS for file in layout.files if file.module}
+
+    def _is_in(self, key: str, path: str) -> bool:
+        return any(
+            file.name == path and any(layout.tensors[name].key == key for name in file.tensors)
+            for layout in map(self.combined.layout, self.combined.operands)
+            for file in layout.files
+        )
+
+    def _decided(self, path: str) -> int | None:
+        total: dict[str | None, Fraction] = {}
+        places: dict[str | None, list[int]] = {}
+        for place, operand in enumerate(self.combined.operands):
+            if is_oid(operand.commit):
+                state = self._states[place].get(path)
+                total[state] = total.get(state, Fraction(0)) + operand.coefficient
+                places.setdefault(state, []).append(place)
+        left = [state for state, weight in total.items() if weight] or list(total)[:1]
+        if len(left) == 1:
+            return places[left[0]][0] if left[0] is not None else None
+        having = sorted(place for state in left if state is not None for place in places[state])
+        self.conflicts.note("file", path, self._reason(path, having), self.combined.names(having))
+        if self.conflicts.choose == "drop":
+            return None
+        return having[-1] if self.conflicts.choose == "theirs" else having[0]
+
+    def _reason(self, path: str, having: list[int]) -> str:
+        if any(self._states[place][path] == _AS_TENSORS for place in having):
+            return "some variants hold it as a file, committed before such files were read, and others as tensors"
+        if len(having) == 1:
+            return f"only {self.combined.listed(having)} has this file of weights, which is not read and not averaged"
+        return "this file of weights differs, and is not read, so not averaged"
