@@ -212,6 +212,20 @@ class Reader:
                 known[place] = self.stored_value(manifest, *place)
         return {name: known[key, dtype, tuple(shape)] for name, (key, dtype, shape) in layout["tensors"].items()}
 
+    def files(self, manifest: dict) -> dict[str, tuple[str, list[str]]]:
+        """§5.3: format of every weight file, and the names inside it."""
+        layout = self.record("layout", manifest["layout"])
+        modules = layout.get("modules", {})
+        assert modules or "modules" not in layout
+        assert set(modules) <= {path.rpartition("/")[0] for path, _, _ in layout["files"]} - {""}
+        found = {}
+        for path, own, _ in layout["files"]:
+            folder = path.rpartition("/")[0]
+            prefix = folder + "/" if folder in modules else ""
+            assert all(name.startswith(prefix) for name in own)
+            found[path] = modules.get(folder, layout["format"]), [name[len(prefix) :] for name in own]
+        return found
+
     def stored_value(self, manifest: dict, key: str, dtype: str, shape: tuple[int, ...]) -> bytes:
         """§8.4: the rounded value, and the exact remainder if there is one."""
         if manifest["patch"] is None or key not in (patch := self.segmented("patch", manifest["patch"]))[0]["tensors"]:

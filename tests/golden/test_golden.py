@@ -21,8 +21,8 @@ sys.path.append(str(Path(__file__).parents[1] / "format"))
 from independent_reader import Reader, directory_of
 
 HERE = Path(__file__).parent
-EXPECTED = {name: json.loads((HERE / name / "expected.json").read_text()) for name in ("v1", "v1-runs")}
-"""What the first version wrote; and codes in runs, which came later."""
+EXPECTED = {name: json.loads((HERE / name / "expected.json").read_text()) for name in ("v1", "v1-runs", "v1-modules")}
+"""What the first version wrote; codes in runs and modules in folders, which came later."""
 REVISIONS = pytest.mark.parametrize(("name", "revision"), [(n, each) for n in EXPECTED for each in sorted(EXPECTED[n])])
 
 
@@ -87,7 +87,7 @@ def test_side_files_are_those_that_were_committed(stores: dict[str, Store], name
         assert digest(content) == digest(second.blob(oid)) == expected["side_files"][path]
 
 
-@pytest.mark.parametrize(("name", "unreachable"), [("v1", 1), ("v1-runs", 0)])
+@pytest.mark.parametrize(("name", "unreachable"), [("v1", 1), ("v1-runs", 0), ("v1-modules", 0)])
 def test_nothing_is_damaged(stores: dict[str, Store], name: str, unreachable: int) -> None:
     found = stores[name].fsck(deep=True)
     assert found.clean
@@ -113,6 +113,27 @@ def test_checkpoints_come_out_in_both_formats(store: Store, tmp_path: Path) -> N
     state = torch.load(tmp_path / "torch.pt", weights_only=True)
     assert (state["epoch"], state["rate"], state["betas"], state["note"]) == (3, 0.1, (0.9, 0.999), b"\x00\xff")
     assert state["model"]["decoder.weight"].data_ptr() == state["model"]["embed.weight"].data_ptr()
+
+
+@pytest.mark.parametrize("revision", sorted(EXPECTED["v1-modules"]))
+def test_files_of_modules_hold_the_names_that_a_second_reader_says(
+    stores: dict[str, Store], tmp_path: Path, revision: str
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    stores["v1-modules"].checkout(revision, tmp_path / "out")
+    second = Reader(HERE / "v1-modules" / "store")
+    files = second.files(second.manifest_of(EXPECTED["v1-modules"][revision]["commit"]))
+    assert {path: kind for path, (kind, _) in files.items()} == {
+        "model.safetensors": "safetensors",
+        "1_Dense/model.safetensors": "safetensors",
+        "2_LSTM/pytorch_model.bin": "torch",
+    }
+    for path, (kind, names) in files.items():
+        out = tmp_path / "out" / path
+        state = load_file(out) if kind == "safetensors" else torch.load(out, weights_only=True)
+        assert set(state) == set(names)
 
 
 def test_the_store_holds_everything_that_version_1_has(store: Store) -> None:
