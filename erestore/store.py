@@ -18,6 +18,7 @@ from erestore.errors import (
     ConflictError,
     KeyNotFoundError,
     MissingObjectError,
+    RemoteError,
     StoreNotFoundError,
     TargetExistsError,
     UnknownRevisionError,
@@ -154,7 +155,7 @@ class Store:
         """
         storage = open_storage(url, **options)
         try:
-            marker = parse_canonical(storage.read(MARKER))
+            marker = _read_marker(storage)
         except KeyNotFoundError:
             raise StoreNotFoundError(
                 f"There is no store at {storage.url}.", hint="`erestore init` makes one; --store names another place."
@@ -171,7 +172,7 @@ class Store:
         UnsupportedFormatError
             If the store has a feature that writers must know and this version does not.
         """
-        _check_features(self.storage, parse_canonical(self.storage.read(MARKER)), "write")
+        _check_features(self.storage, _read_marker(self.storage), "write")
 
     def begin(self, *, undoes: str | None = None) -> Operation:
         """Start an operation by this store's author."""
@@ -409,11 +410,40 @@ class Store:
 
 
 def find_store(start: Path) -> Path | None:
-    """Return the nearest ``.erestore`` folder that is a store, from `start` upward."""
+    """Return the nearest ``.erestore`` folder that is a store, from `start` upward.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If one is a link to nothing, such as to a disk that is not mounted: another store is not what was meant.
+    """
     for directory in (start, *start.parents):
-        if (directory / DIRECTORY / MARKER).is_file():
-            return directory / DIRECTORY
+        place = directory / DIRECTORY
+        if (place / MARKER).is_file():
+            return place
+        if place.is_symlink() and not place.exists():
+            raise StoreNotFoundError(
+                f"'{place}' is a link to '{place.readlink()}', which does not exist.",
+                hint="Mount the disk that it is on, or remove the link.",
+            )
     return None
+
+
+def _read_marker(storage: Storage) -> Any:
+    """Return the marker of a store.
+
+    Raises
+    ------
+    RemoteError
+        If a web server answers in the place of a storage: a console, a captive portal.
+    """
+    content = storage.read(MARKER)
+    if content.lstrip()[:1] == b"<" and "://" in storage.url:
+        raise RemoteError(
+            f"A web page answers at {storage.place}, and no storage.",
+            hint="Correct the endpoint (for S3: AWS_ENDPOINT_URL, the address of the API and not of a console).",
+        )
+    return parse_canonical(content)
 
 
 def _check_marker(url: str, marker: Any) -> None:

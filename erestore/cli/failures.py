@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import click
 
+from erestore.cli.streams import STANDARD_OUTPUT
 from erestore.errors import (
     AccessError,
     CheckpointError,
@@ -78,7 +79,7 @@ def report(error: BaseException, command: str = "erestore") -> int:
     if isinstance(error, ConnectionError | TimeoutError):
         error = RemoteError(f"The connection failed: {error}.", hint="Check the network, then repeat the command.")
     elif isinstance(error, OSError):
-        error = access_error(error, "use" if error.filename else "write", error.filename or "the output")
+        error = _refusal(error)
     if isinstance(error, CombinationError):
         for conflict in error.conflicts if len(error.conflicts) > 1 else ():
             subject = f"{conflict.subject}: " if conflict.subject else ""
@@ -92,6 +93,30 @@ def report(error: BaseException, command: str = "erestore") -> int:
         f"This is a fault in erestore: please report it, with what `{DEBUG}=1` prints when you repeat the command.",
     )
     return UNEXPECTED
+
+
+def _refusal(error: OSError) -> ErestoreError:
+    """Say what the operating system refused."""
+    if error.filename == STANDARD_OUTPUT:
+        return AccessError(
+            f"The output cannot be printed: {error.strerror}.",
+            hint="The command itself was done; `erestore log` and `erestore reflog` show what it changed.",
+        )
+    if error.filename:
+        return access_error(error, "use", error.filename)
+    if isinstance(error, FileNotFoundError) and _is_folder_gone():
+        return NotFoundError(
+            "The current folder does not exist any more.", hint="Change to another folder, then repeat."
+        )
+    return access_error(error, "write", "a file")
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - its error is what is asked for
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _print_line(line: str) -> None:

@@ -30,6 +30,7 @@ from erestore.cli.rewrites import flatten, rebase
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
 from erestore.cli.spectra import diff, report
+from erestore.cli.streams import prepare_streams
 from erestore.cli.trees import cat, checkout
 from erestore.cli.upkeep import du, fsck, gc, status
 
@@ -134,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
             cli.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
-        code = report_failure(error, command)
+        code = report_failure(KeyboardInterrupt() if _interrupted else error, command)
         try:
             sys.stdout.flush()
         except OSError:
@@ -153,6 +154,16 @@ _ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [
 """Signals that ask to end: by `kill`, and when the terminal is closed."""
 
 
+_interrupted: list[int] = []
+"""Holds SIGINT once it came: libraries that are being imported turn its exception into one of their own."""
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """Do what Python does, and remember it."""
+    _interrupted.append(number)
+    raise KeyboardInterrupt
+
+
 def _terminate(number: int, _frame: FrameType | None) -> None:
     """Leave as if by an exception, so that leases and temporary files are removed."""
     raise click.exceptions.Exit(128 + number)
@@ -164,6 +175,9 @@ def main() -> None:
         cli.main(prog_name="erestore")
     if not sys.warnoptions and not os.environ.get(DEBUG):
         warnings.simplefilter("ignore")  # what libraries say to developers is noise to users
+    prepare_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started this wants it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     for number in _ENDING:
         signal.signal(number, _terminate)
     # A command is short and imports much: walking all of that for cycles, again and again, costs more than it frees.

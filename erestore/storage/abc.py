@@ -44,6 +44,11 @@ class Storage(ABC):
     url: str
     """Where it is, as the user would write it."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, with whatever else tells it from other storages of that URL, such as an endpoint."""
+        return self.url
+
     @abstractmethod
     def read(self, key: str) -> bytes:
         """Return the whole value.

@@ -45,21 +45,21 @@ class CachedStorage(Storage):
         May be shared by any number of processes and remotes.
     limit_bytes : int
         What the copies may take; the least recently used ones go first.
-    place : str, optional
-        What tells `inner` from every other remote; by default its URL.
     """
 
-    def __init__(
-        self, inner: Storage, directory: Path, limit_bytes: int = 20 << 30, *, place: str | None = None
-    ) -> None:
+    def __init__(self, inner: Storage, directory: Path, limit_bytes: int = 20 << 30) -> None:
         self.url = inner.url
         self._inner = inner
         self._directory = directory
         self._limit = limit_bytes
-        self._place = inner.url if place is None else place
         self._listed: dict[str, Entry] = {}
         self._total: int | None = None
         self._lock = threading.Lock()
+
+    @property
+    def place(self) -> str:
+        """See :attr:`Storage.place`."""
+        return self._inner.place
 
     def read(self, key: str) -> bytes:
         """See :meth:`Storage.read`."""
@@ -123,7 +123,7 @@ class CachedStorage(Storage):
             version = f" {entry.size} {entry.modified}"
         else:
             return None
-        name = digest(f"{self._place} {key}{version}".encode())
+        name = digest(f"{self.place} {key}{version}".encode())
         return self._directory / name[:2] / name[2:]
 
     def _keep(self, path: Path, content: bytes) -> None:

@@ -56,5 +56,5 @@ def open_storage(
     if cache_directory is not None:
         from erestore.storage.cache import CachedStorage
 
-        storage = CachedStorage(storage, cache_directory, cache_limit_bytes, place=remote.place)
+        storage = CachedStorage(storage, cache_directory, cache_limit_bytes)
     return storage

@@ -90,10 +90,14 @@ class ProbedStorage(Storage):
 
     def __init__(self, inner: FsspecStorage) -> None:
         self.url = inner.url
-        self.place = inner.place
         self._inner = inner
         self._passed = False
         self._lock = threading.Lock()
+
+    @property
+    def place(self) -> str:
+        """See :attr:`Storage.place`."""
+        return self._inner.place
 
     def create(self, key: str, data: Data) -> bool:
         """See :meth:`Storage.create`.

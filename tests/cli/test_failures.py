@@ -84,7 +84,7 @@ def test_the_documented_table_is_this_one() -> None:
     "error, code, words",
     [
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 10, "no space left to use '/x/y'"),
-        (OSError(errno.ENOSPC, "No space left on device"), 10, "no space left to write 'the output'"),
+        (OSError(errno.ENOSPC, "No space left on device"), 10, "no space left to write 'a file'"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 10, "no permission to use '/x'"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), 10, "read-only"),
         (OSError(errno.EIO, "Input/output error", "/x"), 10, "Input/output error"),
@@ -193,3 +193,29 @@ def test_a_pickle_with_code_is_refused_by_name(here: Here, tmp_path: Path) -> No
     assert ran.code == 9
     assert "print" in ran.err
     assert "owned" not in ran.out + ran.err
+
+
+def test_a_working_folder_that_was_deleted(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    ran = here.run("status")
+    assert ran.code == 3
+    assert ran.err == (
+        "error: The current folder does not exist any more.\nhint: Change to another folder, then repeat.\n"
+    )
+
+
+def test_a_store_on_a_disk_that_is_not_mounted(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is a store made through the link, nor is one further up taken for it."""
+    below = here.directory / "below"
+    below.mkdir()
+    (below / ".erestore").symlink_to("../not-mounted/store")
+    monkeypatch.chdir(below)
+    for arguments in (("status",), ("commit", here.directory / "ft", "--base", here.directory / "base")):
+        ran = here.run(*arguments)
+        assert ran.code == 3
+        assert "is a link to '../not-mounted/store', which does not exist." in ran.err
+        assert "Mount the disk" in ran.err
+    assert not (here.directory / "not-mounted").exists()

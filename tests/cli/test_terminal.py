@@ -134,23 +134,6 @@ def test_a_reader_that_goes_away(here: Here) -> None:
     process.stderr.close()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_the_output(here: Here) -> None:
-    with Path("/dev/full").open("w") as full:
-        ran = subprocess.run(
-            [sys.executable, "-m", "erestore", "log", "--json"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=here.directory,
-            env=environment(),
-            check=False,
-        )
-    assert ran.returncode == 10
-    assert ran.stderr.startswith("error: There is no space left to write 'the output'.\nhint: ")
-    assert len(ran.stderr.splitlines()) == 2
-
-
 def test_interrupted(here: Here) -> None:
     program = (
         "import os, signal, sys\n"

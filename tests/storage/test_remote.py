@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from lossy_proxy import lossy_proxy
@@ -16,6 +18,7 @@ from erestore.storage.probe import ProbedStorage, probe
 from erestore.storage.refs import Refs
 from erestore.storage.remote import PART_BYTES, FsspecStorage
 from erestore.storage.remote_errors import is_taken_or_busy
+from erestore.store import Store
 
 pytestmark = pytest.mark.s3
 
@@ -127,6 +130,95 @@ def test_nobody_answers():
         storage.read("a")
     assert caught.value.exit_code == 6
     assert "\n" not in caught.value.message
+
+
+ANSWERS = {
+    "ExpiredToken": (400, "The provided token has expired.", AccessError, "new credentials"),
+    "RequestTimeTooSkewed": (
+        403,
+        "The difference between the request time and the current time is too large.",
+        AccessError,
+        "clock",
+    ),
+    "AuthorizationHeaderMalformed": (400, "the region 'a' is wrong; expecting 'b'", RemoteError, "AWS_DEFAULT_REGION"),
+    "SignatureDoesNotMatch": (403, "The request signature does not match.", AccessError, "AWS_SECRET_ACCESS_KEY"),
+    "SlowDown": (503, "Please reduce your request rate.", RemoteError, "repeat the command"),
+}
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    """A server that gives one answer to everything: status, content type, and a body that HEAD lacks."""
+    answer = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(answer["status"])
+            self.send_header("Content-Type", answer["type"])
+            self.send_header("Content-Length", str(len(answer["body"])))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer["body"])
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = respond
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+        yield answer, options
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("code", ANSWERS)
+def test_what_the_server_says_is_passed_on(answering, code):
+    """Also where a range was asked for: the bare status of the look that follows says nothing."""
+    status, message, kind, hint = ANSWERS[code]
+    answer, options = answering
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    answer |= {"status": status, "type": "application/xml", "body": body}
+    storage = FsspecStorage(fresh_url(), options)
+    for call in (
+        lambda: storage.read("a"),
+        lambda: storage.read_range("a", 3, 5),
+        lambda: storage.exists("a"),
+        lambda: [*storage.list()],
+        lambda: storage.create("a", b"x"),
+    ):
+        with pytest.raises(kind, match=re.escape(message.rstrip("."))) as caught:
+            call()
+        assert hint in caught.value.hint
+
+
+def test_a_web_console_is_not_a_damaged_store(answering):
+    answer, options = answering
+    answer |= {"status": 200, "type": "text/html", "body": b"\n<!DOCTYPE html><html>a console</html>"}
+    with pytest.raises(RemoteError, match=r"A web page answers at s3://.* http://127") as caught:
+        Store.open(fresh_url(), options=options)
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+
+
+def test_names_and_profiles_that_cannot_be(moto_server, monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match='Invalid bucket name "My_Bucket!"') as caught:
+        FsspecStorage("s3://My_Bucket!/x", moto_server).read("a")
+    assert "name of the bucket" in caught.value.hint
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(AccessError, match=r"profile \(nope\) could not be found") as caught:
+        FsspecStorage(fresh_url(), {**moto_server, "profile": "nope"}).read("a")
+    assert "AWS_PROFILE" in caught.value.hint
+
+
+def test_an_empty_value_has_no_range(good):
+    assert good.create("empty", b"")
+    assert good.exists("empty")
+    assert good.read_range("empty", 0, 1) == b""
+    assert good.read_range("empty", 5, 9) == b""
 
 
 @pytest.mark.parametrize("url", ["nonsense://x/y", "s3://"])
