@@ -8,7 +8,7 @@ from pathlib import Path
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import ConflictError, UnknownRevisionError, UsageError
 from erestore.model.bases import base_commit, import_checkpoint
-from erestore.model.sources import find_source, name_of
+from erestore.model.sources import default_name, find_source
 from erestore.progress import Progress
 from erestore.revisions import require_commit
 from erestore.storage.leases import Lease
@@ -95,7 +95,7 @@ def import_source(
     store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
 ) -> tuple[str, str | None]:
     """Return the name of the base in the store, and the same if it was imported just now."""
-    name = check_name(base if not Path(base).expanduser().exists() else name_of(base))
+    name = check_name(base if not Path(base).expanduser().exists() else default_name(base))
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
         entry = store.refs.read(name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from erestore.checkpoint.side_names import check_side_names
+from erestore.checkpoint.snapshots import blobs_of
 from erestore.errors import CheckpointError
 
 _TRAINING_STATE = re.compile(
@@ -26,13 +27,13 @@ class SideFiles(NamedTuple):
     left_out: dict[str, str]
 
 
-def list_side_files(root: Path, weights: dict[str, str]) -> SideFiles:
+def list_side_files(root: Path, weights: Mapping[str, str]) -> SideFiles:
     """List everything in a checkpoint's directory but its weights.
 
     Parameters
     ----------
     root : Path
-    weights : dict of str to str
+    weights : Mapping[str, str]
         Files that are weights, or another copy of them: name and reason to leave it out (empty for the weights read).
 
     Raises
@@ -89,6 +90,5 @@ def _reason_to_leave_out(name: str, path: Path) -> str:
 
 
 def _allowed_targets(root: Path) -> list[Path]:
-    resolved = root.resolve()
-    is_snapshot = resolved.parent.name == "snapshots"
-    return [resolved, resolved.parent.parent / "blobs"] if is_snapshot else [resolved]
+    blobs = blobs_of(root)
+    return [root.resolve(), *([blobs] if blobs else [])]

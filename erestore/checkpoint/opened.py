@@ -59,9 +59,6 @@ class OpenedCheckpoint(Checkpoint):
     format : str
     readers : Mapping[str, WeightReader]
         By POSIX path inside the checkpoint. They are closed with the checkpoint.
-    side_files : Mapping[str, Path] or None
-        None for a bare file.
-    left_out : Mapping[str, str]
 
     Raises
     ------
@@ -74,15 +71,12 @@ class OpenedCheckpoint(Checkpoint):
         path: Path,
         format: str,  # noqa: A002 - the contract's word
         readers: Mapping[str, WeightReader],
-        *,
-        side_files: Mapping[str, Path] | None = None,
-        left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
-        self.is_directory = side_files is not None
+        self.is_directory = False
         self.format = format
-        self.side_files = side_files or {}
-        self.left_out = left_out or {}
+        self.side_files: Mapping[str, Path] = {}
+        self.left_out: Mapping[str, str] = {}
         self._readers = readers
         self.files = tuple(_weight_file(name, reader) for name, reader in readers.items())
         self.ties = tuple(group for reader in readers.values() for group in reader.ties)
@@ -90,6 +84,10 @@ class OpenedCheckpoint(Checkpoint):
         self.tensors = {name: info for reader in readers.values() for name, info in reader.tensors.items()}
         self._holders = {name: file for file, reader in readers.items() for name in reader.tensors}
         self._refuse_duplicates()
+
+    def set_side_files(self, kept: Mapping[str, Path], left_out: Mapping[str, str]) -> None:
+        """Make this the checkpoint of a whole directory, with its other files; a bare file has none."""
+        self.is_directory, self.side_files, self.left_out = True, kept, left_out
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor: on the CPU, contiguous, bits untouched; see the contract."""

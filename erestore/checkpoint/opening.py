@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.copies import find_copies
 from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.checkpoint.recognition import recognise, refuse_pointer
 from erestore.checkpoint.safetensors_file import SafetensorsFile
+from erestore.checkpoint.sharding import ASSEMBLED, RankFiles, incomplete, is_rank_file
+from erestore.checkpoint.snapshots import fetch_hint
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import Weights, find_adapter, find_weights, recognise, refuse_pointer
+from erestore.checkpoint.weights import Weights, find_adapter, find_loose_weights, find_model, find_weights
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 from erestore.records import module_prefix
 
@@ -60,49 +64,66 @@ def _open_file(path: Path) -> Checkpoint:
     format_found = recognise(path)
     if format_found is None:
         raise CheckpointError(f"'{path.name}' is not a checkpoint.", hint=f"Give {_LOOKED_FOR}.")
-    return OpenedCheckpoint(path, format_found, _open_readers(path.parent, format_found, [path.name]))
+    reader = _open_reader(path, format_found)
+    if isinstance(reader, SafetensorsFile) and is_rank_file(reader):
+        reader.close()
+        raise incomplete(path.name)
+    return OpenedCheckpoint(path, format_found, {path.name: reader})
 
 
 def _open_directory(path: Path) -> Checkpoint:
-    weights = find_weights(path)
-    adapter = None if weights else find_adapter(path)
-    chosen = weights or adapter
+    model = find_model(path)
+    adapter = None if model else find_adapter(path)
+    chosen = model or adapter or find_loose_weights(path)
     folders = ({"": chosen} if chosen else {}) | find_module_weights(path, has_model=chosen is not None)
-    readers, left_out = _open_folders(path, folders)
+    readers, weights = _open_folders(path, folders)
     if not readers:
         raise _no_weights(path)
     try:
-        side = list_side_files(path, dict.fromkeys(readers, "") | left_out)
-        if adapter:
-            return PeftCheckpoint(path, readers, side_files=side.kept, left_out=side.left_out)
+        side = list_side_files(path, weights)
         format_found = next(iter(readers.values())).format
-        return OpenedCheckpoint(path, format_found, readers, side_files=side.kept, left_out=side.left_out)
+        checkpoint = PeftCheckpoint(path, readers) if adapter else OpenedCheckpoint(path, format_found, readers)
+        # A name alone does not tell a copy from an average or an earlier save, so those left out are looked at too.
+        named = {name: path / name for name, reason in weights.items() if reason}
+        copies = find_copies(side.kept | named, checkpoint)
+        checkpoint.set_side_files(
+            {name: file for name, file in side.kept.items() if name not in copies}, {**side.left_out, **copies}
+        )
     except BaseException:
         _close(readers)
         raise
+    return checkpoint
 
 
 def _open_folders(path: Path, folders: Mapping[str, Weights]) -> tuple[dict[str, WeightReader], dict[str, str]]:
-    """Open the weights of the model and of its modules; name other copies of them, with the reason to leave them out."""
+    """Open the weights of the model and of its modules.
+
+    Returns
+    -------
+    readers : dict of str to WeightReader
+    weights : dict of str to str
+        Files that are read, with an empty reason, and those that are left out because they hold the same.
+    """
     readers: dict[str, WeightReader] = {}
-    left_out: dict[str, str] = {}
+    weights: dict[str, str] = {}
     try:
-        for module, weights in folders.items():
-            opened = _open_module(path, module, weights)
+        for module, files in folders.items():
+            opened = _open_module(path, module, files)
             readers |= opened
             if opened:
-                reason = f"'{next(iter(opened))}' holds the weights"
-                left_out |= dict.fromkeys((module_prefix(module) + name for name in weights.others), reason)
+                prefix = module_prefix(module)
+                weights |= {prefix + name: reason for name, reason in files.left_out.items()}
+                weights |= {prefix + name: "" for name in files.files}
     except BaseException:
         _close(readers)
         raise
-    return readers, left_out
+    return readers, weights
 
 
 def _open_module(path: Path, module: str, weights: Weights) -> dict[str, WeightReader]:
     """Open the weights of a module, or of the model itself; none of a module's pickles that would run code."""
     try:
-        readers = _open_readers(path / module, weights.format, weights.files)
+        readers = _open_readers(path / module, weights)
     except CheckpointError:
         if module and weights.format == "torch":
             return {}
@@ -115,16 +136,23 @@ def _open_module(path: Path, module: str, weights: Weights) -> dict[str, WeightR
     return qualified(readers, module) if module else readers
 
 
-def _open_readers(root: Path, format_found: str, names: Sequence[str]) -> dict[str, WeightReader]:
+def _open_readers(root: Path, weights: Weights) -> dict[str, WeightReader]:
     readers: dict[str, WeightReader] = {}
     try:
-        for name in names:
+        for name in weights.files:
             refuse_pointer(root / name)
-            readers[name] = SafetensorsFile(root / name) if format_found == "safetensors" else TorchFile(root / name)
+            readers[name] = _open_reader(root / name, weights.format)
+        if any(isinstance(reader, SafetensorsFile) and is_rank_file(reader) for reader in readers.values()):
+            _close(readers)
+            return {ASSEMBLED: RankFiles([root / name for name in weights.files])}
     except BaseException:
         _close(readers)
         raise
     return readers
+
+
+def _open_reader(path: Path, format_found: str) -> WeightReader:
+    return SafetensorsFile(path) if format_found == "safetensors" else TorchFile(path)
 
 
 def _close(readers: Mapping[str, WeightReader]) -> None:
@@ -142,10 +170,17 @@ def _check_index(file_of: Mapping[str, str], readers: Mapping[str, WeightReader]
 
 
 def _no_weights(path: Path) -> CheckpointError:
-    nested = sorted(child.name for child in path.iterdir() if child.is_dir() and find_weights(child))
+    nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_weights(child))
     if nested:
         return CheckpointError(
             f"'{path}' holds no weights itself, but its directories {', '.join(nested[:4])} do.",
             hint="Commit one of them by its path.",
         )
-    return CheckpointError(f"'{path}' holds no weights.", hint=f"Give {_LOOKED_FOR}.")
+    return CheckpointError(f"'{path}' holds no weights.", hint=f"{fetch_hint(path) or f'Give {_LOOKED_FOR}'}.")
+
+
+def _holds_weights(directory: Path) -> bool:
+    try:
+        return find_weights(directory) is not None
+    except CheckpointError:  # damaged or incomplete, which is said when it is opened
+        return True

@@ -84,15 +84,8 @@ class PeftCheckpoint(OpenedCheckpoint):
         If the adapter is more than plain LoRA factors, naming what.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        readers: Mapping[str, WeightReader],
-        *,
-        side_files: Mapping[str, Path],
-        left_out: Mapping[str, str],
-    ) -> None:
-        super().__init__(path, "peft", readers, side_files=side_files, left_out=left_out)
+    def __init__(self, path: Path, readers: Mapping[str, WeightReader]) -> None:
+        super().__init__(path, "peft", readers)
         configuration = read_configuration(path / CONFIGURATION)
         self.adapters = _factors(self.tensors, configuration)
         self.replacements = _replacements(self.tensors)

@@ -1,32 +1,48 @@
-"""Finding the weights: which files of a directory hold them, and in which format."""
+"""Which files of a directory are the model: what the library that loads it takes, and why the others are left out.
+
+The order of each library, with the versions it was read in, is docs/reference/which-file.md.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from erestore.checkpoint.loose_files import choose_safetensors, choose_torch
 from erestore.checkpoint.peft_configuration import CONFIGURATION
+from erestore.checkpoint.recognition import recognise
 from erestore.checkpoint.side_names import check_side_name
-from erestore.checkpoint.torch_file import ZIP_MAGIC, holds_torch_archive
+from erestore.checkpoint.snapshots import fetch_hint
 from erestore.errors import CheckpointError
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 
-_TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar", ".tar")
-_PICKLE_MAGIC = b"\x80"
-_LFS_MAGIC = b"version https:"
-_NEVER_WEIGHTS = (
-    "training_args.bin",
-    "optimizer.",
-    "scheduler.",
-    "scaler.",
-    "rng_state",
-    "random_states",
-    "adapter_model.",
+TRANSFORMERS = ("model.safetensors", SAFETENSORS_INDEX, "pytorch_model.bin", TORCH_INDEX)
+DIFFUSERS = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
 )
+OPEN_CLIP = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+TIMM = ("pytorch_model.pth", "model.pth")
+"""What each library looks for, the first that is there being taken; all without a variant such as ``fp16``."""
+
+_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
+_COPIES = re.compile(
+    r"(?:(?:diffusion_|open_clip_)?(?:pytorch_)?model(?:[.-][\w.-]+)?|consolidated[\w.-]*)\.(?:safetensors|bin|pth)"
+    r"(?:\.index(?:\.\w+)?\.json)?"
+)
+"""Names under which these libraries keep the same model once more: variants, shards, other formats, indexes."""
 
 
 class Weights(NamedTuple):
@@ -39,105 +55,123 @@ class Weights(NamedTuple):
     files : tuple of str
     file_of : Mapping[str, str]
         File of each tensor, where an index says so.
-    others : tuple of str
-        Second copies of the weights in another format.
+    left_out : Mapping[str, str]
+        Files that are weights as well but not what is loaded, and why they are left out.
     """
 
     format: str
     files: tuple[str, ...]
     file_of: Mapping[str, str] = {}
-    others: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = {}
 
 
-def recognise(path: Path) -> str | None:
-    """Tell a file's format by its first bytes: ``safetensors``, ``torch``, or None."""
-    start = _start(path)
-    if path.suffix == ".safetensors" or (
-        start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
-    ):
-        return "safetensors"
-    if start.startswith(ZIP_MAGIC):
-        return "torch" if holds_torch_archive(path) or path.name.endswith(_TORCH_SUFFIXES) else None
-    return "torch" if start.startswith(_PICKLE_MAGIC) else None
-
-
-def refuse_pointer(path: Path) -> None:
-    """Refuse what a clone without Git LFS has in place of a big file."""
-    if _start(path).startswith(_LFS_MAGIC):
-        raise CheckpointError(
-            f"'{path.name}' is a Git LFS pointer, not the weights.", hint="Fetch it with `git lfs pull`."
-        )
-
-
-def find_weights(root: Path) -> Weights | None:
-    """Find the weights at the top level of a directory; None if there are none.
-
-    First ``model.safetensors`` or its index, then all safetensors files together, then ``pytorch_model.bin`` or its
-    index, then the only torch file.
+def find_model(root: Path) -> Weights | None:
+    """Find the weights that a library finds by their name, at the top level of a directory; None if there are none.
 
     Raises
     ------
     CheckpointError
-        If an index is malformed or names a file that is not there, or there are several torch files.
+        If an index is malformed or names a file that is not there.
     """
-    names = sorted(path.name for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
-    copies = tuple(name for name in names if name.startswith("pytorch_model") and ".bin" in name)
-    safetensors = tuple(name for name in names if name.endswith(".safetensors") and not name.startswith(_NEVER_WEIGHTS))
-    if found := _preferred(root, names, SAFETENSORS_INDEX, "model.safetensors"):
-        consolidated = tuple(name for name in safetensors if name.startswith("consolidated"))
-        return Weights("safetensors", *found, others=copies + consolidated)
-    if safetensors:
-        return Weights("safetensors", safetensors, others=copies)
-    if found := _preferred(root, names, TORCH_INDEX, "pytorch_model.bin"):
-        return Weights("torch", *found)
-    candidates = [
-        name
-        for name in names
-        if name.endswith(_TORCH_SUFFIXES) and not name.startswith(_NEVER_WEIGHTS) and recognise(root / name) == "torch"
-    ]
-    if len(candidates) > 1:
-        raise CheckpointError(
-            f"'{root.name}' holds {len(candidates)} weight files ({', '.join(candidates[:3])}); any may be meant.",
-            hint="Give the path of the file.",
-        )
-    return Weights("torch", tuple(candidates)) if candidates else None
+    names = _names(root)
+    for name in (*_named_by_configuration(root), *_order(root)):
+        if name not in names:
+            continue
+        index = _read_index(root, name, names) if name.endswith(".json") else {}
+        files = tuple(sorted(set(index.values()))) or (name,)
+        reason = f"'{files[0]}' holds the weights"
+        copies = {other: reason for other in names if _COPIES.fullmatch(other) and other not in (name, *files)}
+        return Weights(_format(files[0]), files, index, copies | _adapter_beside(names, files[0]))
+    return None
 
 
 def find_adapter(root: Path) -> Weights | None:
     """Find the weights of a PEFT adapter; None if the directory is not one."""
-    names = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if (root / name).is_file()]
+    names = [name for name in _ADAPTER[:2] if (root / name).is_file()]
     if not names or not (root / CONFIGURATION).is_file():
         return None
-    return Weights(
-        "safetensors" if names[0].endswith(".safetensors") else "torch", tuple(names[:1]), {}, tuple(names[1:])
-    )
+    return Weights(_format(names[0]), tuple(names[:1]), {}, dict.fromkeys(names[1:], f"'{names[0]}' holds the weights"))
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)
+def find_loose_weights(root: Path) -> Weights | None:
+    """Find weights under any name: all safetensors files together, or the only torch file; None if there are none.
+
+    Raises
+    ------
+    CheckpointError
+        If shards are missing, or any of several files may be meant.
+    """
+    names = _names(root)
+    if safetensors := [name for name in names if name.endswith(".safetensors") and name not in _ADAPTER]:
+        files, left_out = choose_safetensors(root, safetensors)
+        return Weights("safetensors", files, left_out=left_out)
+    file = choose_torch(root, [name for name in names if name not in _ADAPTER and recognise(root / name) == "torch"])
+    return Weights("torch", (file,)) if file else None
 
 
-def _preferred(
-    root: Path, names: list[str], index_name: str, single: str
-) -> tuple[tuple[str, ...], Mapping[str, str]] | None:
-    if index_name in names:
-        index = _read_index(root / index_name)
-        for file in sorted(set(index.values())):
-            if not (root / file).is_file():
-                raise CheckpointError(
-                    f"'{index_name}' names '{file}', which is missing.", hint="Copy or download it again."
-                )
-        return tuple(sorted(set(index.values()))), index
-    return ((single,), {}) if single in names else None
+def find_weights(root: Path) -> Weights | None:
+    """Find whatever weights there are at the top level of a directory, an adapter's included; None if there are none."""
+    return find_model(root) or find_adapter(root) or find_loose_weights(root)
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def _names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _format(name: str) -> str:
+    return "safetensors" if name.endswith(".safetensors") else "torch"
+
+
+def _order(root: Path) -> tuple[str, ...]:
+    """Return names in the order of the library that the directory's configuration is for, then those of the others."""
+    configuration = _configuration(root)
+    if "_class_name" in configuration or "_diffusers_version" in configuration:
+        return (*DIFFUSERS, *TRANSFORMERS, *OPEN_CLIP, *TIMM)
+    if not configuration and (root / "open_clip_config.json").is_file():
+        return (*OPEN_CLIP, *TRANSFORMERS, *TIMM)
+    return (*TRANSFORMERS, *DIFFUSERS, *OPEN_CLIP, *TIMM)
+
+
+def _named_by_configuration(root: Path) -> Sequence[str]:
+    """Return the file that transformers 5 loads instead of any other, where config.json names one."""
+    name = _configuration(root).get("transformers_weights")
+    return [name] if isinstance(name, str) and name.endswith((".safetensors", ".safetensors.index.json")) else []
+
+
+def _configuration(root: Path) -> Mapping[str, Any]:
     try:
-        index = json.loads(path.read_bytes())["weight_map"]
+        content = json.loads((root / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _adapter_beside(names: Sequence[str], weights: str) -> dict[str, str]:
+    """Leave out an adapter beside a whole model: loading the directory would add it to the weights."""
+    if CONFIGURATION not in names:
+        return {}
+    reason = (
+        f"from_pretrained adds this adapter to '{weights}'; where it is not merged into that already, "
+        "move it to a folder of its own and commit that"
+    )
+    return {name: reason for name in (CONFIGURATION, *_ADAPTER) if name in names}
+
+
+def _read_index(root: Path, name: str, names: Sequence[str]) -> dict[str, str]:
+    try:
+        index = json.loads((root / name).read_bytes())["weight_map"]
         files = {check_side_name(file) for file in index.values()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"'{path.name}' is not a sound index.", hint="Copy or download it again.") from error
+        raise CheckpointError(f"'{name}' is not a sound index.", hint="Copy or download it again.") from error
     if not files:
-        raise CheckpointError(f"'{path.name}' lists no tensors.", hint="Copy or download it again.")
+        raise CheckpointError(f"'{name}' lists no tensors.", hint="Copy or download it again.")
+    for file in sorted(files):
+        if not (root / file).is_file():
+            others = [other for other in names if _COPIES.fullmatch(other) and not other.endswith(".json")]
+            rest = sorted(set(others) - files)
+            way_out = f"; or remove '{name}' if '{rest[0]}' is the model" if rest else ""
+            raise CheckpointError(
+                f"'{name}' names '{file}', which is missing.",
+                hint=f"{fetch_hint(root) or 'Copy or download it again'}{way_out}.",
+            )
     return dict(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
         f"Imported {_name(imported.ref, imported.commit)}: {plural(imported.tensors, 'tensor')}, "
         f"{share_text(imported.stored_bytes, imported.original_bytes)}."
     )
+    note_left_out(session, imported.left_out)
 
 
 @verb(
@@ -321,8 +323,16 @@ def _note(session: Session, done: CommitResult) -> None:
             f"{plural(len(done.not_finite), 'tensor')} kept whole because of NaN or infinity: "
             f"{printable(listed(done.not_finite))}."
         )
-    for name, reason in done.left_out.items():
-        session.notice(f"'{printable(name)}' was left out: {reason.rstrip('.')}.")
+    note_left_out(session, done.left_out)
+
+
+def note_left_out(session: Session, left_out: Mapping[str, str]) -> None:
+    """Say which files were not kept, those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason.rstrip("."), []).append(f"'{printable(name)}'")
+    for reason, names in by_reason.items():
+        session.notice(f"{listed(names)} {'was' if len(names) == 1 else 'were'} left out: {printable(reason)}.")
 
 
 def _name(ref: str, oid: str) -> str:

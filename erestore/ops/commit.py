@@ -25,7 +25,7 @@ from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
 from erestore.model.quality import Quality, asked_record, quality_record
 from erestore.model.ranks import past_limit
-from erestore.model.sources import name_of
+from erestore.model.sources import default_name
 from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
@@ -156,7 +156,7 @@ def commit(
     GateError
         If the original does not pass the gate of `quality`, or nothing that loses any of it does.
     """
-    quality, operation, branch = quality or Quality(), store.begin(), name or name_of(path)
+    quality, operation, branch = quality or Quality(), store.begin(), name or default_name(path)
     entry = store.refs.read(check_name(branch))
     if entry is not None and entry.oid is not None and entry.kind == "tag":
         raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")

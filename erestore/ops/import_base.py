@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from erestore.checkpoint.opening import open_checkpoint
@@ -16,13 +17,14 @@ from erestore.store import Operation, Store
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What ``import`` did; the fields are those of its JSON."""
+    """What ``import`` did; the fields are those of its JSON. `left_out` are files that were not kept, with reasons."""
 
     commit: str
     ref: str
     stored_bytes: int
     original_bytes: int
     tensors: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_base(
@@ -69,4 +71,5 @@ def import_base(
         lease.confirm()
         recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
         tensors = len(checkpoint.tensors)
-        return ImportResult(recorded.oid, name, recorded.stored_bytes, commit.original_bytes, tensors)
+        left_out = dict(checkpoint.left_out)
+        return ImportResult(recorded.oid, name, recorded.stored_bytes, commit.original_bytes, tensors, left_out)
