@@ -112,7 +112,8 @@ def _open_folders(path: Path, folders: Mapping[str, Weights]) -> tuple[dict[str,
             readers |= opened
             if opened:
                 prefix = module_prefix(module)
-                weights |= {prefix + name: reason for name, reason in files.left_out.items()}
+                again = f"'{prefix}{files.files[0]}' holds the weights"
+                weights |= {prefix + name: again if module else reason for name, reason in files.left_out.items()}
                 weights |= {prefix + name: "" for name in files.files}
     except BaseException:
         _close(readers)
