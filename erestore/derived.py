@@ -49,6 +49,8 @@ class Derived:
         Operands whose exact remainders do not apply to the result.
     chosen : tuple of Conflict
         Conflicts that were decided as asked.
+    notes : tuple of str
+        Sentences about what was resolved without being a conflict.
     unchanged : bool
         Whether the branch held just this already, so that nothing was written.
     """
@@ -68,6 +70,7 @@ class Derived:
     loses_exact: tuple[str, ...]
     chosen: tuple[Conflict, ...]
     unchanged: bool
+    notes: tuple[str, ...] = ()
 
 
 def derive(
@@ -216,4 +219,5 @@ def _result(
         loses_exact=combined.loses_exact,
         chosen=combined.chosen,
         unchanged=unchanged,
+        notes=combined.notes,
     )

@@ -87,6 +87,36 @@ def convert(layout: Layout, format: str | None) -> Converted:  # noqa: A002 - th
     return Converted(changed, dict(_indexes(converted.values(), layout.tensors, format)))
 
 
+def fitting_index(layout: Layout, path: str, content: bytes) -> bytes:
+    """Return an index of the layout's files; as it is, unless it lists tensors that a combination has not got there.
+
+    Parameters
+    ----------
+    layout : Layout
+    path : str
+        The index's own.
+    content : bytes
+    """
+    folder, _, _ = path.rpartition("/")
+    files = [file for file in layout.files if file.prefix == (f"{folder}/" if folder else "")]
+    try:
+        weight_map = dict(json.loads(content)["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return content
+    listed = {
+        name.removeprefix(file.prefix): file.name.removeprefix(file.prefix) for file in files for name in file.tensors
+    }
+    is_of_these = {str(file) for file in weight_map.values()} <= {file.name.removeprefix(file.prefix) for file in files}
+    if not is_of_these or weight_map.items() <= listed.items():
+        return content
+    return build_index(files, layout.tensors)
+
+
+def is_index(path: str) -> bool:
+    """Tell whether a file is an index of shards by its name."""
+    return _INDEX.fullmatch(path.rpartition("/")[2]) is not None
+
+
 def build_index(files: Collection[LayoutFile], tensors: Mapping[str, LayoutTensor]) -> bytes:
     """Return the index of a sharded checkpoint, or of a sharded module, as transformers reads it."""
     weight_map = {name: file for file in files for name in file.tensors}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.conversion import convert
+from erestore.checkpoint.conversion import convert, fitting_index, is_index
 from erestore.checkpoint.dtypes import DTYPES
 from erestore.checkpoint.replacing import replacing
 from erestore.checkpoint.safetensors_file import write_safetensors
@@ -83,7 +83,10 @@ def write_checkpoint(
             for name, content in written.items():
                 _write_file(place / name, [content])
             for name in layout.side_files:
-                _write_file(place / name, side_files(name))
+                if is_index(name):
+                    _write_file(place / name, [fitting_index(layout, name, b"".join(side_files(name)))])
+                else:
+                    _write_file(place / name, side_files(name))
 
 
 def _write_weights(

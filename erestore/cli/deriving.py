@@ -117,6 +117,8 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
     notice_lost_remainders(session, done.loses_exact)
     for conflict in done.chosen:
         session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
+    for note in done.notes:
+        session.notice(printable(note))
 
 
 def notice_lost_remainders(session: Session, names: Sequence[str]) -> None:

@@ -42,6 +42,8 @@ class Combination:
         Names of operands that have exact remainders, and of those whose exact remainders do not apply to the result.
     chosen : tuple of Conflict
         What was decided by `choose`.
+    notes : tuple of str
+        Sentences about what was resolved without being a conflict.
     """
 
     manifest: Manifest
@@ -50,6 +52,7 @@ class Combination:
     exact: tuple[str, ...]
     loses_exact: tuple[str, ...]
     chosen: tuple[Conflict, ...]
+    notes: tuple[str, ...] = ()
 
 
 def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = None) -> Combination:
@@ -81,7 +84,9 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
         manifest = equal.manifest
     exact = tuple(operand.name for operand in remaining if operand.manifest.patch)
     commit = equal.commit if equal else None
-    return Combination(manifest, layout, commit, exact, () if equal else exact, tuple(conflicts.found))
+    return Combination(
+        manifest, layout, commit, exact, () if equal else exact, tuple(conflicts.found), tuple(conflicts.notes)
+    )
 
 
 def layout_oid(layout: Layout) -> str:
@@ -95,6 +100,8 @@ def _result(combined: Combined, conflicts: Conflicts) -> tuple[Manifest, Layout]
     dense, rows = tensors.dense(), tensors.rows()
     primary, layout = ResultLayout(combined, conflicts, dense, rows).find()
     layout = side_weights.put_into(layout)
+    named = {tensor.key for tensor in layout.tensors.values()}
+    dense, rows = ({key: parts for key, parts in held.items() if key in named} for held in (dense, rows))
     oid = primary.manifest.layout if layout == combined.layout(primary) else layout_oid(layout)
     return Manifest(primary.manifest.base, sum_terms(combined.operands), oid, dense, rows), layout
 

@@ -20,10 +20,20 @@ class Conflicts:
         Of the operands, in order.
     choose : str or None
         One of :data:`CHOICES`.
+
+    Attributes
+    ----------
+    found : list of Conflict
+    notes : list of str
+        Sentences about what was resolved without being a conflict.
+    dropped : set of str
+        Keys of tensors that the result does not have, as chosen.
     """
 
     def __init__(self, names: Sequence[str], choose: str | None) -> None:
         self.found: list[Conflict] = []
+        self.notes: list[str] = []
+        self.dropped: set[str] = set()
         self.choose = choose
         self._names = names
 
@@ -35,13 +45,22 @@ class Conflicts:
         """Note a conflict over a tensor; return what the result has of it: the chosen one of those that have it."""
         self.note(kind, key, reason, [self._names[place] for place in having])
         if self.choose in (None, "drop"):
+            self._drop(kind, key)
             return ()
         return having[min(having) if self.choose == "ours" else max(having)]
 
     def decide_among_all(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
         """Note a conflict over a tensor that all have in some way; return what the chosen operand holds whole of it."""
         self.note(kind, key, reason, [self._names[place] for place in having])
+        if self.choose in (None, "drop"):
+            self._drop(kind, key)
+            return ()
         return having.get(len(self._names) - 1 if self.choose == "theirs" else 0, ())
+
+    def _drop(self, kind: str, key: str) -> None:
+        """Leave a tensor out; of one with rows that cannot be combined, the rows alone."""
+        if kind not in ("rows", "vocabulary"):
+            self.dropped.add(key)
 
     def require_none(self) -> None:
         """Make sure that every conflict was decided.

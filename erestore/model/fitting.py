@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 from erestore.checkpoint.dtypes import is_floating
 from erestore.errors import CombinationError, Conflict
+from erestore.model.buffers import is_buffer
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
@@ -84,12 +86,26 @@ class ResultLayout:
                 found[key] = True
             elif not self.combined.weight(having):
                 found[key] = False
+            elif self._is_buffer_of_base(key, having):
+                found[key] = True
+                self.conflicts.notes.append(
+                    f"Only {self.combined.listed(having)} still {'has' if len(having) == 1 else 'have'} the buffer "
+                    f"'{key}', as it is in the base; the result has it too."
+                )
             else:
                 reason = f"only {self.combined.listed(having)} of the variants kept it of the base"
                 self.conflicts.note("tensor", key, reason, self.combined.names(having))
                 chosen = {"ours": 0 in having, "theirs": len(held) - 1 in having}
                 found[key] = chosen.get(self.conflicts.choose or "", False)
         return found
+
+    def _is_buffer_of_base(self, key: str, having: Collection[int]) -> bool:
+        """Tell whether a tensor is a buffer that those operands which have it have as the base has it."""
+        base = self.combined.base[key]
+        return is_buffer(key, base.shape) and not any(
+            key in operand.manifest.dense or self.combined.touches(operand, key)
+            for operand in (self.combined.operands[place] for place in having)
+        )
 
     def _primary(self, heights: Mapping[str, int]) -> Operand:
         """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it."""
@@ -114,25 +130,30 @@ class ResultLayout:
 
     def _fit(self, layout: Layout, present: Mapping[str, bool]) -> Layout:
         """Return a layout with the tensors that the result has, no others, in the shapes that it has them in."""
-        tensors: dict[str, LayoutTensor] = {}
-        for name, tensor in layout.tensors.items():
-            if (fitted := self._fitted(tensor)) is not None and present.get(tensor.key, True):
-                tensors[name] = fitted
+        tensors = {
+            name: fitted
+            for name, tensor in layout.tensors.items()
+            if (fitted := self._fitted(tensor)) is not None and self._is_wanted(tensor.key, present)
+        }
         named = {tensor.key for tensor in tensors.values()}
-        added: dict[str, LayoutTensor] = {}
-        for key in dict.fromkeys((*self.dense, *self.rows, *(key for key, is_held in present.items() if is_held))):
-            if key not in named:
-                name, tensor = next(self._found(key, {*tensors, *added}))
+        for key in dict.fromkeys((*self.dense, *self.rows, *present)):
+            if key not in named and self._is_wanted(key, present):
+                name, tensor = self._named(key, tensors)
                 fitted = self._fitted(tensor)
                 assert fitted is not None
-                added[name] = fitted
-        tensors |= added
+                tensors[name] = fitted
         if tensors == dict(layout.tensors):
             return layout
+        listed = {name for file in layout.files for name in file.tensors}
+        added = [name for name in tensors if name not in listed]
         kept = [replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files]
         files = [file for file in kept if file.tensors or not file.module]
         fresh = self._added_to(files, added)
-        ties = tuple(group for group in layout.ties if all(name in tensors for name in group))
+        ties = tuple(
+            group
+            for group in layout.ties
+            if all(name in tensors for name in group) and len({tensors[name].key for name in group}) == 1
+        )
         side_files = {name: oid for name, oid in layout.side_files.items() if name not in fresh}
         return replace(layout, tensors=tensors, files=tuple(files), ties=ties, side_files=side_files)
 
@@ -156,6 +177,9 @@ class ResultLayout:
             files[place] = replace(files[place], tensors=(*files[place].tensors, name))
         return fresh
 
+    def _is_wanted(self, key: str, present: Mapping[str, bool]) -> bool:
+        return present.get(key, True) and key not in self.conflicts.dropped
+
     def _fitted(self, tensor: LayoutTensor) -> LayoutTensor | None:
         """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""
         if tensor.key in self.dense:
@@ -173,14 +197,21 @@ class ResultLayout:
             return replace(tensor, shape=base.shape)
         return tensor
 
-    def _found(self, key: str, taken: Collection[str]) -> Iterator[tuple[str, LayoutTensor]]:
-        """Yield names that operands have for a tensor which the result's layout lacks; the key itself at last."""
-        tensor = None
-        for operand in self.combined.operands:
-            for name, held in self.combined.layout(operand).tensors.items():
-                if held.key == key:
-                    tensor = held
-                    if name not in taken:
-                        yield name, held
-        assert tensor is not None
-        yield key, tensor
+    def _named(self, key: str, tensors: Mapping[str, LayoutTensor]) -> tuple[str, LayoutTensor]:
+        """Return a name for a tensor which the result's layout lacks: one that an operand has for it, if it is free.
+
+        A name is free as well if it is another's second name there, as a head is that is saved beside its embedding.
+        """
+        count = Counter(tensor.key for tensor in tensors.values())
+        names = {
+            name: tensor
+            for operand in self.combined.operands
+            for name, tensor in self.combined.layout(operand).tensors.items()
+            if tensor.key == key
+        }
+        for name, tensor in names.items():
+            if name not in tensors or count[tensors[name].key] > 1:
+                return name, tensor
+        tensor = next(iter(names.values()))
+        numbered = (f"{key}#{number}" for number in range(2, len(tensors) + 3))
+        return next(name for name in (key, *numbered) if name not in tensors), tensor

@@ -71,6 +71,7 @@ class Combined:
         self.objects = objects
         self.operands = operands
         self._layouts: dict[str, Layout] = {}
+        self._keys: dict[str, frozenset[str]] = {}
         self._files: dict[str, Any] = {}
         self._touched: dict[str, frozenset[str]] = {}
 
@@ -85,6 +86,13 @@ class Combined:
         if oid not in self._layouts:
             self._layouts[oid] = Layout.from_record(self.objects.get_record("layout", oid))
         return self._layouts[oid]
+
+    def has(self, operand: Operand, key: str) -> bool:
+        """Tell whether an operand has a tensor at all, its own or the base's."""
+        oid = operand.manifest.layout
+        if oid not in self._keys:
+            self._keys[oid] = frozenset(tensor.key for tensor in self.layout(operand).tensors.values())
+        return key in self._keys[oid]
 
     @property
     def differ(self) -> bool:

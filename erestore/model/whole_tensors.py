@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from erestore.checkpoint.dtypes import is_floating
+from erestore.model.buffers import is_buffer
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined
 from erestore.model.parts import Parts, sum_parts
@@ -51,6 +52,8 @@ class WholeTensors:
         if (decided := self.side_weights.parts(key, having)) is not None:
             return decided
         base = self.combined.base.get(key)
+        if base is None and (parts := self._buffer(key, having)):
+            return parts
         tensors = [part.tensor for parts in having.values() for part in parts]
         if not all(is_floating(tensor.dtype) for tensor in tensors):
             return self._integers(key, having)
@@ -68,6 +71,20 @@ class WholeTensors:
             return self.conflicts.decide(
                 "labels", key, "the classes have other names or another order (id2label)", having
             )
+        return parts
+
+    def _buffer(self, key: str, having: Mapping[int, Parts]) -> Parts:
+        """Return a buffer that only some variants have, and have alike; empty where it is none."""
+        weight = self.combined.weight(having)
+        parts = next(iter(having.values()))
+        if len(having) == len(self.combined.operands) or not weight or any(other != parts for other in having.values()):
+            return ()
+        if not is_buffer(key, parts[0].tensor.shape):
+            return ()
+        verb = "has" if len(having) == 1 else "have"
+        self.conflicts.notes.append(
+            f"Only {self.combined.listed(having)} {verb} the buffer '{key}'; the result has it too."
+        )
         return parts
 
     def _rows(self, key: str, having: Mapping[int, Parts]) -> Parts:
@@ -88,7 +105,7 @@ class WholeTensors:
         held: dict[str, Parts] = {}
         for place, operand in enumerate(self.combined.operands):
             parts = having.get(place)
-            if parts is None and base is None:
+            if parts is None and (base is None or not self.combined.has(operand, key)):
                 continue
             digest = parts[0].tensor.digest if parts else base.digest if base else ""
             total[digest] = total.get(digest, Fraction(0)) + operand.coefficient

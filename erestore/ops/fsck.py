@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from erestore.errors import CorruptionError, ErestoreError, KeyNotFoundError, MissingObjectError, RemoteError
 from erestore.execute import bounded_map
 from erestore.model.reachable import READERS, RECORDS, Reference, walk
 from erestore.progress import Progress, silent
+from erestore.records import Base, Layout, Manifest
 from erestore.storage.calibrations import PREFIX as CALIBRATIONS
 from erestore.storage.calibrations import parse_entry
 from erestore.storage.canonical import parse_canonical
@@ -21,6 +22,9 @@ from erestore.storage.objects import StoredObject
 from erestore.storage.reflogs import LoggedEntry, read_reflogs
 from erestore.storage.segments import read_present
 from erestore.store import MARKER, Store
+
+_RECORDS_KEPT = 16
+"""Bases and layouts that are kept while manifests are held against them: most share a few."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def fsck(store: Store, *, read_data: bool = False, deep: bool = False, progress:
     """Check a store.
 
     Always: every entry of every log parses, every object that refs and reflogs lead to is there, is of the right kind,
-    and its record or index is what was written; objects have the size that their index says.
+    and its record or index is what was written; objects have the size that their index says; what a variant's layout lists
+    can be checked out.
 
     Parameters
     ----------
@@ -105,6 +110,7 @@ def fsck(store: Store, *, read_data: bool = False, deep: bool = False, progress:
     check = _Check(store, progress)
     check.walk()
     check.read_reachable(whole=read_data or deep)
+    check.check_layouts()
     if read_data or deep:
         check.read_unreachable()
     if deep:
@@ -162,6 +168,25 @@ class _Check:
         self.checked = len(self.needs)
         rest = [r for r in self.needs if r not in self.faults and (whole or r.kind not in RECORDS)]
         self._each("reading", rest, lambda reference: self._read(reference, whole=whole))
+
+    def check_layouts(self) -> None:
+        """Hold the layout of every variant against what its manifest and base hold."""
+        from erestore.model.layout_faults import layout_faults
+
+        objects = self.store.objects
+        bases = lru_cache(_RECORDS_KEPT)(lambda oid: Base.from_record(objects.get_record("base", oid)).tensors)
+        layouts = lru_cache(_RECORDS_KEPT)(lambda oid: Layout.from_record(objects.get_record("layout", oid)))
+
+        def look(reference: Reference) -> None:
+            manifest = Manifest.from_record(objects.get_record("manifest", reference.oid))
+            faults = list(layout_faults(layouts(manifest.layout), manifest, bases(manifest.base)))
+            if faults:
+                more = f" And {len(faults) - 1} more of the kind." if len(faults) > 1 else ""
+                raise CorruptionError(f"It cannot be checked out: {faults[0]}{more}")
+
+        broken = self._dependents(self.faults, through_parents=False)
+        manifests = [each for each in self.needs if each.kind == "manifest" and each not in broken]
+        self._each("checking layouts", manifests, look)
 
     def _read(self, reference: Reference, *, whole: bool) -> None:
         kind, oid = reference
