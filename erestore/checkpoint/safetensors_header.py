@@ -20,6 +20,10 @@ LARGEST_HEADER = 10 * 2**20
 ALIGNMENT = 4096
 """Where tensor data starts: file systems share blocks of this size between files (reflink)."""
 
+SMALL_FILE = 1 << 16
+"""Bytes of data from which on sharing blocks is worth a padded header. Smaller files are as the library writes them, so that a
+file of one data type comes back byte for byte."""
+
 
 class Entry(NamedTuple):
     """One tensor: code, shape, and where its data is, in bytes from the start of the file."""
@@ -97,7 +101,7 @@ def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Map
     """Lay tensors out in a new file.
 
     Whole multiples of 4096 bytes come first, the biggest first, so that each starts on a block boundary; the others
-    follow by size of element, so that each is aligned to its own element.
+    follow by size of element, so that each is aligned to its own element. In a small file all are in the latter order.
 
     Parameters
     ----------
@@ -112,23 +116,26 @@ def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Map
     header : Header
         Its entries in the order in which their data must follow.
     """
+    sizes = {name: tensor_bytes(code, shape) for name, (code, shape) in tensors.items()}
+    alignment = ALIGNMENT if sum(sizes.values()) >= SMALL_FILE else 8
 
     def place(name: str) -> tuple[bool, int, int, str]:
-        code, shape = tensors[name]
-        size = tensor_bytes(code, shape)
-        whole = size % ALIGNMENT == 0 and size > 0
-        return not whole, 0 if whole else -DTYPES[code].bits, -size, name
+        bits = DTYPES[tensors[name][0]].bits
+        if alignment < ALIGNMENT:
+            return True, -bits, 0, name
+        whole = sizes[name] % ALIGNMENT == 0 and sizes[name] > 0
+        return not whole, 0 if whole else -bits, -sizes[name], name
 
     fields: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     order = sorted(tensors, key=place)
     offset = 0
     for name in order:
         code, shape = tensors[name]
-        end = offset + tensor_bytes(code, shape)
+        end = offset + sizes[name]
         fields[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % alignment)
     if len(text) > LARGEST_HEADER:
         raise CheckpointError(f"{len(tensors)} tensors are too many for one safetensors file.")
     data_start = 8 + len(text)
