@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from erestore.ops.status import StatusResult
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
+    from erestore.ops.unlock import UnlockResult
     from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
 
@@ -685,6 +686,12 @@ class Store(_store.Store):
         from erestore.ops.drop_exact import drop_exact
 
         return drop_exact(self, name, dry_run=dry_run)
+
+    def unlock(self, *, everything: bool = False, dry_run: bool = False) -> UnlockResult:
+        """Remove the leases of operations that were killed; see :func:`erestore.ops.unlock.unlock`."""
+        from erestore.ops.unlock import unlock
+
+        return unlock(self, everything=everything, dry_run=dry_run)
 
     def fsck(self, *, read_data: bool = False, deep: bool = False, progress: Progress = silent) -> FsckResult:
         """Look for damage; see :func:`erestore.ops.fsck.fsck`."""

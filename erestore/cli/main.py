@@ -32,6 +32,7 @@ from erestore.cli.settings import config
 from erestore.cli.spectra import diff, report
 from erestore.cli.streams import prepare_streams
 from erestore.cli.trees import cat, checkout
+from erestore.cli.unlock import unlock
 from erestore.cli.upkeep import du, fsck, gc, status
 
 VERBS = (
@@ -64,6 +65,7 @@ VERBS = (
     cat,
     du,
     gc,
+    unlock,
     fsck,
     ui,
     config,

@@ -201,6 +201,8 @@ def undo(session: Session, *, operation: str | None, dry_run: bool, as_json: boo
     if as_json:
         click.echo(json_text(done))
         return
+    if done.repeated:
+        session.notice("An undo before this one had done so, but its answer was lost. Nothing was undone now.")
     author = f" by {printable(done.author)}" if done.author else ""
     verb_text = "Would undo" if dry_run else "Undid"
     session.result(

@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from erestore.errors import ConflictError, CorruptionError, UsageError
+from erestore.errors import AccessError, ConflictError, CorruptionError, UsageError
 from erestore.execute import bounded_map
 from erestore.model.garbage import Garbage, plan, read_unreachable
 from erestore.model.reachable import READERS, Reference, walk
 from erestore.progress import Progress, silent
 from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note
 from erestore.storage.condemned import Condemned, read_lists, write_list
-from erestore.storage.leases import PREFIX, Lease
+from erestore.storage.lease_records import PREFIX, SKEW_SECONDS, read_leases
+from erestore.storage.leases import Lease
 from erestore.storage.objects import StoredObject
 from erestore.storage.reflogs import LoggedEntry, expired, held_commits, read_reflogs
 from erestore.store import Store, new_id
@@ -134,7 +135,9 @@ def gc(
         If a ref, commit, manifest or index on the way is damaged or missing: what it needs is unknown, so nothing is
         deleted.
     ConflictError
-        If the collector was suspended for so long that others may have started to write.
+        If the collector was suspended for so long that others may have started to write, or its lease was removed.
+    AccessError
+        If the credentials may not delete; nothing is written then, no lease either.
     """
     store.require_writable()
     collection = _Collection(store, _periods(store, grace_days, reflog_days), progress)
@@ -146,6 +149,7 @@ def gc(
         collection.reached.clear()
     if dry_run:
         return collection.result(collection.plan(time.time()), dry_run=True)
+    _require_deletion(store)
     with ExitStack() as stack:
         lease = Lease(store.storage, "collector", new_id())
         try:
@@ -230,9 +234,10 @@ class _Collection:
                     self.progress("deleting", done, total)
 
     def _remove_dead_leases(self, now: float) -> None:
-        for entry in self.store.storage.list(PREFIX):
-            if entry.modified < now - DEAD_LEASE_DAYS * _DAY:
-                self.store.storage.delete(entry.key)
+        for record in read_leases(self.store.storage).values():
+            is_old = not -SKEW_SECONDS <= now - record.modified < DEAD_LEASE_DAYS * _DAY
+            for key in record.keys if record.is_released or is_old else ():
+                self.store.storage.delete(key)
 
     def result(self, garbage: Garbage, *, unfinished: int = 0, dry_run: bool = False) -> GcResult:
         doomed = [condemned for generation in garbage.doomed for condemned in generation]
@@ -250,6 +255,17 @@ class _Collection:
             dry_run=dry_run,
             objects=tuple(named) if dry_run else (),
         )
+
+
+def _require_deletion(store: Store) -> None:
+    """Find out, before a lease is written that could not be removed, whether the credentials may delete at all."""
+    try:
+        store.storage.delete(f"{PREFIX}collector-none/{0:016d}")
+    except AccessError as error:
+        raise AccessError(
+            f"Nothing can be deleted from the store at {store.url}: {error.message}",
+            hint="Run `erestore gc` with credentials that may delete; to add variants, these suffice.",
+        ) from error
 
 
 def _storage_time(store: Store, lease: Lease) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.errors import UnknownRevisionError
-from erestore.storage.reflogs import read_reflogs
+from erestore.storage.reflogs import in_order, read_reflogs
 from erestore.store import Store
 
 
@@ -62,10 +62,11 @@ def reflog(store: Store, name: str | None = None, *, limit: int | None = None) -
     logs = read_reflogs(store.storage)
     if name is not None and name not in logs:
         raise UnknownRevisionError(name, store.near(name))
-    found = [
+    back = {logged.key: back for log in logs.values() for back, logged in enumerate(reversed(log))}
+    moves = [
         ReflogEntry(
-            ref=ref,
-            selector=f"{ref}@{{{back}}}",
+            ref=logged.name,
+            selector=f"{logged.name}@{{{back[logged.key]}}}",
             kind=entry.kind,
             commit=entry.oid,
             previous=entry.previous,
@@ -74,11 +75,7 @@ def reflog(store: Store, name: str | None = None, *, limit: int | None = None) -
             time=datetime.fromtimestamp(entry.time / 1e6, UTC),
             message=entry.message,
         )
-        for ref, log in logs.items()
-        if name in (None, ref)
-        for back, logged in enumerate(reversed(log))
-        if (entry := logged.entry) is not None
+        for logged in reversed(in_order(logs))
+        if (entry := logged.entry) is not None and name in (None, logged.name)
     ]
-    # Of one name, the order of its log holds, whatever the clocks said: the sort is stable.
-    newest = sorted(found, key=lambda entry: entry.time, reverse=True) if name is None else found
-    return tuple(newest[:limit])
+    return tuple(moves[:limit])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.model.reachable import Reference, walk
-from erestore.storage.leases import EXPIRES_SECONDS, PREFIX
-from erestore.storage.reflogs import held_commits, read_reflogs
-from erestore.storage.refs import RefEntry
+from erestore.storage.lease_records import read_leases
+from erestore.storage.reflogs import LoggedEntry, held_commits, in_order, read_reflogs
 from erestore.store import Store
 
 
@@ -86,22 +87,18 @@ def status(store: Store) -> StatusResult:
         unreachable_objects=len(unreachable),
         unreachable_bytes=sum(sizes[oid] for oid in unreachable),
         running=_running(store),
-        last=_last(newest),
+        last=_last(logs),
     )
 
 
 def _running(store: Store) -> int:
-    """Count leases that are not known to be dead; the newest of them stands for the storage's clock."""
-    times: dict[str, float] = {}
-    for entry in store.storage.list(PREFIX):
-        name = entry.key.removeprefix(PREFIX).partition("/")[0]
-        times[name] = max(times.get(name, 0), entry.modified)
-    now = max(times.values(), default=0)
-    return sum(now - modified < EXPIRES_SECONDS for modified in times.values())
+    """Count leases that are not known to be dead, by this machine's clock: only a write would show the storage's."""
+    now = time.time()
+    return sum(record.is_current(now) for record in read_leases(store.storage).values())
 
 
-def _last(newest: list[RefEntry]) -> LastOperation | None:
-    if not newest:
+def _last(logs: Mapping[str, list[LoggedEntry]]) -> LastOperation | None:
+    entry = next((logged.entry for logged in reversed(in_order(logs))), None)
+    if entry is None:
         return None
-    entry = max(newest, key=lambda entry: entry.time)
     return LastOperation(entry.operation, entry.name, entry.message, datetime.fromtimestamp(entry.time / 1e6, UTC))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from erestore.errors import ConflictError, ErestoreError, MissingObjectError, NotFoundError, RefConflictError
+from erestore.errors import (
+    AccessError,
+    ConflictError,
+    ErestoreError,
+    MissingObjectError,
+    NotFoundError,
+    RefConflictError,
+    RemoteError,
+)
 from erestore.model.reachable import Reference, walk
+from erestore.storage.holder import Holder
+from erestore.storage.lease_records import LeaseRecord, read_leases
 from erestore.storage.leases import Lease
-from erestore.storage.reflogs import LoggedEntry, read_reflogs
+from erestore.storage.reflogs import LoggedEntry, in_order, read_reflogs
 from erestore.storage.refs import RefEntry
+from erestore.storage.sequence import is_same_writer
 from erestore.store import Store
 
 
@@ -43,6 +54,8 @@ class UndoResult:
     author : str or None
         Who ran it, as the commit that it made says; None for one that made no commit.
     dry_run : bool
+    repeated : bool
+        Whether an earlier call had done this and never learnt so: nothing was changed now.
     """
 
     operation: str | None
@@ -52,6 +65,7 @@ class UndoResult:
     time: datetime
     author: str | None = None
     dry_run: bool = False
+    repeated: bool = False
 
 
 @dataclass
@@ -82,7 +96,9 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
     store : Store
     operation : str, optional
         Start of an operation's id, of at least four digits; by default the last operation that is not an undo and has
-        not been undone, so that one goes further back with every call. Undoing an undo does again what it took back.
+        not been undone, so that one goes further back with every call. Undoing an undo does again what it took back. Where
+        the last operation is an undo of this user on this machine that was killed, or whose answer was lost, that one
+        is reported and nothing else undone.
     dry_run : bool
         Say what would be taken back, and change nothing.
 
@@ -98,10 +114,13 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
         If a name was moved again since, or the operation was undone before; nothing is changed then.
     """
     if dry_run:
-        return _plan(store, operation).result(store, None)
+        return _plan(store, read_reflogs(store.storage), operation).result(store, None)
     begun = store.begin()
     with Lease(store.storage, "writer", begun.writer) as lease:
-        plan = _plan(store, operation)
+        logs = read_reflogs(store.storage)
+        if operation is None and (unanswered := _unanswered(store, _operations(logs), lease)):
+            return _repeated(store, *unanswered)
+        plan = _plan(store, logs, operation)
         lease.confirm()
         done: list[UndoneRef] = []
         for move in plan.moves:
@@ -116,6 +135,11 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
                     message=f"undo: {plan.chosen.message}",
                     undoes=plan.chosen.id,
                 )
+            except RemoteError as error:
+                raise RemoteError(
+                    f"It is not known whether '{move.newest.name}' was moved: {error.message}",
+                    hint=f"`erestore undo {plan.chosen.id[:12]}` does it, unless it was done, and nothing else.",
+                ) from error
             except RefConflictError as error:
                 if not done:
                     raise
@@ -148,11 +172,11 @@ class _Plan:
         )
 
 
-def _plan(store: Store, operation: str | None) -> _Plan:
-    logs = read_reflogs(store.storage)
-    past = _operations(logs.values())
+def _plan(store: Store, logs: Mapping[str, list[LoggedEntry]], operation: str | None) -> _Plan:
+    past = _operations(logs)
     chosen = _choose(past, operation)
-    moves = tuple(_move(logs[name], entries) for name, entries in chosen.entries.items() if name not in chosen.undone)
+    entries = reversed(chosen.entries.items())  # the last move first: at no time does a commit lose its last name
+    moves = tuple(_move(logs[name], moved) for name, moved in entries if name not in chosen.undone)
     _require_stored(store, [move.after for move in moves if move.after])
     return _Plan(chosen, moves, _made(chosen, past))
 
@@ -160,11 +184,7 @@ def _plan(store: Store, operation: str | None) -> _Plan:
 def _made(chosen: _Past, past: list[_Past]) -> tuple[str, ...]:
     """Return the commits that no other operation had pointed a name to: those that it made itself."""
     earlier = {
-        entry.oid
-        for other in past
-        if other.time <= chosen.time and other is not chosen
-        for entries in other.entries.values()
-        for entry in entries
+        entry.oid for other in past[: past.index(chosen)] for entries in other.entries.values() for entry in entries
     }
     commits = (entry.oid for entries in chosen.entries.values() for entry in entries)
     return tuple(oid for oid in commits if oid and oid not in earlier)
@@ -177,16 +197,17 @@ def _author(store: Store, commits: tuple[str, ...]) -> str | None:
     return None
 
 
-def _operations(logs: Iterable[list[LoggedEntry]]) -> list[_Past]:
-    """Return all operations, oldest first, with what was taken back of each."""
+def _operations(logs: Mapping[str, list[LoggedEntry]]) -> list[_Past]:
+    """Return all operations, in the order in which they were finished, with what was taken back of each."""
     found: dict[str, _Past] = {}
-    for log in logs:
-        for entry in (logged.entry for logged in log if logged.entry is not None):
-            past = found.setdefault(entry.operation, _Past(entry.operation))
-            past.time = max(past.time, entry.time)
-            past.undoes = entry.undoes
-            past.entries.setdefault(entry.name, []).append(entry)
-    ordered = sorted(found.values(), key=lambda past: past.time)
+    for entry in (logged.entry for logged in in_order(logs)):
+        assert entry is not None
+        past = found.pop(entry.operation, None) or _Past(entry.operation)
+        found[entry.operation] = past  # at the end: what counts is its last entry
+        past.undoes = entry.undoes
+        past.time = max(past.time, entry.time)
+        past.entries.setdefault(entry.name, []).append(entry)
+    ordered = list(found.values())
     # An undo that was itself undone has taken nothing back: later operations decide first.
     for past in reversed(ordered):
         if past.undoes in found:
@@ -209,6 +230,40 @@ def _choose(past: list[_Past], operation: str | None) -> _Past:
             f"The operation {found[0].id[:12]} was undone already.", hint="`erestore reflog` shows by which."
         )
     return found[0]
+
+
+def _unanswered(store: Store, past: list[_Past], lease: Lease) -> tuple[_Past, LeaseRecord] | None:
+    """Return the last operation if it is an undo whose lease is left: whoever called it does not know that it was done."""
+    if not past or past[-1].undoes is None:
+        return None
+    writers = [entry.writer for entries in past[-1].entries.values() for entry in entries]
+    here = Holder.current()
+    records = read_leases(store.storage)
+    for name in lease.others():
+        content = records[name].read(store.storage) if name in records else None
+        if content is None or content.holder is None:
+            continue
+        is_mine = (content.holder.user, content.holder.host) == (here.user, here.host)
+        if is_mine and any(is_same_writer(writer, content.writer) for writer in writers):
+            return past[-1], records[name]
+    return None
+
+
+def _repeated(store: Store, past: _Past, record: LeaseRecord) -> UndoResult:
+    """Report an undo that was done before, and end the lease that its process left, where that is known to be gone."""
+    holder = record.read(store.storage).holder
+    for key in record.keys if holder is not None and holder.is_gone else ():
+        with suppress(AccessError):
+            store.storage.delete(key)
+    refs = tuple(UndoneRef(name, entries[0].previous, entries[-1].oid) for name, entries in past.entries.items())
+    return UndoResult(
+        operation=past.id,
+        undone=str(past.undoes),
+        message=past.message.removeprefix("undo: "),
+        refs=refs,
+        time=datetime.fromtimestamp(past.time / 1e6, UTC),
+        repeated=True,
+    )
 
 
 class _Move(NamedTuple):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
 from urllib.parse import unquote
 
 from erestore.errors import CorruptionError, ErestoreError, KeyNotFoundError, UnsupportedFormatError
 from erestore.storage.abc import Storage
 from erestore.storage.log import entry_number
 from erestore.storage.refs import RefEntry
+from erestore.storage.sequence import count_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class LoggedEntry:
     modified: float
     entry: RefEntry | None
     error: ErestoreError | None = None
+
+    @property
+    def count(self) -> int | None:
+        """How many entries its writer saw; None where that is not known."""
+        return None if self.entry is None else count_of(self.entry.writer)
 
 
 def read_reflogs(storage: Storage, known: Iterable[LoggedEntry] = ()) -> dict[str, list[LoggedEntry]]:
@@ -65,6 +74,33 @@ def _read(storage: Storage, key: str, name: str, modified: float) -> LoggedEntry
         return None
     except (CorruptionError, UnsupportedFormatError) as error:
         return LoggedEntry(key, name, number, modified, None, error)
+
+
+def in_order(logs: Mapping[str, list[LoggedEntry]]) -> list[LoggedEntry]:
+    """Return the readable entries of all logs, oldest first, in the order in which they were written.
+
+    That is by how many entries their writers saw. Entries of versions that did not count stand among the others by time, and
+    among themselves: a clock that was ahead shows in the storage's earlier time, a copied file in the writer's.
+    """
+    readable = {name: [logged for logged in log if logged.entry is not None] for name, log in logs.items()}
+    counted = sorted((e.modified, e.count) for log in readable.values() for e in log if e.count is not None)
+    highest = list(accumulate((count for _, count in counted), max))
+
+    def position(logged: LoggedEntry) -> tuple[int, float]:
+        assert logged.entry is not None
+        count = logged.count
+        if count is None:
+            before = bisect_right(counted, logged.modified, key=itemgetter(0))
+            count = highest[before - 1] if before else 0
+        return count, min(logged.modified, logged.entry.time / 1e6)
+
+    # Within a log its order holds, whatever any time says.
+    positions = (
+        (*latest, logged.number, name, logged)
+        for name, log in readable.items()
+        for latest, logged in zip(accumulate(map(position, log), max), log, strict=True)
+    )
+    return [logged for *_, logged in sorted(positions, key=itemgetter(0, 1, 2, 3))]
 
 
 def expired(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float) -> list[LoggedEntry]:

@@ -17,6 +17,7 @@ from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.framing import is_oid
 from erestore.storage.log import NumberedLog, entry_number
+from erestore.storage.sequence import count_entries, with_count
 
 KINDS = ("branch", "tag")
 
@@ -55,7 +56,8 @@ class RefEntry:
     previous : str or None
         Where it pointed before.
     writer, operation : str
-        Who wrote it, and the id of the operation it was part of.
+        Who wrote it and after how many other entries (:mod:`erestore.storage.sequence`), and the id of the operation it
+        was part of.
     undoes : str or None
         Id of the operation that this one took back.
     time : int
@@ -192,7 +194,7 @@ class Refs:
             kind=kind,
             oid=oid,
             previous=previous,
-            writer=writer,
+            writer=with_count(writer, count_entries(self._storage.list("refs/"))),
             operation=operation,
             undoes=undoes,
             time=time.time_ns() // 1000,

@@ -16,7 +16,8 @@ from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc
 from erestore.ops.import_base import import_base
-from erestore.storage.leases import PREFIX, Lease
+from erestore.storage.lease_records import PREFIX
+from erestore.storage.leases import Lease
 from erestore.storage.remote import FsspecStorage
 from erestore.testing.faults import FaultInjected, FaultyStorage
 

@@ -29,6 +29,7 @@ from erestore.storage.calibrations import newest_note, point
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.condemned import parse_list
 from erestore.storage.framing import KINDS, decode_record, encode_record, record_oid
+from erestore.storage.holder import Holder
 from erestore.storage.leases import Lease
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import Objects
@@ -148,7 +149,9 @@ def log_entry(example: Example, tmp_path: Path) -> None:
             (entry,) = storage.list("gc/leases/")
             written = parse_canonical(storage.read(entry.key))
         assert [len(part) for part in entry.key.split("/")] == [len(part) for part in example.facts["key"].split("/")]
-        assert written | {"time": value["time"]} == value
+        assert written | {"time": value["time"], "holder": value["holder"]} == value
+        assert Holder.from_record(written["holder"]) == Holder.current()
+        assert Holder.from_record(value["holder"]) is not None
     assert {key: type(each) for key, each in written.items()} == {key: type(each) for key, each in value.items()}
 
 

@@ -6,7 +6,7 @@ import pytest
 from lineages import add, empty_store, names
 
 from erestore.errors import ConflictError, TargetExistsError, UnknownRevisionError, UsageError
-from erestore.storage.leases import PREFIX
+from erestore.storage.lease_records import PREFIX
 
 
 def test_list_says_base_size_error_and_date() -> None:

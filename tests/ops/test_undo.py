@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from lineages import add, empty_store, names
+from lineages import add, empty_store, names, reopened
 
 from erestore.api import Store
-from erestore.errors import ConflictError, ErestoreError, NotFoundError, RefConflictError, UnknownRevisionError
+from erestore.errors import (
+    ConflictError,
+    ErestoreError,
+    NotFoundError,
+    RefConflictError,
+    RemoteError,
+    UnknownRevisionError,
+)
+from erestore.storage import refs
+from erestore.storage.abc import Data, Storage
 from erestore.storage.framing import KINDS
-from erestore.storage.leases import PREFIX
+from erestore.storage.holder import Holder
+from erestore.storage.lease_records import PREFIX
+from erestore.storage.leases import Lease
+from erestore.storage.memory import MemoryStorage
+from erestore.storage.overlay import Overlay
 
 
 def places(store: Store) -> dict[str, tuple[str, str]]:
@@ -171,6 +189,125 @@ def test_reflog_of_one_name() -> None:
     with pytest.raises(UnknownRevisionError, match="'bas'") as caught:
         store.reflog("bas")
     assert caught.value.near == ("base",)
+
+
+@pytest.mark.parametrize("skew", [3600, -3600, 400 * 86400])
+def test_the_order_of_operations_is_that_of_the_logs_whatever_clocks_say(
+    skew: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = empty_store()
+    add(store, "base")
+    clock = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(refs.time, "time_ns", lambda: clock() + skew * 10**9)
+        store.tag("theirs", "base")
+    store.tag("mine", "base")
+    assert names(store.reflog(), "ref") == ["mine", "theirs", "base"]
+    assert store.status().last.ref == "mine"  # type: ignore[union-attr]
+    with monkeypatch.context() as patch:
+        patch.setattr(refs.time, "time_ns", lambda: clock() - skew * 10**9)
+        assert store.undo().refs[0].name == "mine"
+    assert store.undo().refs[0].name == "theirs"
+
+
+def test_the_order_survives_a_copy_that_sets_times(tmp_path: Path) -> None:
+    store = Store.init(tmp_path / "s")
+    add(store, "base")
+    for name in ("c", "a", "b"):
+        store.tag(name, "base")
+    for number, path in enumerate(sorted((tmp_path / "s" / "refs").rglob("0*"))):
+        os.utime(path, (number * 1000, number * 1000))
+    assert [store.undo().refs[0].name for _ in range(4)] == ["b", "a", "c", "base"]
+
+
+def test_entries_of_versions_that_did_not_count_stand_where_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = empty_store()
+    add(store, "base")
+    with monkeypatch.context() as patch:
+        patch.setattr(refs, "with_count", lambda writer, _: writer)
+        store.tag("old", "base")
+    store.tag("new", "base")
+    with monkeypatch.context() as patch:
+        patch.setattr(refs, "with_count", lambda writer, _: writer)
+        store.tag("older", "base")
+    assert names(store.reflog(), "ref") == ["older", "new", "old", "base"]
+
+
+class Lossy(Overlay):
+    """Loses the answer to one creation below ``refs/``, and then does not answer for a while."""
+
+    def __init__(self, inner: Storage) -> None:
+        super().__init__(inner, MemoryStorage())
+        self.is_lossy = False
+        self.is_dead = False
+
+    def __getattribute__(self, name: str):
+        if name in {"read", "list", "exists", "delete"} and super().__getattribute__("is_dead"):
+            raise RemoteError("The network is down.")
+        return super().__getattribute__(name)
+
+    def create(self, key: str, data: Data) -> bool:
+        if self.is_dead:
+            raise RemoteError("The network is down.")
+        created = super().create(key, data)
+        if self.is_lossy and key.startswith("refs/"):
+            self.is_dead = True
+            raise RemoteError("The network is down.")
+        return created
+
+
+def test_an_undo_whose_answer_was_lost_is_not_done_twice() -> None:
+    inner = empty_store()
+    add(inner, "base")
+    inner.tag("keep", "base")
+    inner.tag("oops", "base")
+    storage = Lossy(inner.storage)
+    store = reopened(storage)
+    storage.is_lossy = True
+    with pytest.raises(RemoteError, match="not known whether 'oops'") as caught:
+        store.undo()
+    storage.is_lossy = storage.is_dead = False
+    operation = str(caught.value.hint).split("`")[1].split()[-1]
+    with pytest.raises(ConflictError, match="undone already"):
+        store.undo(operation)
+    again = store.undo()
+    assert (again.repeated, again.refs[0].name, again.undone[:12]) == (True, "oops", operation)
+    assert store.has_ref("keep")
+    assert store.undo().repeated  # this process might still be at it
+    for entry in storage.list(PREFIX):
+        storage.delete(entry.key)
+    assert store.undo().refs[0].name == "keep"
+
+
+def test_an_undo_that_was_killed_counts_as_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = empty_store()
+    add(store, "base")
+    store.tag("keep", "base")
+    store.tag("oops", "base")
+    monkeypatch.setattr(Lease, "remove", lambda _: None)
+    gone = replace(Holder.current(), started=1)
+    monkeypatch.setattr(Holder, "current", lambda: gone)
+    store.undo()
+    monkeypatch.undo()
+    if not gone.boot:
+        pytest.skip("this system does not say which processes run")
+    assert store.undo().repeated
+    assert not store.undo().repeated  # the lease that was left went with the first answer
+    assert not store.has_ref("keep")
+
+
+def test_another_writers_undo_does_not_stand_for_mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = empty_store()
+    add(store, "base")
+    store.tag("first", "base")
+    store.tag("second", "base")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "remove", lambda _: None)
+        theirs = replace(Holder.current(), host="elsewhere")
+        patch.setattr(Holder, "current", lambda: theirs)
+        store.undo()
+    undone = store.undo()
+    assert (undone.repeated, undone.refs[0].name) == (False, "first")
 
 
 class Undoing(RuleBasedStateMachine):

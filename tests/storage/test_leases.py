@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
-from erestore.errors import ConflictError, RemoteError
+from erestore.errors import AccessError, ConflictError, RemoteError
 from erestore.storage import leases
-from erestore.storage.leases import EXPIRES_SECONDS, PREFIX, Lease
+from erestore.storage.canonical import dump_canonical, parse_canonical
+from erestore.storage.holder import Holder
+from erestore.storage.lease_records import EXPIRES_SECONDS, PREFIX, SKEW_SECONDS
+from erestore.storage.leases import Lease
 from erestore.storage.memory import MemoryStorage
 
 
@@ -149,3 +156,99 @@ def test_a_remote_that_fails_at_the_end_does_not_undo_what_was_done():
 
     with Lease(storage, "writer", "one"):
         storage.hooks = {storage.calls + 1: fail}
+
+
+@pytest.mark.parametrize("kind", ["collector", "writer"])
+@pytest.mark.parametrize(
+    ("ahead", "counts"), [(SKEW_SECONDS - 1, True), (SKEW_SECONDS + 1, False), (400 * 86400, False)]
+)
+def test_a_lease_from_the_future_counts_within_the_skew_of_clocks(storage, now, kind, ahead, counts):
+    now[0] += ahead
+    Lease(storage, kind, "whose clock was ahead").renew()
+    now[0] -= ahead
+    other = Lease(storage, "writer" if kind == "collector" else "collector", "two")
+    if counts:
+        with pytest.raises(ConflictError, match=r"deleting|writing"):
+            other.__enter__()
+    else:
+        with other:
+            assert other.others() == []
+
+
+def test_a_lease_that_was_copied_without_its_time_is_dead(storage, now):
+    Lease(storage, "collector", "killed last week").renew()
+    (entry,) = storage.list(PREFIX)
+    content = parse_canonical(storage.read(entry.key))
+    storage.delete(entry.key)
+    storage.create(entry.key, dump_canonical({**content, "time": content["time"] - 7 * 86_400_000_000}))
+    for kind in ("writer", "collector"):
+        with Lease(storage, kind, "of the copy") as lease:
+            assert lease.others() == []
+
+
+def test_the_newest_entry_is_the_highest_whatever_its_time(storage, now):
+    lease = Lease(storage, "collector", "whose clock went back")
+    lease.renew()
+    storage.delete = lambda _key: None  # it died between creating the next entry and removing the one before
+    now[0] -= 5 * EXPIRES_SECONDS
+    lease.renew()
+    with pytest.raises(ConflictError, match="deleting"), Lease(storage, "writer", "one"):
+        pytest.fail("entered")
+
+
+class AddOnly(MemoryStorage):
+    """Credentials that may write and read, but not delete."""
+
+    def delete(self, key):
+        raise AccessError(f"There is no permission to delete '{key}'.")
+
+
+def test_who_may_not_delete_ends_a_lease_by_adding_to_it():
+    storage = AddOnly()
+    with Lease(storage, "writer", "one") as lease:
+        lease.renew()
+        lease.confirm()
+    assert [entry.key.split("/")[3] for entry in sorted(storage.list(PREFIX))] == [f"{1:016d}", f"{2:016d}", "released"]
+    with Lease(storage, "collector", "gc") as lease:
+        assert lease.others() == []
+
+
+@pytest.mark.parametrize("kind", ["writer", "collector"])
+def test_an_operation_whose_lease_was_removed_stops(storage, kind):
+    with Lease(storage, kind, "one") as lease:
+        lease.confirm()
+        for entry in storage.list(PREFIX):
+            storage.delete(entry.key)
+        lease._looked_up = None  # as after a second
+        with pytest.raises(ConflictError, match="removed"):
+            lease.confirm()
+        with pytest.raises(ConflictError, match="removed"):
+            lease.renew()
+        assert list(storage.list(PREFIX)) == []
+
+
+def test_who_is_refused_learns_by_whom_and_what_to_do(storage):
+    with Lease(storage, "collector", "gc"), pytest.raises(ConflictError) as caught, Lease(storage, "writer", "one"):
+        pytest.fail("entered")
+    assert str(Holder.current()) in caught.value.message
+    assert "an hour" in str(caught.value.hint)
+    assert "erestore unlock" in str(caught.value.hint)
+
+
+def test_a_process_of_this_machine_is_known_to_be_gone():
+    program = "from erestore.storage.holder import Holder; print(Holder.current().to_record())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ended = Holder.from_record(ast.literal_eval(done.stdout))
+    assert ended is not None
+    if not ended.boot:
+        pytest.skip("this system does not say which processes run")
+    assert ended.is_gone
+    assert not Holder.current().is_gone
+    assert replace(Holder.current(), started=1).is_gone  # another process got the number
+    assert not replace(ended, host="elsewhere").is_gone
+    assert not replace(ended, boot="another container").is_gone
+
+
+def test_what_is_no_holder_is_nobody():
+    for record in (None, "ada", {}, {"user": "ada"}, {**Holder.current().to_record(), "pid": "7"}):
+        assert Holder.from_record(record) is None
