@@ -1,52 +1,23 @@
-"""A LoRA adapter of PEFT: factors and replacements by the names of the base's tensors."""
+"""A LoRA adapter of PEFT: factors and whole tensors by the names of the base's tensors."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.naming import Match, Typed, match_names
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
-from erestore.checkpoint.peft_configuration import CONFIGURATION, MERGE_FIRST, LoraConfiguration, read_configuration
+from erestore.checkpoint.peft_configuration import CONFIGURATION, read_configuration
+from erestore.checkpoint.peft_kinds import KEEP
+from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
 from erestore.errors import CheckpointError
 
-_SAVED_COPY = re.compile(r"modules_to_save\.(?:default\.)?")
-_FACTOR = re.compile(r"(?P<module>.+)\.(?:lora_(?P<side>[AB])\.weight|lora_embedding_(?P<embedding>[AB]))")
-_TRAINING_PARTS = re.compile(r"(?:^|\.)(?:lora_|ia3_|hada_|boft_|oft_|vera_)|_magnitude_|prompt_|adalora")
-
-
-@dataclass(frozen=True)
-class LoraFactors:
-    """One adapted weight: it changes by ``scaling * up @ down``, both seen as matrices, transposed if said so.
-
-    Attributes
-    ----------
-    down : str
-        Name of A (rank, inputs): in an adapter of a convolution (rank, inputs, *kernel), seen as (rank, the rest).
-    up : str
-        Name of B (outputs, rank), followed by ones in an adapter of a convolution.
-    scaling : Fraction or float
-        Exact alpha / rank; a float64 with rsLoRA.
-    kind : str
-        ``linear``, ``conv`` or ``embedding``.
-    transpose : bool
-        Whether the weight is stored as (inputs, outputs), as embeddings are and the ``Conv1D`` of GPT-2.
-    shape : tuple of int
-        Of the weight.
-    """
-
-    down: str
-    up: str
-    scaling: Fraction | float
-    kind: str
-    transpose: bool
-    shape: tuple[int, ...]
+_LAYER = re.compile(r"(?:^|\.)\d+\.")
+_LEGACY_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
 @dataclass(frozen=True)
@@ -56,15 +27,21 @@ class AdapterMatch:
     Attributes
     ----------
     factors : Mapping[str, LoraFactors]
-        By base key; `transpose` and `shape` as the base has it.
+        By base key; `transpose` as the base has it. `shape` has more rows than the base's where a vocabulary has grown.
+    biases : Mapping[str, BiasChange]
+        By base key.
     replacements : Mapping[str, str]
         Base key to the adapter's tensor that replaces it. Where factors have the same key, they are added to this.
+    originals : frozenset of str
+        Keys of `replacements` that were not trained, but saved with the factors on top of them or with a resized vocabulary.
     additions : Mapping[str, str]
         By the adapter's name for it, saved tensors that the base has no counterpart for (a new head).
     """
 
     factors: Mapping[str, LoraFactors]
+    biases: Mapping[str, BiasChange]
     replacements: Mapping[str, str]
+    originals: frozenset[str]
     additions: Mapping[str, str]
 
 
@@ -73,10 +50,10 @@ class PeftCheckpoint(OpenedCheckpoint):
 
     Attributes
     ----------
-    adapters : Mapping[str, LoraFactors]
-        By the name of the weight in the model that was adapted.
-    replacements : Mapping[str, str]
-        Likewise, names of whole tensors that were trained (``modules_to_save``, biases) or saved with it (embeddings).
+    parts : AdapterTensors
+        What its tensors are, by the names of the weights in the model that was adapted.
+    notes : tuple of str
+        What of the adapter was left out of account, in sentences.
 
     Raises
     ------
@@ -84,11 +61,18 @@ class PeftCheckpoint(OpenedCheckpoint):
         If the adapter is more than plain LoRA factors, naming what.
     """
 
+    parts: AdapterTensors
+
     def __init__(self, path: Path, readers: Mapping[str, WeightReader]) -> None:
         super().__init__(path, "peft", readers)
         configuration = read_configuration(path / CONFIGURATION)
-        self.adapters = _factors(self.tensors, configuration)
-        self.replacements = _replacements(self.tensors)
+        self.parts = sort_tensors(self.tensors, configuration)
+        notes = list(configuration.notes)
+        if self.parts.biases and not configuration.has_bias:
+            notes.append(
+                f"Biases of B change the base's biases; PEFT leaves them out, since '{CONFIGURATION}' lacks lora_bias"
+            )
+        self.notes = tuple(notes)
 
     def match(self, base: Mapping[str, Typed]) -> AdapterMatch:
         """Find the base's tensors that the adapter changes.
@@ -101,100 +85,84 @@ class PeftCheckpoint(OpenedCheckpoint):
         CheckpointError
             If the base lacks an adapted weight, or has it in another shape.
         """
-        targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.adapters.items()}
+        targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.parts.factors.items()}
         found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
+        keys = {name: key for name in self.parts.whole if (key := _counterpart(name, found, base)) is not None}
+        additions = {name: tensor for name, tensor in self.parts.whole.items() if name not in keys}
+        for name in additions:
+            if _is_in_a_layer(name, found, base):
+                raise CheckpointError(
+                    f"The adapter holds a trained '{name}', which the base has under no name that is known here.",
+                    hint="Choose the base that the adapter was trained on; with transformers installed, its names are known.",
+                )
         return AdapterMatch(
-            dict(self._oriented(name, found, base) for name in self.adapters),
-            *self._placed(found, base),
+            factors=dict(self._oriented(name, found, base) for name in self.parts.factors),
+            biases=dict(_bias_key(name, change, found, base) for name, change in self.parts.biases.items()),
+            replacements={key: self.parts.whole[name] for name, key in keys.items()},
+            originals=frozenset(keys[name] for name in self.parts.originals if name in keys),
+            additions=additions,
         )
 
     def _oriented(self, name: str, found: Match, base: Mapping[str, Typed]) -> tuple[str, LoraFactors]:
-        factors = self.adapters[name]
+        factors = self.parts.factors[name]
         key = found.keys.get(name)
         shape = tuple(base[key].shape) if key is not None else ()
-        if key is None or shape not in (factors.shape, factors.shape[::-1] if factors.kind == "linear" else ()):
+        shapes = [factors.shape, factors.shape[::-1]] if factors.kind == "linear" else [factors.shape]
+        fitting = [whole for whole in shapes if whole == shape] or [
+            whole for whole in shapes if _has_grown(whole, shape)
+        ]
+        if key is None or not fitting:
             raise CheckpointError(
                 f"The adapter changes '{name}', for which the base has no tensor of the shape {list(factors.shape)}.",
                 hint="Choose the base that the adapter was trained on.",
             )
         if factors.kind != "linear":
             return key, factors
-        if shape[0] == shape[1]:
+        if len(set(fitting)) == 1 and fitting[0][0] == fitting[0][1]:
             transpose = _is_transposed(key, base, default=factors.transpose)
         else:
-            transpose = factors.transpose if shape == factors.shape else not factors.transpose
-        return key, dataclasses.replace(factors, transpose=transpose, shape=shape)
-
-    def _placed(self, found: Match, base: Mapping[str, Typed]) -> tuple[dict[str, str], dict[str, str]]:
-        """Sort whole tensors into replacements and additions, under the prefixes that the factors were found by."""
-        replacements, additions = {}, {}
-        for name, tensor in self.replacements.items():
-            keys = [key for pair in found.prefixes if (key := pair.rename(name)) is not None]
-            key = next((key for key in [name, *keys] if key in base), None)
-            if key is None:
-                additions[name] = tensor
-            else:
-                replacements[key] = tensor
-        return replacements, additions
+            transpose = factors.transpose if fitting[0] == factors.shape else not factors.transpose
+        return key, dataclasses.replace(factors, transpose=transpose, shape=fitting[0])
 
 
-def _factors(tensors: Mapping[str, TensorInfo], configuration: LoraConfiguration) -> dict[str, LoraFactors]:
-    sides: dict[tuple[str, bool], dict[str, str]] = {}
-    for name in tensors:
-        if parts := _FACTOR.fullmatch(_base_name(name)):
-            is_embedding = parts["side"] is None
-            sides.setdefault((parts["module"], is_embedding), {})[parts["side"] or parts["embedding"]] = name
-    found: dict[str, LoraFactors] = {}
-    for (module, is_embedding), pair in sides.items():
-        if len(pair) < 2 or module + ".weight" in found:
-            raise CheckpointError(f"The adapter of '{module}' does not have one A and one B.", hint=MERGE_FIRST)
-        down, up = tensors[pair["A"]], tensors[pair["B"]]
-        kind = "embedding" if is_embedding else "linear" if len(down.shape) == 2 else "conv"
-        _check_shapes(module, kind, down.shape, up.shape)
-        transpose = is_embedding or (kind == "linear" and configuration.is_transposed)
-        shape = (up.shape[0], *down.shape[1:])
-        found[module + ".weight"] = LoraFactors(
-            down=pair["A"],
-            up=pair["B"],
-            scaling=configuration.scaling(module, down.shape[0]),
-            kind=kind,
-            transpose=transpose,
-            shape=shape[::-1] if transpose else shape,
+def _has_grown(whole: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tell whether a shape is another with rows added to it, as a vocabulary gets them."""
+    return len(whole) == len(shape) == 2 and whole[1:] == shape[1:] and whole[0] > shape[0]
+
+
+def _counterpart(name: str, found: Match, base: Mapping[str, Typed]) -> str | None:
+    """Return the base's name of a whole tensor, under the prefixes that the factors were found by."""
+    return next((key for key in _candidates(name, found) if key in base), None)
+
+
+def _candidates(name: str, found: Match) -> Iterator[str]:
+    """Yield what a name may be called in the base: LayerNorms were converted from TensorFlow with names of their own."""
+    for spelling in (name, *(name.replace(new, old) for new, old in _LEGACY_NORMS if new in name)):
+        yield spelling
+        for pair in found.prefixes:
+            if (renamed := pair.rename(spelling)) is not None:
+                yield renamed
+
+
+def _is_in_a_layer(name: str, found: Match, base: Mapping[str, Typed]) -> bool:
+    """Tell whether a name is of a part of a layer that the base has; a new head is not."""
+    layers = {candidate[: match.end()] for candidate in _candidates(name, found) if (match := _LAYER.search(candidate))}
+    return any(key.startswith(tuple(layers)) for key in base)
+
+
+def _bias_key(name: str, change: BiasChange, found: Match, base: Mapping[str, Typed]) -> tuple[str, BiasChange]:
+    key = _counterpart(name, found, base)
+    if key is None:
+        raise CheckpointError(
+            f"The adapter changes '{name}', a bias that the base's layer does not have, nor its architecture.",
+            hint=KEEP,
         )
-    if not found:
-        raise CheckpointError("The adapter holds no LoRA factors.", hint="Save it again with PEFT.")
-    return found
-
-
-def _check_shapes(module: str, kind: str, down: tuple[int, ...], up: tuple[int, ...]) -> None:
-    if len(down) < 2 or len(up) != len(down) or math.prod(up[2:]) != 1 or up[1] != down[0] or not down[0]:
-        reason = "a grouped convolution" if kind == "conv" and up[1:2] != down[:1] else "factors of an unknown form"
-        raise CheckpointError(f"The adapter of '{module}' is {reason}: {list(down)} and {list(up)}.", hint=MERGE_FIRST)
-
-
-def _replacements(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in tensors:
-        base_name = _base_name(name)
-        if _FACTOR.fullmatch(base_name) or ".original_module." in name:
-            continue
-        if _TRAINING_PARTS.search(base_name):
-            raise CheckpointError(
-                f"The adapter holds '{name}', which cannot be kept as plain LoRA factors.", hint=MERGE_FIRST
-            )
-        # With bias="all" a saved module's bias is there twice; the copy that PEFT loads is the one without a mark.
-        if base_name not in found or not _SAVED_COPY.search(name):
-            found[base_name] = name
-    return found
-
-
-def _base_name(name: str) -> str:
-    return _SAVED_COPY.sub("", name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+    return key, change
 
 
 def _upright(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
-    """Describe a tensor such that a matrix and its transpose look the same."""
-    return TensorInfo(name, dtype, tuple(sorted(shape)) if len(shape) == 2 else shape)
+    """Describe a tensor such that a matrix and its transpose look the same, and a vocabulary is its rows."""
+    return TensorInfo(name, dtype, tuple(sorted(shape, reverse=True)) if len(shape) == 2 else shape)
 
 
 def _is_transposed(key: str, base: Mapping[str, Typed], *, default: bool) -> bool:

@@ -130,19 +130,19 @@ def test_adapter_of_torch(tmp_path):
     adapt(bert, tmp_path, target_modules=["query"])
     with open_checkpoint(tmp_path) as checkpoint:
         expected = {name: checkpoint.read(name) for name in checkpoint.tensors}
-        adapters = checkpoint.adapters
+        adapters = checkpoint.parts.factors
     torch.save(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
     (tmp_path / "adapter_model.safetensors").unlink()
     with open_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.format == "peft"
-        assert checkpoint.adapters == adapters
+        assert checkpoint.parts.factors == adapters
         assert all(torch.equal(checkpoint.read(name), expected[name]) for name in expected)
 
 
 def test_scaling_is_exact(tmp_path):
     adapt(bert, tmp_path, target_modules=["query"], lora_alpha=7)
     with open_checkpoint(tmp_path) as checkpoint:
-        assert {factors.scaling for factors in checkpoint.adapters.values()} == {Fraction(7, 3)}
+        assert {factors.scaling for factors in checkpoint.parts.factors.values()} == {Fraction(7, 3)}
 
 
 def test_base_under_another_prefix(tmp_path):
@@ -169,7 +169,6 @@ def test_wrong_base(tmp_path):
     ("options", "reason"),
     [
         ({"use_dora": True}, "'use_dora'"),
-        ({"lora_bias": True}, "'lora_bias'"),
         ({"trainable_token_indices": {"word_embeddings": [1]}}, "'trainable_token_indices'"),
         ({"init_lora_weights": "olora"}, "initialised by 'olora'"),
         ({"init_lora_weights": "pissa"}, "initialised by 'pissa'"),

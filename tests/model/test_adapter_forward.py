@@ -1,0 +1,260 @@
+"""Adapters through commit and checkout compute what PEFT's model computes with the adapter in place, not what it merges to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from erestore.api import Store
+from erestore.errors import CheckpointError
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TOKENS = torch.arange(10)[None]
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+class Bases:
+    """Tiny models on disk, each in a store of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str) -> Path:
+        folder = self.root / name
+        if not folder.exists():
+            torch.manual_seed(0)
+            self._make(name).save_pretrained(folder, max_shard_size="8KB" if name.endswith("sharded") else "1GB")
+            Store.init(self.root / f"{name}-store").import_base(folder, name="base")
+        return folder
+
+    def store(self, name: str) -> Store:
+        self.folder(name)
+        return Store.open(self.root / f"{name}-store")
+
+    def _make(self, name: str) -> torch.nn.Module:
+        if name == "gpt2":
+            return transformers.GPT2LMHeadModel(
+                transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=60, n_positions=16)
+            )
+        if name == "mixtral":
+            return transformers.MixtralForCausalLM(transformers.MixtralConfig(**SIZES, num_local_experts=4))
+        settings = {"tie_word_embeddings": name.startswith("tied"), "attention_bias": name == "biased"}
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, **settings))
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    return Bases(tmp_path_factory.mktemp("bases"))
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.2)
+    return model.eval()
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(TOKENS).logits
+
+
+def loaded(folder: Path, grown: int = 0, kind: str = "AutoModelForCausalLM") -> torch.nn.Module:
+    model = getattr(transformers, kind).from_pretrained(folder)
+    if grown:
+        torch.manual_seed(2)
+        model.resize_token_embeddings(SIZES["vocab_size"] + grown, mean_resizing=False)
+    return model
+
+
+def held_against_peft(
+    bases: Bases,
+    base: str,
+    folder: Path,
+    *,
+    grown: int = 0,
+    kind: str = "AutoModelForCausalLM",
+    edit: Callable[[Path], object] = lambda _: None,
+    **settings: Any,
+) -> tuple[Store, Any]:
+    """Commit an adapter, check it out and compare logits; return the store and the result of the commit."""
+    model = randomise(peft.get_peft_model(loaded(bases.folder(base), grown, kind), peft.LoraConfig(r=2, **settings)))
+    model.save_pretrained(folder / "adapter")
+    wanted = logits(model)
+    edit(folder / "adapter")
+    again = peft.PeftModel.from_pretrained(loaded(bases.folder(base), grown, kind), folder / "adapter").eval()
+    assert torch.equal(logits(again), wanted)
+    store = bases.store(base)
+    result = store.commit(folder / "adapter", base="base", name=folder.name)
+    store.checkout(folder.name, folder / "out")
+    out = loaded(folder / "out", kind=kind).eval()
+    assert (logits(out) - wanted).abs().max() < 1e-5
+    return store, result
+
+
+def config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "out" / "config.json").read_text())
+
+
+def names(folder: Path) -> set[str]:
+    return set(load_file(folder / "out" / "model.safetensors"))
+
+
+TIED: dict[str, tuple[dict[str, Any], bool]] = {
+    "head": ({"target_modules": ["lm_head"]}, False),
+    "embedding": ({"target_modules": ["embed_tokens", "q_proj"]}, False),
+    "both": ({"target_modules": ["embed_tokens", "lm_head"]}, False),
+    "saved embedding": ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, False),
+    "saved head": ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, False),
+    "saved both": ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}, False),
+    "kept tied": ({"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}, True),
+    "saved, kept tied": (
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+        True,
+    ),
+    "saved embedding, LoRA on the head": ({"target_modules": ["lm_head"], "modules_to_save": ["embed_tokens"]}, False),
+}
+
+
+# PEFT 0.21.2 loses the head's factors of GPT-2 with ensure_weight_tying when it loads what it saved.
+@pytest.mark.parametrize(
+    ("base", "case"), [("tied", case) for case in TIED] + [("gpt2", case) for case in TIED if "tied" not in case]
+)
+def test_tied_models_are_what_peft_computes(bases: Bases, tmp_path: Path, base: str, case: str) -> None:
+    settings, stays_tied = TIED[case]
+    if base == "gpt2":
+        text = json.dumps(settings).replace("embed_tokens", "wte").replace("q_proj", "c_attn")
+        settings = json.loads(text)
+    held_against_peft(bases, base, tmp_path, **settings)
+    assert config(tmp_path).get("tie_word_embeddings", True) is stays_tied
+    assert ("lm_head.weight" in names(tmp_path)) is not stays_tied
+
+
+GROWN: dict[str, dict[str, Any]] = {
+    "LoRA on the embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "LoRA on the head": {"target_modules": ["lm_head"]},
+    "saved embedding": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "saved both": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "neither": {"target_modules": ["q_proj"]},
+}
+
+
+@pytest.mark.parametrize("base", ["plain", "tied"])
+@pytest.mark.parametrize("case", GROWN)
+def test_more_rows_than_the_base(bases: Bases, tmp_path: Path, base: str, case: str) -> None:
+    settings = GROWN[case]
+    if base == "plain" and case.startswith("LoRA on the"):
+        # PEFT saves the one that is targeted; the other's new rows are random, and nobody has them.
+        settings = {"target_modules": ["embed_tokens", "lm_head"]}
+    held_against_peft(bases, base, tmp_path, grown=3, **settings)
+    assert config(tmp_path)["vocab_size"] == 63
+
+
+def test_one_grown_end_alone_is_refused_by_name(bases: Bases, tmp_path: Path) -> None:
+    """The head's new rows are in no file, so that nothing computes what the adapter was trained with."""
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight.*60 rows"):
+        held_against_peft(bases, "plain", tmp_path, grown=3, target_modules=["embed_tokens"])
+
+
+PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "mica": ("plain", {"init_lora_weights": "mica"}),
+    "velora": ("plain", {"velora_config": "VeloraConfig"}),
+    "monteclora": ("plain", {"monteclora_config": "MontecloraConfig"}),
+    "bias of B": ("biased", {"lora_bias": True, "target_modules": ["q_proj", "o_proj"]}),
+    "scaled bias of B": ("biased", {"lora_bias": True, "lora_alpha": 5, "use_rslora": True}),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_other_kinds_of_plain_factors(bases: Bases, tmp_path: Path, case: str) -> None:
+    base, settings = PLAIN[case]
+    from peft.tuners.lora import config as configurations
+
+    settings = {
+        name: getattr(configurations, value)() if name.endswith("_config") else value
+        for name, value in settings.items()
+    }
+    _, result = held_against_peft(bases, base, tmp_path, **{"target_modules": ["q_proj"], **settings})
+    assert result.exact
+    assert result.tensors["factors"]
+
+
+def edited(**changes: Any) -> Callable[[Path], None]:
+    """Return what changes an adapter's configuration, as trainers do and PEFT's conversion leaves it."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora_ga_config": {"direction": "ArB2r", "scale": "stable", "stable_gamma": 16}},
+        {"corda_config": {"corda_method": "ipm"}},
+        {"nvfp4_merge_aware": True},
+        {"lora_B_layout": "rank_major", "unsloth_fused_expert_lora": True},
+    ],
+)
+def test_settings_that_say_nothing_about_plain_factors(bases: Bases, tmp_path: Path, changes: dict[str, Any]) -> None:
+    held_against_peft(bases, "plain", tmp_path, target_modules=["q_proj"], edit=edited(**changes))
+
+
+def test_bias_of_b_that_peft_would_leave_out(bases: Bases, tmp_path: Path) -> None:
+    """mergekit-extract-lora writes the change of every bias so, without saying lora_bias."""
+    model = randomise(
+        peft.get_peft_model(
+            loaded(bases.folder("biased")), peft.LoraConfig(r=2, lora_bias=True, target_modules=["q_proj"])
+        )
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    edited(lora_bias=False)(tmp_path / "adapter")
+    store = bases.store("biased")
+    store.commit(tmp_path / "adapter", base="base", name="extracted")
+    store.checkout("extracted", tmp_path / "out")
+    assert (logits(loaded(tmp_path / "out")) - logits(model)).abs().max() < 1e-5
+
+
+def test_bias_without_a_counterpart_is_refused(bases: Bases, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a bias that the base's layer does not have") as caught:
+        held_against_peft(bases, "plain", tmp_path, target_modules=["q_proj"], lora_bias=True)
+    assert "merge" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("base", ["sharded", "tied-sharded"])
+def test_new_head_on_a_base_of_several_files(bases: Bases, tmp_path: Path, base: str) -> None:
+    kind = "AutoModelForSequenceClassification"
+    torch.manual_seed(5)
+    held_against_peft(bases, base, tmp_path, kind=kind, target_modules=["q_proj"], task_type="SEQ_CLS")
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert "score.weight" in index["weight_map"]
+
+
+def test_untouched_embeddings_are_not_kept_again(bases: Bases, tmp_path: Path) -> None:
+    """PEFT saves the weights below factors on an embedding; they are the base's."""
+    _, result = held_against_peft(bases, "plain", tmp_path, target_modules=["embed_tokens", "lm_head"])
+    assert set(result.tensors) == {"factors"}
+
+
+def test_router_is_matched_to_its_name_on_disk(bases: Bases, tmp_path: Path) -> None:
+    held_against_peft(bases, "mixtral", tmp_path, target_modules=["q_proj"], modules_to_save=["gate"])
+    assert not any(".mlp.gate." in name for name in names(tmp_path))
