@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.naming import Match, Typed, match_names
+from erestore.checkpoint.naming import Typed, match_names
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft_configuration import CONFIGURATION, read_configuration
 from erestore.checkpoint.peft_kinds import KEEP
+from erestore.checkpoint.peft_names import AdapterNames, ModuleNames
 from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
 from erestore.errors import CheckpointError
-
-_LAYER = re.compile(r"(?:^|\.)\d+\.")
-_LEGACY_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,18 @@ class PeftCheckpoint(OpenedCheckpoint):
             )
         self.notes = tuple(notes)
 
-    def match(self, base: Mapping[str, Typed]) -> AdapterMatch:
+    def match(self, base: Mapping[str, Typed], module_names: ModuleNames = lambda: None) -> AdapterMatch:
         """Find the base's tensors that the adapter changes.
 
         Whether a weight is stored as (inputs, outputs) is not reliably in the configuration: where its shape does not
         tell, the base's neighbouring weights and their biases do.
+
+        Parameters
+        ----------
+        base : Mapping[str, Typed]
+        module_names : callable
+            Returns what the base's tensors are called in the model, if that is known; asked only where names as they are do
+            not agree.
 
         Raises
         ------
@@ -87,30 +91,25 @@ class PeftCheckpoint(OpenedCheckpoint):
         """
         targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.parts.factors.items()}
         found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
-        keys = {name: key for name in self.parts.whole if (key := _counterpart(name, found, base)) is not None}
+        names = AdapterNames(base, found, module_names)
+        keys = {name: key for name in self.parts.whole if (key := names.key(name)) is not None}
         additions = {name: tensor for name, tensor in self.parts.whole.items() if name not in keys}
         for name in additions:
-            if _is_in_a_layer(name, found, base):
-                raise CheckpointError(
-                    f"The adapter holds a trained '{name}', which the base has under no name that is known here.",
-                    hint="Choose the base that the adapter was trained on; with transformers installed, its names are known.",
-                )
+            names.require_new(name)
         return AdapterMatch(
-            factors=dict(self._oriented(name, found, base) for name in self.parts.factors),
-            biases=dict(_bias_key(name, change, found, base) for name, change in self.parts.biases.items()),
+            factors=dict(self._oriented(name, names) for name in self.parts.factors),
+            biases={_bias_key(name, names): change for name, change in self.parts.biases.items()},
             replacements={key: self.parts.whole[name] for name, key in keys.items()},
             originals=frozenset(keys[name] for name in self.parts.originals if name in keys),
             additions=additions,
         )
 
-    def _oriented(self, name: str, found: Match, base: Mapping[str, Typed]) -> tuple[str, LoraFactors]:
+    def _oriented(self, name: str, names: AdapterNames) -> tuple[str, LoraFactors]:
         factors = self.parts.factors[name]
-        key = found.keys.get(name)
-        shape = tuple(base[key].shape) if key is not None else ()
+        key = names.key(name)
+        shape = tuple(names.base[key].shape) if key is not None else ()
         shapes = [factors.shape, factors.shape[::-1]] if factors.kind == "linear" else [factors.shape]
-        fitting = [whole for whole in shapes if whole == shape] or [
-            whole for whole in shapes if _has_grown(whole, shape)
-        ]
+        fitting = [own for own in shapes if own == shape] or [own for own in shapes if _has_grown(own, shape)]
         if key is None or not fitting:
             raise CheckpointError(
                 f"The adapter changes '{name}', for which the base has no tensor of the shape {list(factors.shape)}.",
@@ -119,7 +118,7 @@ class PeftCheckpoint(OpenedCheckpoint):
         if factors.kind != "linear":
             return key, factors
         if len(set(fitting)) == 1 and fitting[0][0] == fitting[0][1]:
-            transpose = _is_transposed(key, base, default=factors.transpose)
+            transpose = _is_transposed(key, names.base, default=factors.transpose)
         else:
             transpose = factors.transpose if fitting[0] == factors.shape else not factors.transpose
         return key, dataclasses.replace(factors, transpose=transpose, shape=fitting[0])
@@ -130,34 +129,14 @@ def _has_grown(whole: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(whole) == len(shape) == 2 and whole[1:] == shape[1:] and whole[0] > shape[0]
 
 
-def _counterpart(name: str, found: Match, base: Mapping[str, Typed]) -> str | None:
-    """Return the base's name of a whole tensor, under the prefixes that the factors were found by."""
-    return next((key for key in _candidates(name, found) if key in base), None)
-
-
-def _candidates(name: str, found: Match) -> Iterator[str]:
-    """Yield what a name may be called in the base: LayerNorms were converted from TensorFlow with names of their own."""
-    for spelling in (name, *(name.replace(new, old) for new, old in _LEGACY_NORMS if new in name)):
-        yield spelling
-        for pair in found.prefixes:
-            if (renamed := pair.rename(spelling)) is not None:
-                yield renamed
-
-
-def _is_in_a_layer(name: str, found: Match, base: Mapping[str, Typed]) -> bool:
-    """Tell whether a name is of a part of a layer that the base has; a new head is not."""
-    layers = {candidate[: match.end()] for candidate in _candidates(name, found) if (match := _LAYER.search(candidate))}
-    return any(key.startswith(tuple(layers)) for key in base)
-
-
-def _bias_key(name: str, change: BiasChange, found: Match, base: Mapping[str, Typed]) -> tuple[str, BiasChange]:
-    key = _counterpart(name, found, base)
+def _bias_key(name: str, names: AdapterNames) -> str:
+    key = names.key(name)
     if key is None:
         raise CheckpointError(
             f"The adapter changes '{name}', a bias that the base's layer does not have, nor its architecture.",
             hint=KEEP,
         )
-    return key, change
+    return key
 
 
 def _upright(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:

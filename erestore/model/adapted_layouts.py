@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from erestore.checkpoint.conversion import build_index
 from erestore.checkpoint.weights import SAFETENSORS_INDEX, TORCH_INDEX
+from erestore.errors import CheckpointError
 from erestore.model.layouts import StoredLayout
-from erestore.model.tied_heads import untied, with_vocabulary
+from erestore.model.tied_heads import untied, vocabulary_sizes, with_vocabulary
 from erestore.records import Layout, LayoutFile, LayoutTensor
 from erestore.storage.objects import Objects
 
@@ -65,8 +66,12 @@ def adapted_layout(
     tensors = dict(parent.tensors) | {
         name: LayoutTensor(tensor.key, tensor.dtype, tensor.shape) for name, tensor in changed.items()
     }
-    # Into the last file, whose tensors are next to a head's in most models.
-    files = (*parent.files[:-1], replace(parent.files[-1], tensors=(*parent.files[-1].tensors, *fresh)))
+    # Into the last file of the model itself, where a head is in most models.
+    last = max((number for number, file in enumerate(parent.files) if "/" not in file.name), default=0)
+    files = tuple(
+        replace(file, tensors=(*file.tensors, *fresh)) if number == last else file
+        for number, file in enumerate(parent.files)
+    )
     split = {name for name, tensor in changed.items() if tensor.splits}
     layout = replace(
         parent,
@@ -101,10 +106,23 @@ def _described(
     for name, tensor in parent.tensors.items():
         former, size = tensor.shape, layout.tensors[name].shape
         if len(former) == 2 and former[1:] == size[1:] and former[0] != size[0]:
+            if former[0] in vocabulary_sizes(config):
+                _require_same_rows(name, former, layout)
             changed = with_vocabulary(changed, former[0], size[0])
     if changed != config:
         contents[_CONFIG] = (json.dumps(changed, indent=2) + "\n").encode()
     return contents
+
+
+def _require_same_rows(name: str, former: tuple[int, ...], layout: Layout) -> None:
+    """Refuse an embedding with another number of rows beside a head that lacks them."""
+    rows = layout.tensors[name].shape[0]
+    for other, tensor in layout.tensors.items():
+        if tensor.shape == former:
+            raise CheckpointError(
+                f"The adapter gives '{name}' {rows} rows, but holds nothing of '{other}', which has {former[0]} rows.",
+                hint="Save both with PEFT: name both in modules_to_save or target_modules.",
+            )
 
 
 def _extended_index(content: bytes, files: tuple[LayoutFile, ...], tensors: Mapping[str, LayoutTensor]) -> bytes:

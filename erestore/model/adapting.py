@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,8 +24,9 @@ from erestore.model.committing import StoredVariant
 from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Outcome
 from erestore.model.residuals import Errors, matrix_shape
+from erestore.model.structures import ModelStructure
 from erestore.model.tensors import TensorWriter, content_digest, value_digest
-from erestore.model.tied_heads import TiedHead, TiedWeights, find_ties, require_pair, vocabulary_sizes
+from erestore.model.tied_heads import TiedHead, find_ties, require_pair, vocabulary_sizes
 from erestore.model.variant import Variant, row_blocks
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 
@@ -82,19 +83,25 @@ class AdapterWriter:
     checkpoint : PeftCheckpoint
     parent : Variant
     progress : Progress
-    tied_weights : TiedWeights
+    structure : ModelStructure
+        What is known of models by their configuration.
     """
 
     objects: Objects
     checkpoint: PeftCheckpoint
     parent: Variant
     progress: Progress
-    tied_weights: TiedWeights
+    structure: ModelStructure
 
     @cached_property
     def values(self) -> AdapterValues:
         """What computes adapted weights."""
         return AdapterValues(self.checkpoint, self.parent)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The parent's ``config.json``."""
+        return read_config(self.objects, self.parent.layout)
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -123,7 +130,7 @@ class AdapterWriter:
         tensors = self._parent_tensors()
         ties = self._ties(tensors)
         heads = {name: tensors[key] for name, key in ties.items() if name not in tensors}
-        match = self.checkpoint.match(tensors | heads)
+        match = self.checkpoint.match(tensors | heads, partial(self.structure.module_names, self.config, tensors))
         weights = self.values.without_unchanged(adapted_weights(match), ties)
         plan = _Plan()
         if tie := require_pair(ties, weights):
@@ -146,9 +153,8 @@ class AdapterWriter:
     def _ties(self, tensors: Mapping[str, Any]) -> dict[str, str]:
         """Return what the model ties, if the adapter changes anything of the size of a vocabulary."""
         layout = self.parent.layout
-        config = read_config(self.objects, layout)
         sizes = {
-            *vocabulary_sizes(config),
+            *vocabulary_sizes(self.config),
             *(max(layout.tensors[name].shape) for group in layout.ties for name in group),
         }
         parts = self.checkpoint.parts
@@ -158,7 +164,7 @@ class AdapterWriter:
         ]
         if not any(max(shape) >= min(sizes) for shape in shapes if sizes and len(shape) == 2):
             return {}
-        return find_ties(layout, config, tensors, self.tied_weights)
+        return find_ties(layout, self.config, tensors, self.structure)
 
     def _separate(self, tie: TiedHead, weights: dict[str, AdaptedWeight], plan: _Plan) -> None:
         """Give head and embedding the value of each: tied still if they have the same, else two tensors.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from erestore.checkpoint.peft_kinds import KEEP
 from erestore.errors import CheckpointError
+from erestore.model.structures import ModelStructure
 from erestore.records import Layout
-
-TiedWeights = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
-"""Given the content of ``config.json``, returns which weights are the same as which; None if that is not known."""
 
 _FALLBACKS = {
     "embed_tokens.weight": "lm_head.weight",
@@ -27,7 +25,7 @@ class TiedHead(NamedTuple):
 
 
 def find_ties(
-    layout: Layout, config: Mapping[str, Any], keys: Mapping[str, Any], tied_weights: TiedWeights
+    layout: Layout, config: Mapping[str, Any], keys: Mapping[str, Any], structure: ModelStructure
 ) -> dict[str, str]:
     """Return the names of weights that a model shares with another, each with the base's key of that other.
 
@@ -39,12 +37,12 @@ def find_ties(
         The content of its ``config.json``, empty if there is none.
     keys : Mapping
         The tensors of the base, or of a variant by the base's names.
-    tied_weights : TiedWeights
+    structure : ModelStructure
     """
     if layout.ties:
         pairs = {name: layout.tensors[group[0]].key for group in layout.ties for name in group[1:]}
     elif _ties(config):
-        known = tied_weights(config)
+        known = structure.tied_weights(config)
         pairs = dict(known if known is not None else _fallback(config, keys))
     else:
         pairs = {}

@@ -12,7 +12,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
-from erestore.integrations.tied_weights import tied_weights
+from erestore.integrations import model_structure
 from erestore.lineage import Lineage, find_base, find_lineage, import_source
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
@@ -372,7 +372,7 @@ def _write(
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
         return _Written(
-            AdapterWriter(store.objects, checkpoint, variants[-1], progress, tied_weights).write(), base_name
+            AdapterWriter(store.objects, checkpoint, variants[-1], progress, model_structure).write(), base_name
         )
     matched = match_base(checkpoint, variants[0])
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0

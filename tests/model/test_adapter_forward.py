@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,12 @@ def test_more_rows_than_the_base(bases: Bases, tmp_path: Path, base: str, case: 
 
 def test_one_grown_end_alone_is_refused_by_name(bases: Bases, tmp_path: Path) -> None:
     """The head's new rows are in no file, so that nothing computes what the adapter was trained with."""
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight.*60 rows"):
-        held_against_peft(bases, "plain", tmp_path, grown=3, target_modules=["embed_tokens"])
+    model = peft.get_peft_model(loaded(bases.folder("plain"), 3), peft.LoraConfig(r=2, target_modules=["embed_tokens"]))
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(
+        CheckpointError, match=r"'model.embed_tokens.weight' 63 rows, but holds nothing of 'lm_head.weight'"
+    ):
+        bases.store("plain").commit(tmp_path / "adapter", base="base", name="half")
 
 
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
@@ -258,3 +263,91 @@ def test_untouched_embeddings_are_not_kept_again(bases: Bases, tmp_path: Path) -
 def test_router_is_matched_to_its_name_on_disk(bases: Bases, tmp_path: Path) -> None:
     held_against_peft(bases, "mixtral", tmp_path, target_modules=["q_proj"], modules_to_save=["gate"])
     assert not any(".mlp.gate." in name for name in names(tmp_path))
+
+
+def test_layer_norms_are_matched_to_gamma_and_beta(tmp_path: Path) -> None:
+    """BERTs that were converted from TensorFlow have them so on disk."""
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.BertForSequenceClassification(config)
+    model.save_pretrained(tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    legacy = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(legacy, path, {"format": "pt"})
+    settings = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=["LayerNorm", "classifier"])
+    adapted = randomise(peft.get_peft_model(model, settings))
+    adapted.save_pretrained(tmp_path / "adapter")
+    store = Store.init(tmp_path / "store")
+    store.commit(tmp_path / "adapter", base=str(tmp_path / "base"), name="a")
+    store.checkout("a", tmp_path / "out")
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) == set(legacy)
+    out = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert (logits(out) - logits(adapted)).abs().max() < 1e-5
+
+
+def test_a_trained_part_of_a_layer_is_never_an_addition(bases: Bases, tmp_path: Path) -> None:
+    """Where no library tells what the base calls it, it is refused, not put beside the untrained one."""
+    model = peft.get_peft_model(loaded(bases.folder("plain")), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.model.layers.1.mlp.gate.weight": torch.ones(4, 16)}, path)
+    with pytest.raises(CheckpointError, match=r"a trained 'model\.layers\.1\.mlp\.gate\.weight'"):
+        bases.store("plain").commit(tmp_path / "adapter", base="base", name="router")
+
+
+class Attention(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(16, 2)
+        self.config = {"model_type": "custom"}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_alpha": 3, "use_rslora": True}])
+def test_attention_of_torch(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Its input projection is no module, and PEFT adds the factors of its output projection twice."""
+    torch.manual_seed(0)
+    model = Attention()
+    save_file(model.state_dict(), tmp_path / "base.safetensors")
+    adapted = randomise(peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["attention"], **options)))
+    adapted.save_pretrained(tmp_path / "adapter")
+    x = torch.randn(3, 1, 16)
+    wanted = adapted(x)
+    store = Store.init(tmp_path / "store")
+    store.commit(tmp_path / "adapter", base=str(tmp_path / "base.safetensors"), name="a")
+    store.checkout("a", tmp_path / "out.safetensors")
+    again = Attention()
+    again.load_state_dict(load_file(tmp_path / "out.safetensors"))
+    assert (again.eval()(x) - wanted).abs().max() < 1e-5
+
+
+def test_adapter_on_a_variant_with_a_head_of_its_own(bases: Bases, tmp_path: Path) -> None:
+    """What a parent keeps whole is adapted as well: here the head that the first adapter untied."""
+    held_against_peft(bases, "tied", tmp_path, target_modules=["lm_head"])
+    parent = tmp_path / "out"
+    model = randomise(peft.get_peft_model(loaded(parent), peft.LoraConfig(r=2, target_modules=["lm_head", "q_proj"])))
+    model.save_pretrained(tmp_path / "second")
+    store = bases.store("tied")
+    store.commit(tmp_path / "second", parent=tmp_path.name, name="second")
+    store.checkout("second", tmp_path / "again")
+    assert (logits(loaded(tmp_path / "again")) - logits(model)).abs().max() < 1e-5
+
+
+def test_tied_torch_file(bases: Bases, tmp_path: Path) -> None:
+    """A base that shares memory between two names no longer does so where an adapter changes one of them."""
+    shutil.copytree(bases.folder("tied"), tmp_path / "base")
+    model = loaded(tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "base" / "pytorch_model.bin")
+    adapted = randomise(peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["lm_head"])))
+    adapted.save_pretrained(tmp_path / "adapter")
+    store = Store.init(tmp_path / "store")
+    store.commit(tmp_path / "adapter", base=str(tmp_path / "base"), name="a")
+    store.checkout("a", tmp_path / "out")
+    assert (logits(loaded(tmp_path / "out")) - logits(adapted)).abs().max() < 1e-5
