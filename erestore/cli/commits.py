@@ -303,6 +303,8 @@ def _note(session: Session, done: CommitResult) -> None:
     if done.matching:
         pairs = printable(done.matching.replace("''", "none"))
         session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
+    for note in done.notes:
+        session.notice(printable(note))
     if done.flattened_rank is not None:
         session.notice(
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."

@@ -14,6 +14,7 @@ from erestore.checkpoint.naming import match_names
 from erestore.checkpoint.roles import Role
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.targets import Loaded, Target, divide
+from erestore.model.tied_copies import find_tied_copies
 from erestore.model.variant import Variant, row_blocks
 from erestore.residual.rounding import round_to
 
@@ -26,14 +27,18 @@ class Matched:
     ----------
     checkpoint : Checkpoint
     keys : Mapping[str, str]
-        The base's name where there is a counterpart, else the own name.
+        The base's name where there is a counterpart, else the own name; of a tensor that is held twice both names have
+        the key of one.
     prefixes : str
         Which prefixes were exchanged, in words.
+    notes : tuple of str
+        Sentences about tensors that are not what they seem to be.
     """
 
     checkpoint: Checkpoint
     keys: Mapping[str, str]
     prefixes: str
+    notes: tuple[str, ...] = ()
 
 
 def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
@@ -51,7 +56,12 @@ def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
     for name in match.unmatched_own:
         # An own name may be another tensor's name in the base; "#" cannot clash with what torch calls a parameter.
         keys[name] = f"{name}#own" if name in taken else name
-    return Matched(checkpoint, keys, match.description)
+    copies = find_tied_copies(checkpoint, match.keys, variant.base)
+    keys |= {name: keys[original] for name, original in copies.originals.items()}
+    notes = (
+        copies.notes if match.experts is None else (*copies.notes, f"{match.experts.sentence}. {match.experts.hint}")
+    )
+    return Matched(checkpoint, keys, match.description, notes)
 
 
 def _weights(matched: Matched, variant: Variant) -> list[Target]:

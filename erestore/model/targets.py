@@ -77,7 +77,7 @@ def divide(
     ----------
     checkpoint : Checkpoint
     keys : Mapping[str, str]
-        Own name to manifest key; of tied names only the first is looked at.
+        Own name to manifest key; of names with one key, and of tied names, only the first is looked at.
     base : Mapping[str, WholeTensor]
 
     Notes
@@ -88,9 +88,10 @@ def divide(
     followers = {name for group in checkpoint.ties for name in group[1:]}
     inside = names_inside(checkpoint.files)
     targets, whole = [], []
+    first: dict[str, str] = {}
     for name, info in checkpoint.tensors.items():
         key = keys[name]
-        if name in followers:
+        if name in followers or first.setdefault(key, name) != name:
             continue
         is_weight = checkpoint.structure is None or "/" not in inside.get(name, name)
         if is_weight and key in base and fits(info, base[key]):

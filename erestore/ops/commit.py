@@ -64,6 +64,8 @@ class CommitResult:
         Norm of the residual over that of the parent: above 1, the base does not fit.
     matching : str
         Which prefixes of names were exchanged to match the base's, in words; empty if none.
+    notes : tuple of str
+        Sentences about tensors that are not what they seem to be, as a head that is no longer tied.
     unchanged : bool
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
@@ -93,6 +95,7 @@ class CommitResult:
     gate_runs: int = 0
     flattened_rank: float | None = None
     previous: str | None = None
+    notes: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -237,6 +240,7 @@ def commit(
             imported=imported,
             distance=float(record.quality["relative_norm"]),
             matching=written.matching,
+            notes=written.notes,
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
             previous=previous,
@@ -343,12 +347,13 @@ def _less(
 
 
 class _Written(NamedTuple):
-    """What was written, the name of the base, which prefixes were exchanged, and the total rank that was past the limit."""
+    """What was written, name of the base, prefixes exchanged, the total rank that was past the limit, and notes."""
 
     stored: StoredVariant
     base: str
     matching: str = ""
     flattened_rank: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _write(
@@ -391,4 +396,4 @@ def _write(
     written = writer.write()
     if waiting:
         waiting.publish()
-    return _Written(written, base_name, matched.prefixes, rank)
+    return _Written(written, base_name, matched.prefixes, rank, matched.notes)
