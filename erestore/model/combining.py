@@ -100,6 +100,7 @@ def _result(combined: Combined, conflicts: Conflicts) -> tuple[Manifest, Layout]
     dense, rows = tensors.dense(), tensors.rows()
     primary, layout = ResultLayout(combined, conflicts, dense, rows).find()
     layout = side_weights.put_into(layout)
+    side_weights.note_others(primary, layout)
     named = {tensor.key for tensor in layout.tensors.values()}
     dense, rows = ({key: parts for key, parts in held.items() if key in named} for held in (dense, rows))
     oid = primary.manifest.layout if layout == combined.layout(primary) else layout_oid(layout)

@@ -13,6 +13,7 @@ from erestore.model.buffers import is_buffer
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
+from erestore.model.weight_files import with_tensors
 from erestore.records import Layout, LayoutFile, LayoutTensor
 
 
@@ -148,34 +149,26 @@ class ResultLayout:
         added = [name for name in tensors if name not in listed]
         kept = [replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files]
         files = [file for file in kept if file.tensors or not file.module]
-        fresh = self._added_to(files, added)
+        homes = self._homes(next((file for file in files if not file.module), layout.files[-1]), added)
+        placed = with_tensors(files, homes)
         ties = tuple(
             group
             for group in layout.ties
             if all(name in tensors for name in group) and len({tensors[name].key for name in group}) == 1
         )
+        fresh = {file.name for file in placed[len(files) :]}
         side_files = {name: oid for name, oid in layout.side_files.items() if name not in fresh}
-        return replace(layout, tensors=tensors, files=tuple(files), ties=ties, side_files=side_files)
+        return replace(layout, tensors=tensors, files=placed, ties=ties, side_files=side_files)
 
-    def _added_to(self, files: list[LayoutFile], names: Iterable[str]) -> set[str]:
-        """Put tensors into files of the folder that they are in in their operand; return the paths of new files."""
+    def _homes(self, fallback: LayoutFile, names: Iterable[str]) -> dict[str, LayoutFile]:
+        """Return the file that each tensor is in in the first operand that has it."""
         homes = {
             name: file
             for operand in reversed(self.combined.operands)
             for file in self.combined.layout(operand).files
             for name in file.tensors
         }
-        fresh = set()
-        fallback = next((file for file in files if not file.module), files[-1])
-        for name in names:
-            home = homes.get(name, fallback)
-            place = next((at for at in reversed(range(len(files))) if files[at].module == home.module), None)
-            if place is None:
-                files.append(replace(home, tensors=()))
-                fresh.add(home.name)
-                place = len(files) - 1
-            files[place] = replace(files[place], tensors=(*files[place].tensors, name))
-        return fresh
+        return {name: homes.get(name, fallback) for name in names}
 
     def _is_wanted(self, key: str, present: Mapping[str, bool]) -> bool:
         return present.get(key, True) and key not in self.conflicts.dropped

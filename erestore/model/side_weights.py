@@ -18,6 +18,9 @@ from erestore.model.parts import Parts
 from erestore.records import Layout
 from erestore.storage.framing import is_oid
 
+_LISTED = 5
+"""Names of files in one note."""
+
 _AS_TENSORS = "tensors"
 """State of a file whose tensors are known one by one: it is no side file of that variant."""
 
@@ -58,6 +61,21 @@ class SideWeights:
                 side_files[path] = state
         return layout if side_files == layout.side_files else replace(layout, side_files=side_files)
 
+    def note_others(self, primary: Operand, layout: Layout) -> None:
+        """Say of the side files that are one variant's, and differ in others, whose they are."""
+        layouts = [self.combined.layout(operand) for operand in self.combined.operands if is_oid(operand.commit)]
+        differing = sorted(
+            path
+            for path, oid in layout.side_files.items()
+            if path not in self.files and any(other.side_files.get(path) != oid for other in layouts)
+        )
+        if differing:
+            rest = len(differing) - _LISTED
+            names = ", ".join(differing[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+            self.conflicts.notes.append(
+                f"Side files differ between the variants; the result has those of '{primary.name}': {names}."
+            )
+
     def _whole(self) -> list[Mapping[str, str]]:
         """Return the states of operands that are commits; of a part of one, its tensors alone are meant."""
         pairs = zip(self.combined.operands, self._states, strict=True)
@@ -85,7 +103,10 @@ class SideWeights:
                 places.setdefault(state, []).append(place)
         left = [state for state, weight in total.items() if weight] or list(total)[:1]
         if len(left) == 1:
-            return places[left[0]][0] if left[0] is not None else None
+            kept = places[left[0]][0] if left[0] is not None else None
+            whose = "is left out" if kept is None else f"is that of '{self.combined.operands[kept].name}'"
+            self.conflicts.notes.append(f"The file of weights '{path}' {whose}.")
+            return kept
         having = sorted(place for state in left if state is not None for place in places[state])
         self.conflicts.note("file", path, self._reason(path, having), self.combined.names(having))
         if self.conflicts.choose == "drop":

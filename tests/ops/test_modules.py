@@ -134,6 +134,9 @@ def test_weights_that_are_not_read_are_a_conflict_where_they_differ(heads: Store
     for choose, head in wanted.items():
         made = heads.merge(["a", other], name=f"{choose}-{other}", choose=choose)
         assert [conflict.subject for conflict in made.chosen] == ["model_head.pkl"]
+        first = "a" if choose != "theirs" else other
+        expected = f"the result has those of '{first}': README.md, training_args.bin."
+        assert [note for note in made.notes if expected in note] == list(made.notes)
         assert head_of(heads, made.ref, tmp_path) == head
 
 
@@ -141,7 +144,9 @@ def test_equal_ones_are_no_conflict_and_a_pick_brings_what_it_changed(heads: Sto
     assert head_of(heads, heads.merge(["a", "same"], name="equal").ref, tmp_path) == b"1"
     root = write_headed(tmp_path / "next", 5, b"3")
     heads.commit(root, parent="a", name="a-next", quality=FINE)
-    assert head_of(heads, heads.cherry_pick("a-next", onto="same", name="picked").ref, tmp_path) == b"3"
+    picked = heads.cherry_pick("a-next", onto="same", name="picked")
+    assert picked.notes[0].startswith("The file of weights 'model_head.pkl' is that of '")
+    assert head_of(heads, picked.ref, tmp_path) == b"3"
     assert head_of(heads, heads.revert("a-next", on="picked", name="back").ref, tmp_path) == b"1"
     part = heads.cherry_pick("a-next", onto="same", name="part", tensors="q.*")
     assert head_of(heads, part.ref, tmp_path) == b"1"
