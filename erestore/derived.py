@@ -139,7 +139,7 @@ def derive(
             original_bytes=store.commit_record(parents[0]).original_bytes,
             recipe=recipe,
             own=tuple(each.oid for each in own),
-            stored_bytes=sum(each.added_bytes for each in own),
+            stored_bytes=sum(each.added_bytes for each in (*own, combined.written) if each),
         )
         if encode is None:
             commit = _write(store, combined, commit)

@@ -109,7 +109,7 @@ class Conflict(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``base``, ``tensor``, ``rows``, ``integers``, ``labels``, ``vocabulary``, ``file`` or ``layout``.
+        ``base``, ``tensor``, ``rows``, ``integers``, ``quantised``, ``labels``, ``vocabulary``, ``file`` or ``layout``.
     subject : str
         The tensor concerned, by its key, or the path of a file; empty for ``base`` and ``layout``.
     reason : str

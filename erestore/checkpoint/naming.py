@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from erestore.checkpoint.experts import FusedAgainstSingle, fused_against_single
 from erestore.checkpoint.leftovers import match_leftovers, match_towers
 from erestore.checkpoint.prefixes import Prefixes, best_pair, renamed, splits
-from erestore.checkpoint.shapes import Typed, elements, fits, shared_elements
+from erestore.checkpoint.quantised_weights import mark_codes
+from erestore.checkpoint.shapes import Codes, Typed, describe_form, elements, fits, shared_elements
 from erestore.checkpoint.spelling import Spelling, moved, name_by_name, spell, unwrapped, wrappers_of
 from erestore.errors import CheckpointError
 
@@ -26,6 +27,19 @@ _SMALLEST_SHARE = 0.125
 """Part of the smaller model that a pair of prefixes must explain: less is a coincidence of two heads' names."""
 _CONVERTED_SHARE = 1 / 64
 """Part of it that has to be without a counterpart before tables of another library are read, which takes seconds."""
+
+_ARCHITECTURE = (
+    "The checkpoint has another architecture than its base",
+    "Choose the base that it was fine-tuned from, or make it a base itself with `erestore import`.",
+)
+_QUANTISED = (
+    "The checkpoint is quantised and its base is not",
+    "Codes are no variant of weights: make it a base itself with `erestore import`.",
+)
+_QUANTISED_BASE = (
+    "The checkpoint is not quantised and its base is",
+    "Name the model that the base was quantised from with --base, or make this a base itself with `erestore import`.",
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class Match:
         Wrappers, with their dot, that only the checkpoint's names or only the base's have.
     unmatched_own, unmatched_base : tuple of str
         Names without a counterpart.
-    mismatched : Mapping[str, (tuple of int, tuple of int)]
-        Own names that the base has too (after the change of prefix; where nothing matches, by their tails), with shapes
+    mismatched : Mapping[str, (Typed, Typed)]
+        Own names that the base has too (after the change of prefix; where nothing matches, by their tails), with tensors
         (own, base) that do not fit; they are in `unmatched_own` as well.
     matched_elements, total_elements : int
         Elements in common, and in the smaller of the two.
@@ -57,7 +71,7 @@ class Match:
     prefixes: tuple[Prefixes, ...]
     unmatched_own: tuple[str, ...]
     unmatched_base: tuple[str, ...]
-    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    mismatched: Mapping[str, tuple[Typed, Typed]]
     matched_elements: int
     total_elements: int
     wrappers: tuple[Prefixes, ...] = ()
@@ -80,16 +94,19 @@ class Match:
             return
         if self.experts is not None:
             raise CheckpointError(f"{self.experts.sentence}.", hint=self.experts.hint)
+        form, hint = _ARCHITECTURE
         if self.mismatched:
             name, (own, base) = next(iter(self.mismatched.items()))
-            first = f"'{name}' is {list(own)} here and {list(base)} in the base"
+            first = f"'{name}' is {describe_form(own, base)} here and {describe_form(base, own)} in the base"
+            if isinstance(own, Codes) != isinstance(base, Codes):
+                form, hint = _QUANTISED if isinstance(own, Codes) else _QUANTISED_BASE
         else:
             first = f"the base has nothing like '{self.unmatched_own[0]}'"
         share = self.matched_elements / self.total_elements
         raise CheckpointError(
-            f"The checkpoint has another architecture than its base: {first}; {len(self.keys)} of "
+            f"{form}: {first}; {len(self.keys)} of "
             f"{len(self.keys) + len(self.unmatched_own)} tensors match ({share:.0%} of the values).",
-            hint="Choose the base that it was fine-tuned from, or make it a base itself with `erestore import`.",
+            hint=hint,
         )
 
 
@@ -115,8 +132,8 @@ def match_names(
     Match
         Call :meth:`Match.require_same_architecture` to refuse a wrong base.
     """
-    matching = _Matching(own, base)
-    matching.add({name: name for name in own if name in base and fits(own[name], base[name])})
+    matching = _Matching(mark_codes(own), mark_codes(base))
+    matching.match_equal_names()
     matching.match(name_by_name(unwrapped))
     matching.match(name_by_name(moved))
     if conversions is not None and matching.alike_elements > _CONVERTED_SHARE * matching.total:
@@ -139,6 +156,11 @@ class _Matching:
         self.left_own: dict[str, Typed] = dict(self.own)
         self.left_base: dict[str, Typed] = dict(self.base)
         self.total = min(elements(self.own.values()), elements(self.base.values()))
+
+    def match_equal_names(self) -> None:
+        """Match names that agree as they are."""
+        own, base = self.own, self.base
+        self.add({name: name for name in own if name in base and fits(own[name], base[name])})
 
     def add(self, keys: Mapping[str, str]) -> None:
         """Match names that are left on both sides."""
@@ -208,26 +230,24 @@ class _Matching:
             experts=fused_against_single(map(unwrapped, self.left_own), map(unwrapped, self.left_base)),
         )
 
-    def _mismatched(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    def _mismatched(self) -> dict[str, tuple[Typed, Typed]]:
         own, base = (spell(left, name_by_name(unwrapped)) for left in (self.left_own, self.left_base))
         mismatched = {}
         for text, name in own.items():
             for pair in (Prefixes("", ""), *self.pairs):
                 key = base.get(pair.rename(text) or "")
                 if key is not None:
-                    mismatched[name] = tuple(self.own[name].shape), tuple(self.base[key].shape)
+                    mismatched[name] = self.own[name], self.base[key]
                     break
         return mismatched if mismatched or self.keys else _mismatched_tails(self.own, self.base)
 
 
-def _mismatched_tails(
-    own: Mapping[str, Typed], base: Mapping[str, Typed]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _mismatched_tails(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, tuple[Typed, Typed]]:
     tails = {tail: key for key in base for _, tail in splits(key) if "." in tail}
     mismatched = {}
     for name in own:
         for _, tail in splits(name):
             if tail in tails:
-                mismatched[name] = tuple(own[name].shape), tuple(base[tails[tail]].shape)
+                mismatched[name] = own[name], base[tails[tail]]
                 break
     return mismatched

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from enum import Enum
 
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import is_floating
+from erestore.checkpoint.quantised_weights import find_quantised
 
 _LARGEST = 1 << 16
 """Elements of a statistic at most: a codebook is no statistic, though averages move it."""
@@ -45,20 +47,23 @@ class Role(Enum):
         Moved by an optimizer, or nothing is known of it: within the bound that a commit was asked for.
     STATISTIC
         A float that no optimizer moves: exact, combined linearly, and outside of what errors are relative to.
+    QUANTISED
+        Codes of a quantised weight, or what scales them: exact, outside of what errors are relative to, combined only where
+        all that are left are equal. See :mod:`erestore.checkpoint.quantised_weights`.
     """
 
     WEIGHT = "weight"
     STATISTIC = "statistic"
+    QUANTISED = "quantised"
 
 
-def role_of(info: TensorInfo) -> Role:
-    """Tell what a tensor is for by its name, dtype and shape.
+def roles_of(tensors: Mapping[str, TensorInfo]) -> dict[str, Role]:
+    """Tell what the tensors of a checkpoint are for, by its own names, dtypes and shapes."""
+    quantised = {name for weight in find_quantised(tensors) for name in weight.members}
+    return {name: Role.QUANTISED if name in quantised else _role_of(info) for name, info in tensors.items()}
 
-    Parameters
-    ----------
-    info : TensorInfo
-        With the checkpoint's own name.
-    """
+
+def _role_of(info: TensorInfo) -> Role:
     if not is_floating(info.dtype) or info.dtype.startswith("F8"):
         return Role.WEIGHT
     elements = math.prod(info.shape)

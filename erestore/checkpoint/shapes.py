@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from erestore.checkpoint.dtypes import is_floating
@@ -19,6 +20,23 @@ class Typed(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of a quantised weight, which no plain weight is a variant of, whatever its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    scheme: str
+
+
+def describe_form(tensor: Typed, other: Typed) -> str:
+    """Return what tells a tensor from another that it does not fit: its shape, and where the data types do, those."""
+    shape = str(list(tensor.shape))
+    if isinstance(tensor, Codes):
+        return f"{tensor.scheme} codes ({tensor.dtype} {shape})"
+    return shape if comparable(tensor, other) else f"{tensor.dtype} {shape}"
 
 
 def fits(own: Typed, base: Typed) -> bool:
@@ -40,7 +58,9 @@ def is_alike(own: Typed, base: Typed) -> bool:
 
 
 def comparable(own: Typed, base: Typed) -> bool:
-    """Tell whether both tensors hold real numbers, or both have one data type."""
+    """Tell whether both tensors hold real numbers, or both have one data type; codes are comparable to codes."""
+    if isinstance(own, Codes) != isinstance(base, Codes):
+        return False
     return is_floating(own.dtype) == is_floating(base.dtype) and (is_floating(own.dtype) or own.dtype == base.dtype)
 
 

@@ -33,6 +33,7 @@ KINDS = {
     "unchanged": "unchanged",
     "dropped": "changed but dropped",
     "whole": "kept whole",
+    "codes": "kept as whole codes or scales",
     "added rows": "with added rows",
 }
 """Section kinds in words, to follow a count of tensors."""

@@ -6,7 +6,8 @@ have no base to be a difference from, and are combined where that means somethin
 * a head that all variants have, in one shape and with one map of labels, is combined like everything else;
 * what only some of the variants have is taken if their coefficients sum to 1, since a scaled head is no head;
 * rows that were added to a vocabulary likewise, where the vocabularies agree;
-* tensors of integers are equal or in conflict.
+* codes of quantised weights go with their scales: one variant's, or in conflict;
+* other tensors of integers are equal or in conflict.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from erestore.model.conflicts import Conflicts
 from erestore.model.fitting import ResultLayout
 from erestore.model.operands import Combined, Operand, each_once, require_one_base
 from erestore.model.parts import sum_terms
+from erestore.model.quantised_values import QuantisedValues
 from erestore.model.side_weights import SideWeights
 from erestore.model.whole_tensors import WholeTensors
 from erestore.records import Layout, Manifest
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import is_oid, record_oid
 from erestore.storage.objects import Objects
+from erestore.storage.segments import Written
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Combination:
         What was decided by `choose`.
     notes : tuple of str
         Sentences about what was resolved without being a conflict.
+    written : Written or None
+        Where that took to store tensors of quantised weights.
     """
 
     manifest: Manifest
@@ -53,6 +58,7 @@ class Combination:
     loses_exact: tuple[str, ...]
     chosen: tuple[Conflict, ...]
     notes: tuple[str, ...] = ()
+    written: Written | None = None
 
 
 def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = None) -> Combination:
@@ -76,7 +82,8 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
     summed = each_once(operands)
     remaining = [operand for operand in summed if operand.coefficient] or summed[:1]
     conflicts = Conflicts([operand.name for operand in remaining], choose)
-    manifest, layout = _result(Combined(objects, remaining), conflicts)
+    quantised = QuantisedValues(Combined(objects, remaining), conflicts)
+    manifest, layout = _result(quantised, conflicts)
     conflicts.require_none()
     commits = (operand for operand in summed if is_oid(operand.commit))  # not parts of commits
     equal = next((operand for operand in commits if _same_value(operand.manifest, manifest)), None)
@@ -85,7 +92,14 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
     exact = tuple(operand.name for operand in remaining if operand.manifest.patch)
     commit = equal.commit if equal else None
     return Combination(
-        manifest, layout, commit, exact, () if equal else exact, tuple(conflicts.found), tuple(conflicts.notes)
+        manifest,
+        layout,
+        commit,
+        exact,
+        () if equal else exact,
+        tuple(conflicts.found),
+        tuple(conflicts.notes),
+        quantised.written,
     )
 
 
@@ -94,10 +108,11 @@ def layout_oid(layout: Layout) -> str:
     return record_oid("layout", dump_canonical(layout.to_record()))
 
 
-def _result(combined: Combined, conflicts: Conflicts) -> tuple[Manifest, Layout]:
+def _result(quantised: QuantisedValues, conflicts: Conflicts) -> tuple[Manifest, Layout]:
+    combined = quantised.combined
     side_weights = SideWeights(combined, conflicts)
-    tensors = WholeTensors(combined, conflicts, side_weights)
-    dense, rows = tensors.dense(), tensors.rows()
+    tensors = WholeTensors(combined, conflicts, side_weights, quantised.keys)
+    dense, rows = tensors.dense() | quantised.parts(), tensors.rows()
     primary, layout = ResultLayout(combined, conflicts, dense, rows).find()
     layout = side_weights.put_into(layout)
     side_weights.note_others(primary, layout)

@@ -10,12 +10,13 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 
 from blake3 import blake3
 
 from erestore.arrays import Array, as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.roles import Role, roles_of
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.bases import original_bytes
@@ -110,6 +111,11 @@ class VariantWriter:
     calibration: Calibration | None = None
     layout: str | None = None
     changes: Changes | None = None
+
+    @cached_property
+    def roles(self) -> Mapping[str, Role]:
+        """What the checkpoint's tensors are for."""
+        return roles_of(self.checkpoint.tensors)
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""
@@ -221,7 +227,7 @@ class VariantWriter:
                 if is_base and key not in touched:  # else the terms would change it
                     outcome.count("unchanged")
                     continue
-                outcome.count("whole")
+                outcome.count("codes" if self.roles[name] is Role.QUANTISED and base is not None else "whole")
                 outcome.whole.append(name)
                 keep(dense, manifest.dense, key, info.dtype, info.shape, content)
             for target in targets:

@@ -16,16 +16,15 @@ import torch
 from erestore.arrays import as_tensor
 from erestore.checkpoint.abc import Checkpoint, TensorInfo, WeightFile
 from erestore.checkpoint.dtypes import torch_dtype
-from erestore.checkpoint.roles import Role
 from erestore.model.changes import Changes
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.differences import Difference, Differences, SummedTerms
 from erestore.model.encoding import CheckpointChanges
+from erestore.model.exact_codes import profile_exact
 from erestore.model.factored import Computed, ComputedItem, profile
 from erestore.model.profiles import Profiled, TensorSpool, objective_of
 from erestore.model.quality import Quality
 from erestore.model.residuals import matrix_shape
-from erestore.model.statistics import profile_statistic
 from erestore.model.targets import Target
 from erestore.model.tensor_encoding import Item
 from erestore.model.variant import Variant
@@ -125,8 +124,8 @@ class ComputedChanges(Changes):
         if target.key in self.variant.manifest.dense:
             return self.whole.profile(target, quality)
         difference = self.differences.of(target)
-        if target.role is Role.STATISTIC and quality.keeps_statistics:
-            return profile_statistic(self._opened(target, difference))
+        if quality.keeps_exact(target.role):
+            return profile_exact(self._opened(target, difference))
         if difference is not None and isinstance(difference.rest, Product):
             self.left.put(target.key, difference.rest.left)
             self.right.put(target.key, difference.rest.right)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from erestore.errors import CombinationError, Conflict
 from erestore.model.parts import Parts
 
 CHOICES = ("ours", "theirs", "drop")
 """What to do about conflicts: take the first operand's, the last's, or leave the tensors out."""
+
+QUANTISED = "quantised"
+"""Kind of the conflicts over codes and scales."""
+_DEQUANTISE = (
+    "Dequantise the variants with the library that wrote them, commit and combine those, and quantise the result again; or "
+    "merge with --ours or --theirs, which takes every such weight from one variant."
+)
 
 
 class Conflicts:
@@ -57,6 +64,14 @@ class Conflicts:
             return ()
         return having.get(len(self._names) - 1 if self.choose == "theirs" else 0, ())
 
+    def decide_quantised(self, weight: str, keys: Collection[str], reason: str, places: Sequence[int]) -> int | None:
+        """Note a conflict over a quantised weight; return the place of the chosen operand, None where it is left out."""
+        self.note(QUANTISED, weight, reason, [self._names[place] for place in places])
+        if self.choose in (None, "drop"):
+            self.dropped.update(keys)
+            return None
+        return min(places) if self.choose == "ours" else max(places)
+
     def _drop(self, kind: str, key: str) -> None:
         """Leave a tensor out; of one with rows that cannot be combined, the rows alone."""
         if kind not in ("rows", "vocabulary"):
@@ -71,7 +86,9 @@ class Conflicts:
             If nothing was chosen; it lists them.
         """
         if self.found and self.choose is None:
-            raise CombinationError(_sentence(self.found), tuple(self.found))
+            is_quantised = any(conflict.kind == QUANTISED for conflict in self.found)
+            hint = _DEQUANTISE if is_quantised else None
+            raise CombinationError(_sentence(self.found), tuple(self.found), hint=hint)
 
 
 def _sentence(conflicts: Sequence[Conflict]) -> str:

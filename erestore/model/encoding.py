@@ -15,15 +15,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
-from erestore.checkpoint.roles import Role
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.calibrations import Calibration
 from erestore.model.changes import Changes
+from erestore.model.exact_codes import profile_exact
 from erestore.model.passes import Attempt, Passes
 from erestore.model.profiles import Profiled, TensorSpool, objective_of, profile
 from erestore.model.quality import Outcome, Quality
 from erestore.model.searches import Admits, Room, as_the_paper, through_gate, within_budget, within_error
-from erestore.model.statistics import profile_statistic
 from erestore.model.targets import Loaded, Target
 from erestore.model.tensor_encoding import LoadedItem
 from erestore.model.variant import Variant
@@ -156,8 +155,8 @@ class CheckpointChanges(Changes):
 
     def profile(self, target: Target, quality: Quality) -> Profiled:
         """See :meth:`Changes.profile`."""
-        if target.role is Role.STATISTIC and quality.keeps_statistics:
-            return profile_statistic(self._loaded(target))
+        if quality.keeps_exact(target.role):
+            return profile_exact(self._loaded(target))
         ours = quality.codec == "lowrank" and not quality.exact_only
         # Float32 spectra end at about 1e-3 of the largest value, which is enough unless little may be lost.
         may_lose = ours and not quality.gate and quality.squared_error is None and quality.max_error >= _FLOAT32_ERROR

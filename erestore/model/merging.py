@@ -11,8 +11,9 @@ import numpy as np
 from erestore.arrays import Array, as_array, as_tensor, without_warnings
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.checkpoint.quantised_weights import find_quantised
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
-from erestore.merge.linear import LinearStrategy
+from erestore.merge.linear import Average, LinearStrategy
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
 from erestore.merge.tiles import combination
 from erestore.model.differences import Difference, Differences, evaluated, side_by_side
@@ -65,6 +66,8 @@ class NonlinearMerge(Differences):
         }
         self._result = result
         self._layout = {tensor.key: tensor for tensor in result.layout.tensors.values()}
+        names = result.layout.tensors
+        self._codes = {names[name].key for weight in find_quantised(names) for name in weight.members}
 
     def of(self, target: Target) -> Difference | None:
         """Return what is added to one tensor; None for what no variant changed, and for what is held whole."""
@@ -96,7 +99,8 @@ class NonlinearMerge(Differences):
         self, key: str, terms: Sequence[Terms], base: Rows, shape: tuple[int, int], *, is_matrix: bool
     ) -> Operator:
         """Return the merged difference."""
-        strategy = self._strategy
+        # Codes and scales that can be combined at all are the same in all variants.
+        strategy = Average() if key in self._codes else self._strategy
         if strategy.kind == "factors" and not is_matrix:
             assert isinstance(strategy, FactorStrategy)
             strategy = strategy.elsewhere()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from erestore.errors import CombinationError, Conflict
-from erestore.records import Base, Layout, Manifest, WholeTensor
+from erestore.records import Base, Layout, Manifest, Term, WholeTensor
 from erestore.storage.objects import Objects
 
 
@@ -117,13 +117,16 @@ class Combined:
 
     def touches(self, operand: Operand, key: str) -> bool:
         """Tell whether a term of an operand changes a tensor of the base."""
+        return any(True for _ in self.terms(operand, key))
+
+    def terms(self, operand: Operand, key: str) -> Iterator[Term]:
+        """Yield the terms of an operand that change a tensor of the base."""
         for term in operand.manifest.terms:
             if term.residual not in self._touched:
                 index = self.objects.open("residual", term.residual).index
                 self._touched[term.residual] = frozenset(index["tensors"])
             if key in self._touched[term.residual]:
-                return True
-        return False
+                yield term
 
     def side_json(self, operand: Operand, name: str) -> Any:
         """Return what a JSON side file of an operand holds; None if there is none, or it is no JSON."""

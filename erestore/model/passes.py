@@ -16,6 +16,7 @@ import torch
 from erestore.execute import bounded_map, worker_count
 from erestore.model.calibrations import Calibration
 from erestore.model.changes import Changes
+from erestore.model.exact_codes import encode_codes
 from erestore.model.packing import ResidualWriter
 from erestore.model.profiles import Profiled, TensorSpool
 from erestore.model.quality import ratio
@@ -115,8 +116,9 @@ class Passes:
 
         def work(given: _Given) -> tuple[Encoding, Errors]:
             profiled = self.profiled[given.target.key]
-            if profiled.exact is not None:
-                return Encoding((profiled.exact,)), Errors(0.0, 0.0, 0.0, profiled.outside)
+            if profiled.profile is None:
+                section = profiled.exact or encode_codes(self._item(given).opened)
+                return Encoding((section,)), Errors(0.0, 0.0, 0.0, profiled.outside)
             item = self._item(given)
             encoded = encode(item)
             return encoded, measure(item.opened, encoded.sections)

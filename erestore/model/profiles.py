@@ -49,7 +49,7 @@ class Profiled:
     outside : float
         The former of a tensor that is kept exact and stands outside of what errors are relative to; both norms are 0 then.
     exact : EncodedSection or None
-        Of such a tensor: all of its residual.
+        Of such a tensor: all of its residual, where that is small enough to be held; else it is encoded when it is written.
     profile : Profile or None
         For other changed tensors.
     basis, side

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from erestore.checkpoint.roles import Role
 from erestore.errors import UsageError
 from erestore.model.gating import Gate
 
@@ -99,10 +100,13 @@ class Quality:
             return allowed
         return min(allowed, max(self.squared_error, SMALLEST_MAX_ERROR * norm))
 
-    @property
-    def keeps_statistics(self) -> bool:
-        """Whether floats that no optimizer moves are exact and outside the sum; not where the sum is all that is asked for."""
-        return self.codec == "lowrank" and self.objective != "frobenius"
+    def keeps_exact(self, role: Role) -> bool:
+        """Tell whether floats of a role are exact and outside the sum that a bound is over.
+
+        Codes and their scales always are; statistics are not where the sum is all that is asked for.
+        """
+        is_sum_all = self.codec != "lowrank" or self.objective == "frobenius"
+        return role is Role.QUANTISED or (role is Role.STATISTIC and not is_sum_all)
 
     @property
     def takes_calibration(self) -> bool:
@@ -126,7 +130,7 @@ class Outcome:
         Squared error before rounding.
     kinds : dict of str to int
         Number of tensors per section kind; besides ``unchanged``, ``dropped`` (changed, but by too little to keep any of it)
-        and ``whole`` (kept as they are).
+        ``whole`` (kept as they are) and ``codes`` (of quantised weights, kept as they are).
     whole, dropped : list of str
         Which tensors are kept as they are, and which were dropped.
     not_finite : list of str

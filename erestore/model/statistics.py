@@ -18,7 +18,7 @@ from erestore.model.targets import Opened
 from erestore.residual.codecs import dense
 from erestore.residual.rounding import round_to
 
-_SLACK = 2.0**-50
+SLACK = 2.0**-50
 """Share of a value by which float64 sums of many terms may differ."""
 
 
@@ -53,5 +53,5 @@ def profile_statistic(opened: Opened) -> Profiled:
 
 def _gives(own: Array, parent: Array, delta: Array, dtype: np.dtype[Any]) -> bool:
     """Tell whether a residual gives the original's values, in whatever order a variant's terms are summed."""
-    slack = _SLACK * (np.abs(parent) + np.abs(delta))
+    slack = SLACK * (np.abs(parent) + np.abs(delta))
     return all(np.array_equal(widen(round_to(parent + delta + off, dtype)), own) for off in (-slack, slack))

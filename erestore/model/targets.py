@@ -12,7 +12,9 @@ import torch
 from erestore.arrays import Array, as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.checkpoint.roles import Role, role_of
+from erestore.checkpoint.quantised_weights import mark_codes
+from erestore.checkpoint.roles import Role, roles_of
+from erestore.checkpoint.shapes import comparable
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import WholeTensor, names_inside
@@ -87,16 +89,17 @@ def divide(
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
     inside = names_inside(checkpoint.files)
-    targets, whole = [], []
+    targets, whole, roles = [], [], roles_of(checkpoint.tensors)
+    own, codes = mark_codes(checkpoint.tensors), mark_codes(base)
     first: dict[str, str] = {}
     for name, info in checkpoint.tensors.items():
         key = keys[name]
         if name in followers or first.setdefault(key, name) != name:
             continue
         is_weight = checkpoint.structure is None or "/" not in inside.get(name, name)
-        if is_weight and key in base and fits(info, base[key]):
+        if is_weight and key in base and fits(info, base[key]) and comparable(own[name], codes[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
-            targets.append(Target(key, name, info, shared, role_of(info)))
+            targets.append(Target(key, name, info, shared, roles[name]))
         else:
             whole.append(name)
     return sorted(targets, key=lambda target: target.key), whole

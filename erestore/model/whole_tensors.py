@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 
 from erestore.checkpoint.dtypes import is_floating
@@ -16,12 +16,24 @@ from erestore.records import Manifest, Part, WholeTensor
 
 
 class WholeTensors:
-    """Combines what variants hold whole; conflicts are noted, and decided as chosen."""
+    """Combines what variants hold whole; conflicts are noted, and decided as chosen.
 
-    def __init__(self, combined: Combined, conflicts: Conflicts, side_weights: SideWeights) -> None:
+    Parameters
+    ----------
+    combined : Combined
+    conflicts : Conflicts
+    side_weights : SideWeights
+    decided : collection of str
+        Keys of tensors that are not combined here.
+    """
+
+    def __init__(
+        self, combined: Combined, conflicts: Conflicts, side_weights: SideWeights, decided: Collection[str] = ()
+    ) -> None:
         self.combined = combined
         self.conflicts = conflicts
         self.side_weights = side_weights
+        self.decided = decided
 
     def dense(self) -> dict[str, Parts]:
         """Combine tensors in place of the base's, or that the base does not have."""
@@ -38,7 +50,7 @@ class WholeTensors:
     ) -> dict[str, Parts]:
         found = {}
         keys = dict.fromkeys(key for operand in self.combined.operands for key in held(operand.manifest))
-        for key in sorted(keys):
+        for key in sorted(keys.keys() - self.decided):
             having = {
                 place: held(operand.manifest)[key]
                 for place, operand in enumerate(self.combined.operands)

@@ -93,7 +93,9 @@ def test_vocabulary_that_grew_or_shrank_fits():
 def test_mismatched_shapes_are_reported():
     own, base = LAYERS | infos(head__bias=(3,)), LAYERS | infos(head__bias=(2,))
     match = match_names(own, base)
-    assert match.mismatched == {"head.bias": ((3,), (2,))}
+    assert {name: [each.shape for each in both] for name, both in match.mismatched.items()} == {
+        "head.bias": [(3,), (2,)]
+    }
     assert match.unmatched_own == match.unmatched_base == ("head.bias",)
     match.require_same_architecture()
 
