@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,11 +14,14 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.naming import match_names
 from erestore.checkpoint.roles import Role
+from erestore.checkpoint.spelling import Spelling
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.targets import Loaded, Target, divide
 from erestore.model.tied_copies import find_tied_copies
 from erestore.model.variant import Variant, row_blocks
 from erestore.residual.rounding import round_to
+
+_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -41,15 +46,27 @@ class Matched:
     notes: tuple[str, ...] = ()
 
 
-def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
+Spell = Callable[[Mapping[str, Any]], Spelling | None]
+"""Given a model's configuration, returns how the library that it is of spells its names."""
+
+
+def match_base(checkpoint: Checkpoint, variant: Variant, library: Spell | None = None) -> Matched:
     """Match a checkpoint's names to those of a variant's base.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    variant : Variant
+    library : callable, optional
+        Asked where much has no counterpart, with what ``config.json`` holds.
 
     Raises
     ------
     CheckpointError
         If the checkpoint has another architecture.
     """
-    match = match_names(checkpoint.tensors, variant.base)
+    conversions = None if library is None else lambda: library(_configuration(checkpoint, variant))
+    match = match_names(checkpoint.tensors, variant.base, conversions)
     match.require_same_architecture()
     taken = set(match.keys.values())
     keys = dict(match.keys)
@@ -62,6 +79,21 @@ def match_base(checkpoint: Checkpoint, variant: Variant) -> Matched:
         copies.notes if match.experts is None else (*copies.notes, f"{match.experts.sentence}. {match.experts.hint}")
     )
     return Matched(checkpoint, keys, match.description, notes)
+
+
+def _configuration(checkpoint: Checkpoint, variant: Variant) -> Mapping[str, Any]:
+    """Return the configuration of a checkpoint, else of a variant; empty if neither has one."""
+    try:
+        if _CONFIG in checkpoint.side_files:
+            content = checkpoint.side_files[_CONFIG].read_bytes()
+        elif _CONFIG in variant.layout.side_files:
+            content = variant.objects.get_blob(variant.layout.side_files[_CONFIG])
+        else:
+            return {}
+        config = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _weights(matched: Matched, variant: Variant) -> list[Target]:

@@ -13,6 +13,7 @@ from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
 from erestore.integrations import model_structure
+from erestore.integrations.name_conversions import library_spelling
 from erestore.lineage import Lineage, find_base, find_lineage, import_source
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
@@ -379,7 +380,7 @@ def _write(
         return _Written(
             AdapterWriter(store.objects, checkpoint, variants[-1], progress, model_structure).write(), base_name
         )
-    matched = match_base(checkpoint, variants[0])
+    matched = match_base(checkpoint, variants[0], library_spelling)
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     parent = variants[chosen]
     rank = past_limit(parent, flatten_rank) if may_flatten(quality) else None

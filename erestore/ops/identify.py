@@ -9,6 +9,7 @@ from pathlib import Path
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError
+from erestore.integrations.name_conversions import library_spelling
 from erestore.model.identifying import Distances, measure
 from erestore.model.matching import match_base
 from erestore.model.product_table import ProductTable
@@ -172,7 +173,7 @@ def _hold(
     """Hold the checkpoint against one base and the branches on it."""
     plain = Variant(store.objects, manifest)
     try:
-        matched = match_base(checkpoint, plain)
+        matched = match_base(checkpoint, plain, library_spelling)
     except CheckpointError as error:
         return (
             FittingBase(name, fits=False, reason=error.message, tensors=0, distance=None, relative_distance=None),

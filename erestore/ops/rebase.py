@@ -10,6 +10,7 @@ import numpy as np
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.errors import UsageError
+from erestore.integrations.name_conversions import library_spelling
 from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
 from erestore.model.ledger import known_error, require_lossy
@@ -124,7 +125,7 @@ def rebase(
         if variant.manifest.base == base.manifest.base:
             raise UsageError(f"'{revision}' is on '{onto}' already.", hint="Name another base.")
         exact = variant.patch is not None
-        keys = match_base(ComputedCheckpoint(variant), base).keys
+        keys = match_base(ComputedCheckpoint(variant), base, library_spelling).keys
         layout = replace(
             variant.layout,
             tensors={own: replace(tensor, key=keys[own]) for own, tensor in variant.layout.tensors.items()},
