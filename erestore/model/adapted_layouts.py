@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.conversion import build_index
 from erestore.checkpoint.weights import SAFETENSORS_INDEX, TORCH_INDEX
 from erestore.errors import CheckpointError
+from erestore.model.adapter_files import adapted_places, replaced
 from erestore.model.layouts import StoredLayout
 from erestore.model.tied_heads import untied, vocabulary_sizes, with_vocabulary
+from erestore.model.weight_files import with_tensors
 from erestore.records import Layout, LayoutFile, LayoutTensor
 from erestore.storage.objects import Objects
-
-FOLDER = "adapter"
-"""Where the adapter's own side files are in the layout."""
 
 _CONFIG = "config.json"
 
@@ -44,7 +43,7 @@ def read_config(objects: Objects, layout: Layout) -> Mapping[str, Any]:
 def adapted_layout(
     objects: Objects,
     parent: Layout,
-    side_files: Mapping[str, Path],
+    checkpoint: Checkpoint,
     changed: Mapping[str, AdaptedTensor],
     *,
     is_untied: bool,
@@ -55,8 +54,8 @@ def adapted_layout(
     ----------
     objects : Objects
     parent : Layout
-    side_files : Mapping[str, Path]
-        The adapter's own.
+    checkpoint : Checkpoint
+        The adapter: its side files, and the folders of its modules.
     changed : Mapping[str, AdaptedTensor]
         By own name, tensors that are new or are not what they were.
     is_untied : bool
@@ -66,12 +65,12 @@ def adapted_layout(
     tensors = dict(parent.tensors) | {
         name: LayoutTensor(tensor.key, tensor.dtype, tensor.shape) for name, tensor in changed.items()
     }
-    # Into the last file of the model itself, where a head is in most models.
-    last = max((number for number, file in enumerate(parent.files) if "/" not in file.name), default=0)
-    files = tuple(
-        replace(file, tensors=(*file.tensors, *fresh)) if number == last else file
-        for number, file in enumerate(parent.files)
-    )
+    homes = {
+        name: LayoutFile(file.name, (), dict(file.metadata), file.module, file.format)
+        for file in checkpoint.files
+        for name in file.tensors
+    }
+    files = with_tensors(parent.files, {name: homes.get(name, LayoutFile("", ())) for name in fresh})
     split = {name for name, tensor in changed.items() if tensor.splits}
     layout = replace(
         parent,
@@ -81,13 +80,17 @@ def adapted_layout(
     )
     written, added = dict(layout.side_files), 0
     if layout.is_directory:
+        weights = {file.name for file in files}
+        gone = weights | replaced(checkpoint.side_files, layout.side_files)
+        written = {name: oid for name, oid in written.items() if name not in gone}
         contents = _described(objects, parent, layout, fresh, is_untied=is_untied)
         for name, content in contents.items():
             blob = objects.put_blob(content)
             written[name], added = blob.oid, added + blob.added_bytes
-        for name, path in side_files.items():
+        places = adapted_places(checkpoint.side_files, layout.side_files, weights)
+        for name, path in checkpoint.side_files.items():
             blob = objects.put_blob_file(path)
-            written[f"{FOLDER}/{name}"], added = blob.oid, added + blob.added_bytes
+            written[places[name]], added = blob.oid, added + blob.added_bytes
     layout = replace(layout, side_files=written)
     stored = objects.put_record("layout", layout.to_record())
     return StoredLayout(layout, stored.oid, added + stored.added_bytes)
@@ -100,7 +103,8 @@ def _described(
     contents = {}
     index = next((name for name in (SAFETENSORS_INDEX, TORCH_INDEX) if name in layout.side_files), None)
     if index is not None and fresh:
-        contents[index] = _extended_index(objects.get_blob(layout.side_files[index]), layout.files, layout.tensors)
+        files = tuple(file for file in layout.files if not file.module)
+        contents[index] = _extended_index(objects.get_blob(layout.side_files[index]), files, layout.tensors)
     config = read_config(objects, parent)
     changed = untied(config) if is_untied and config else dict(config)
     for name, tensor in parent.tensors.items():

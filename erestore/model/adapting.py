@@ -2,8 +2,8 @@
 
 The variant is the adapted model, under the parent's layout: a checkout gives the merged weights, summed in float64 and
 rounded once. It computes what PEFT's model does with the adapter in place, which PEFT's own merge does not always: where
-the model ties head and embedding and the adapter changes one of them, the checkout has both. The adapter's own files are
-kept in the folder ``adapter/`` of the layout.
+the model ties head and embedding and the adapter changes one of them, the checkout has both. The adapter's own files stand
+where the base's stood (see :mod:`erestore.model.adapter_files`).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class AdapterWriter:
         terms = normal_terms((*self.parent.manifest.terms, *(Term(oid, Fraction(1)) for oid in own)))
         dense, rows, whole_bytes = self._write_whole(plan, outcome)
         layout = adapted_layout(
-            self.objects, self.parent.layout, self.checkpoint.side_files, plan.tensors, is_untied=plan.is_untied
+            self.objects, self.parent.layout, self.checkpoint, plan.tensors, is_untied=plan.is_untied
         )
         manifest = Manifest(
             self.parent.manifest.base,
