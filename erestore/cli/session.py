@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from erestore.errors import StoreNotFoundError
+from erestore.errors import StoreNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from erestore.api import Store
@@ -54,8 +54,22 @@ class Session:
         return store
 
     def storage_options(self, place: str | Path) -> dict[str, Any]:
-        """Return what opening a store takes beside its place: nothing, unless it is on a remote."""
-        if "://" not in str(place) or str(place).startswith(("file:", "memory:")):
+        """Return what opening a store takes beside its place: nothing, unless it is on a remote.
+
+        Raises
+        ------
+        UsageError
+            If nothing would be left of the store when the command ends.
+        """
+        from erestore.storage.urls import parse_location
+
+        scheme, _ = parse_location(place)
+        if scheme == "memory":
+            raise UsageError(
+                f"A store at {place} is in the memory of this process, and gone when it ends.",
+                hint="Use a folder, or s3://bucket/path. From Python, memory:// is for tests and scratch work.",
+            )
+        if scheme == "file":
             return {}
         from erestore.ops.config import read_setting
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from erestore.errors import TargetExistsError
 from erestore.storage.local import TEMPORARY
+from erestore.storage.urls import parse_location
 from erestore.store import MARKER, Store
 
 
@@ -40,8 +41,9 @@ def init(url: str | Path, **options: Any) -> InitResult:
     UnsafeRemoteError
         If the remote does not let exactly one of several writers win.
     """
-    if "://" not in str(url):
-        directory = Path(url)
+    scheme, path = parse_location(url)
+    if scheme == "file":
+        directory = Path(path)
         if not (directory / MARKER).exists() and _holds_files(directory):
             raise TargetExistsError(
                 f"'{directory}' holds other files, and a store needs a directory of its own.",

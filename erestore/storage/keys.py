@@ -8,6 +8,14 @@ from erestore.errors import UsageError
 
 _COMPONENT = re.compile(r"[A-Za-z0-9._%@+=,~-]+")
 
+FOLDERS = ("objects", "refs", "config", "calibrations", "features", "gc", "probe")
+"""Names below which a store has its keys. A store may be in a folder with other things, such as somebody's work."""
+
+_OWN_FOLDER = re.compile(
+    r"objects/[0-9a-f]{2}|calibrations/[0-9a-f]{64}|gc/leases/(writer|collector)-[0-9a-f]{16}|probe/[0-9a-f]{16}"
+)
+_OWN_OBJECT = re.compile(r"objects/[0-9a-f]{2}/[0-9a-f]{62}|probe/.*")
+
 
 def is_component(name: str) -> bool:
     """Tell whether `name` can stand between two slashes of a key; no temporary file's name can."""
@@ -25,3 +33,13 @@ def check_key(key: str) -> str:
     if not all(is_component(part) for part in key.split("/")):
         raise UsageError(f"'{key}' is not a key that a storage can hold.")
     return key
+
+
+def is_own_folder(path: str) -> bool:
+    """Tell whether a folder, by its path in the storage, is one that only the store makes, and may remove once empty."""
+    return _OWN_FOLDER.fullmatch(path) is not None
+
+
+def is_own_object(key: str) -> bool:
+    """Tell whether `key` is one of a value large enough to be written in parts, which only the store makes."""
+    return _OWN_OBJECT.fullmatch(key) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,11 +18,13 @@ from pathlib import Path
 from erestore.errors import AccessError, KeyNotFoundError
 from erestore.storage.abc import Data, Entry, Storage
 from erestore.storage.access import access_error, refusals
-from erestore.storage.keys import check_key, is_component
+from erestore.storage.keys import FOLDERS, check_key, is_component, is_own_folder
 from erestore.storage.publish import publish
 
 TEMPORARY = "#new-"
 """How names of unfinished files start; '#' is in no key."""
+
+_TEMPORARY = re.compile(rf"{TEMPORARY}[0-9a-f]{{16}}")
 
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EROFS}  # directories of some network file systems
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -168,17 +171,28 @@ class LocalStorage(Storage):
     def remove_unfinished(self, before: float) -> int:
         """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed; and empty directories."""
         removed = 0
-        for folder, _, names in os.walk(self.directory, topdown=False):
-            for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY)):
+        for folder, names in self._walk():
+            is_own = is_own_folder(folder.relative_to(self.directory).as_posix())
+            for path in (folder / name for name in names if is_own or _TEMPORARY.fullmatch(name)):
+                if not path.name.startswith(TEMPORARY):
+                    continue
                 with refusals("delete", path), suppress(FileNotFoundError):  # its writer is done
                     if path.stat().st_mtime < before:
                         path.unlink()
                         removed += 1
-            if Path(folder) != self.directory:
+            if is_own:
                 with suppress(OSError):  # not empty, or not any more
-                    if Path(folder).stat().st_mtime < before:
-                        Path(folder).rmdir()
+                    if folder.stat().st_mtime < before:
+                        folder.rmdir()
         return removed
+
+    def _walk(self) -> Iterator[tuple[Path, list[str]]]:
+        """Yield the folders that may hold values, and the names of the files in each, the innermost first."""
+        for name in FOLDERS:
+            for folder, _, names in os.walk(self.directory / name, topdown=False):
+                yield Path(folder), names
+        with suppress(FileNotFoundError):
+            yield self.directory, [path.name for path in self.directory.iterdir() if path.is_file()]
 
     def _path(self, key: str) -> Path:
         return self.directory / check_key(key)

@@ -26,6 +26,7 @@ from erestore.storage.segments import (
     FIRST_READ,
     SegmentedObject,
     Written,
+    create_object,
     object_key,
     read_present,
 )
@@ -184,7 +185,7 @@ class Objects:
     def _put(self, kind: str, content: bytes) -> Written:
         oid = record_oid(kind, content)
         stored = encode_record(kind, content)
-        created = self.storage.create(object_key(kind, oid), stored)
+        created = create_object(self.storage, kind, oid, stored)
         return Written(oid, len(stored) if created else 0)
 
     def _open_either(self, kind: str, oid: str) -> bytes | SegmentedObject:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from erestore.storage.abc import Storage
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
+from erestore.storage.urls import parse_location
 
 
 def open_storage(
@@ -25,7 +25,7 @@ def open_storage(
     Parameters
     ----------
     url : str or Path
-        A path, ``file://``, ``memory://name``, or any URL that fsspec knows (``s3://bucket/path``).
+        A path, ``file://``, ``memory://name``, or the URL of an object store (``s3://bucket/path``).
     options : Mapping[str, Any], optional
         For a remote: what its fsspec file system takes.
     cache_directory : Path, optional
@@ -35,19 +35,21 @@ def open_storage(
     single_writer : bool
         For a remote: skip the check that it lets one of several writers win; the caller promises to be the only one.
 
-    An unknown protocol is reported by the first use.
+    Raises
+    ------
+    UsageError
+        If `url` cannot be the place of a store.
+    UnsupportedFormatError
+        If it is of a protocol by which no store can be kept yet. One that is unknown is reported by the first use.
     """
-    text = str(url)
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return LocalStorage(text)
+    scheme, path = parse_location(url)
     if scheme == "memory":
-        return MemoryStorage(rest)
+        return MemoryStorage(path)
     if scheme == "file":
-        return LocalStorage(unquote(urlsplit(text).path))
+        return LocalStorage(path)
     from erestore.storage.remote import FsspecStorage
 
-    remote = FsspecStorage(text, options)
+    remote = FsspecStorage(path, options)
     storage: Storage = remote
     if not single_writer:
         from erestore.storage.probe import ProbedStorage

@@ -21,7 +21,7 @@ from typing import Any
 
 from erestore.errors import KeyNotFoundError, RemoteError, UnsafeRemoteError, UsageError
 from erestore.storage.abc import Data, Entry, Storage
-from erestore.storage.keys import check_key, is_component
+from erestore.storage.keys import check_key, is_component, is_own_object
 from erestore.storage.remote_errors import is_taken_or_busy, remote_errors
 
 PART_BYTES = 16 << 20
@@ -244,7 +244,9 @@ class FsspecStorage(Storage):
         removed = 0
         with remote_errors("delete", self.url, "unfinished uploads"):
             for upload in self._filesystem.list_multipart_uploads(bucket):
-                if upload["Key"].startswith(f"{folder}/") and upload["Initiated"].timestamp() < before:
+                key = upload["Key"].removeprefix(f"{folder}/")
+                is_own = is_own_object(key) and upload["Key"] == (f"{folder}/{key}" if folder else key)
+                if is_own and upload["Initiated"].timestamp() < before:
                     self._filesystem.call_s3(
                         "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )

@@ -12,7 +12,7 @@ from erestore.storage.abc import Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import digest, encode_head, segmented_oid
-from erestore.storage.segments import SEGMENT_LIMIT, Written, object_key, place
+from erestore.storage.segments import SEGMENT_LIMIT, Written, create_object, place
 
 SPOOL_MEMORY = 64 << 20
 """Bytes of unfinished segments that are held in memory before they go to a temporary file."""
@@ -82,7 +82,7 @@ class SegmentWriter:
         head = encode_head(self._kind, content, self._align)
         oid = segmented_oid(self._kind, self._align, content)
         offsets, length = place([segment.stored_length for segment in segments], len(head), self._align)
-        created = self._storage.create(object_key(self._kind, oid), self._stream(head, segments, offsets))
+        created = create_object(self._storage, self._kind, oid, self._stream(head, segments, offsets))
         return Written(oid, length if created else 0)
 
     def size(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from erestore.errors import KeyNotFoundError, MissingObjectError
-from erestore.storage.abc import Storage
+from erestore.errors import CorruptionError, KeyNotFoundError, MissingObjectError
+from erestore.storage.abc import Data, Storage
 from erestore.storage.canonical import parse_canonical
 from erestore.storage.framing import (
     damaged,
@@ -195,6 +195,25 @@ def object_key(kind: str, oid: str) -> str:
     if not is_oid(oid):
         raise MissingObjectError(str(oid), kind)
     return f"objects/{oid[:2]}/{oid[2:]}"
+
+
+def create_object(storage: Storage, kind: str, oid: str, data: Data) -> bool:
+    """Store an object under its oid, unless it is there; tell whether this call wrote it.
+
+    Raises
+    ------
+    CorruptionError
+        If what is there is empty, as a write that was cut off leaves it in places that are not meant for stores.
+    """
+    key = object_key(kind, oid)
+    if storage.create(key, data):
+        return True
+    if any(entry.key == key and not entry.size for entry in storage.list(key)):
+        raise CorruptionError(
+            f"'{key}' in the store at {storage.url} is empty: a write to it was cut off once.",
+            hint="Remove that file from where the store is kept, then repeat the command.",
+        )
+    return False
 
 
 def read_present(storage: Storage, kind: str, oid: str, start: int, stop: int) -> bytes:

@@ -255,3 +255,17 @@ def test_a_path_or_a_file_url(tmp_path):
     open_storage(str(tmp_path / "with space")).create("a", b"1")
     assert open_storage((tmp_path / "with space").as_uri()).read("a") == b"1"
     assert isinstance(open_storage(Path("x")), LocalStorage)
+
+
+def test_only_what_the_store_made_is_removed(storage):
+    storage.create("objects/ab/cd", b"x")
+    own = ["objects/ff", "gc/leases/writer-0123456789abcdef", f"calibrations/{'a' * 64}"]
+    others = ["runs/exp1/logs", "objects/notes", "refs/papers", "config/models", "gc", "data", "features/x", "probe/y"]
+    for folder in (*own, *others):
+        (storage.directory / folder).mkdir(parents=True, exist_ok=True)
+    for name in (f"{TEMPORARY}ideas.txt", f"runs/{TEMPORARY}0123456789abcdef", f"config/{TEMPORARY}draft"):
+        (storage.directory / name).write_text("by a person")
+    assert storage.remove_unfinished(2**40) == 0
+    assert not any((storage.directory / folder).exists() for folder in own)
+    assert all((storage.directory / folder).is_dir() for folder in others)
+    assert len(files(storage)) == 4

@@ -250,3 +250,18 @@ def test_verifying_asks_where_it_is_stored_and_not_the_copy():
     oid = objects.put_record("commit", {"a": 1}).oid
     objects.verify("commit", oid)
     assert storage.evicted == [object_key("commit", oid)]
+
+
+@pytest.mark.parametrize("size", [100, 3 << 20])
+def test_an_empty_file_is_no_object_that_is_there_already(tmp_path, size):
+    storage = LocalStorage(tmp_path)
+    content = bytes(range(251)) * (size // 251)
+    oid = Objects(storage).put_blob(content).oid
+    path = tmp_path / "objects" / oid[:2] / oid[2:]
+    path.write_bytes(b"")
+    with pytest.raises(CorruptionError, match="is empty"):
+        Objects(storage).put_blob(content)
+    path.unlink()
+    assert Objects(storage).put_blob(content).added_bytes > 0
+    assert Objects(storage).put_blob(content).added_bytes == 0
+    assert Objects(storage).get_blob(oid) == content
