@@ -167,12 +167,15 @@ class Store:
     def require_writable(self) -> None:
         """Make sure that whatever is written or collected now does no harm to what a newer version keeps here.
 
+        On a disk, some space is reserved for operations that free more.
+
         Raises
         ------
         UnsupportedFormatError
             If the store has a feature that writers must know and this version does not.
         """
         _check_features(self.storage, _read_marker(self.storage), "write")
+        self.storage.reserve()
 
     def begin(self, *, undoes: str | None = None) -> Operation:
         """Start an operation by this store's author."""

@@ -144,7 +144,8 @@ def delete_branches(store: Store, names: Sequence[str]) -> tuple[BranchChange, .
         variants: tuple[str, ...] = ()
         if store.commit_record(entry.oid).edge == "imported":
             variants = _variants(store, store.manifest_of(entry.oid).base, gone)
-        _move(store, operation, entry, entry.name, None, message="deleted")
+        with store.storage.spending_reserve():
+            _move(store, operation, entry, entry.name, None, message="deleted")
         changes.append(BranchChange(entry.name, entry.oid, None, operation.id, variants))
     return tuple(changes)
 

@@ -151,6 +151,7 @@ def gc(
         return collection.result(collection.plan(time.time()), dry_run=True)
     _require_deletion(store)
     with ExitStack() as stack:
+        stack.enter_context(store.storage.spending_reserve())
         lease = Lease(store.storage, "collector", new_id())
         try:
             stack.enter_context(lease)

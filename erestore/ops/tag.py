@@ -102,13 +102,14 @@ def delete_tags(store: Store, names: Sequence[str]) -> tuple[TagChange, ...]:
                 f"'{entry.name}' is a branch, not a tag.", hint=f"`erestore branch -d {entry.name}` deletes it."
             )
     for entry in entries:
-        store.refs.update(
-            entry.name,
-            None,
-            expected=entry.number,
-            kind="tag",
-            operation=operation.id,
-            writer=operation.writer,
-            message="deleted",
-        )
+        with store.storage.spending_reserve():
+            store.refs.update(
+                entry.name,
+                None,
+                expected=entry.number,
+                kind="tag",
+                operation=operation.id,
+                writer=operation.writer,
+                message="deleted",
+            )
     return tuple(TagChange(entry.name, entry.oid, None, operation.id) for entry in entries)

@@ -116,7 +116,7 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
     if dry_run:
         return _plan(store, read_reflogs(store.storage), operation).result(store, None)
     begun = store.begin()
-    with Lease(store.storage, "writer", begun.writer) as lease:
+    with store.storage.spending_reserve(), Lease(store.storage, "writer", begun.writer) as lease:
         logs = read_reflogs(store.storage)
         if operation is None and (unanswered := _unanswered(store, _operations(logs), lease)):
             return _repeated(store, *unanswered)

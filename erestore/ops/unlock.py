@@ -82,7 +82,8 @@ def unlock(store: Store, *, everything: bool = False, dry_run: bool = False) -> 
 def _now(storage: Storage, *, dry_run: bool) -> float:
     if not dry_run:
         try:
-            return storage_time(storage)
+            with storage.spending_reserve():
+                return storage_time(storage)
         except AccessError:  # a full disk: removing leases is what may help
             pass
     return time.time()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 Data = bytes | Iterable[bytes]
@@ -108,6 +109,13 @@ class Storage(ABC):
             Whether there was a copy; False means that reading again would give the same bytes.
         """
         return False
+
+    def reserve(self) -> None:  # noqa: B027 - for storages that can run out of space
+        """See to it that some space is kept for operations that free more."""
+
+    def spending_reserve(self) -> AbstractContextManager[None]:
+        """Let values that are created in the body of this context use the space that is kept; refill it afterwards."""
+        return nullcontext()
 
     def remove_unfinished(self, before: float) -> int:  # noqa: ARG002 - for storages that can leave some
         """Remove what writers that died before `before` (POSIX seconds) left half-written; no key shows it.

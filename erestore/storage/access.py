@@ -10,6 +10,7 @@ from pathlib import Path
 from erestore.errors import AccessError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM}
 
 
@@ -53,3 +54,8 @@ def access_error(error: OSError, doing: str, path: Path | str) -> AccessError:
         )
     reason = error.strerror or type(error).__name__
     return AccessError(f"Cannot {doing} '{path}': {reason}.", hint="Check the disk and the path, then repeat.")
+
+
+def is_full(error: AccessError) -> bool:
+    """Tell whether the disk, or what its owner may use of it, is full."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL

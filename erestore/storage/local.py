@@ -11,15 +11,17 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from erestore.errors import AccessError, KeyNotFoundError
+from erestore.storage import reserve
 from erestore.storage.abc import Data, Entry, Storage
-from erestore.storage.access import access_error, refusals
+from erestore.storage.access import access_error, is_full, refusals
 from erestore.storage.keys import FOLDERS, check_key, is_component, is_own_folder
 from erestore.storage.publish import publish
+from erestore.storage.reserve import Reserve
 
 TEMPORARY = "#new-"
 """How names of unfinished files start; '#' is in no key."""
@@ -42,6 +44,7 @@ class LocalStorage(Storage):
         self.directory = Path(directory).absolute()
         self.url = str(directory)
         self._durable: set[Path] = set()
+        self._reserve = Reserve(self.directory / reserve.NAME)
 
     def read(self, key: str) -> bytes:
         """See :meth:`Storage.read`."""
@@ -68,7 +71,16 @@ class LocalStorage(Storage):
         target = self._path(key)
         if self._refresh(target):
             return False
-        chunks = (data,) if isinstance(data, bytes) else data
+        if not isinstance(data, bytes):
+            return self._create(target, data)
+        while True:
+            try:
+                return self._create(target, (data,))
+            except AccessError as error:
+                if not (is_full(error) and self._reserve.spend()):
+                    raise
+
+    def _create(self, target: Path, chunks: Iterable[bytes]) -> bool:
         temporary = target.with_name(TEMPORARY + secrets.token_hex(8))
         try:
             self._write(temporary, target, chunks)
@@ -168,6 +180,14 @@ class LocalStorage(Storage):
         except OSError as error:
             raise access_error(error, "delete", path) from error
 
+    def reserve(self) -> None:
+        """See :meth:`Storage.reserve`."""
+        self._reserve.fill()
+
+    def spending_reserve(self) -> AbstractContextManager[None]:
+        """See :meth:`Storage.spending_reserve`."""
+        return self._reserve.spending()
+
     def remove_unfinished(self, before: float) -> int:
         """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed; and empty directories."""
         removed = 0
@@ -186,7 +206,7 @@ class LocalStorage(Storage):
                         folder.rmdir()
         return removed
 
-    def _walk(self) -> Iterator[tuple[Path, list[str]]]:
+    def _walk(self) -> Iterator[tuple[Path, Sequence[str]]]:
         """Yield the folders that may hold values, and the names of the files in each, the innermost first."""
         for name in FOLDERS:
             for folder, _, names in os.walk(self.directory / name, topdown=False):

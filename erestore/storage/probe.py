@@ -11,12 +11,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from erestore.errors import UnsafeRemoteError
+from erestore.errors import AccessError, UnsafeRemoteError
 from erestore.storage.abc import Data, Entry, Storage
 from erestore.storage.framing import digest
 from erestore.storage.remote import SMALLEST_PART, FsspecStorage
 
 RACERS = 4
+
+KEPT = "probe/kept"
+"""Where who may not delete leaves what probing takes, the same values every time."""
 
 
 def probe(storage: FsspecStorage) -> None:
@@ -33,7 +36,8 @@ def probe(storage: FsspecStorage) -> None:
         return
     if not storage.is_exclusive:
         raise _unsafe(storage, f"the fsspec file system for {storage.protocol}:// looks and then writes")
-    folder = f"probe/{secrets.token_hex(8)}"
+    may_delete = _may_delete(storage)
+    folder = f"probe/{secrets.token_hex(8)}" if may_delete else KEPT
     try:
         _check_twice(storage, f"{folder}/small", b"first", b"second")
         _check_twice(storage, f"{folder}/empty", b"first", b"")
@@ -41,21 +45,31 @@ def probe(storage: FsspecStorage) -> None:
         _check_parts(storage, f"{folder}/parts")
         _check_race(storage, f"{folder}/race")
     finally:
-        for entry in storage.list(f"{folder}/"):
+        for entry in storage.list(f"{folder}/") if may_delete else ():
             storage.delete(entry.key)
     storage.create(marker, b"{}")
 
 
+def _may_delete(storage: FsspecStorage) -> bool:
+    """Find out by a key that is never there."""
+    try:
+        storage.delete("probe/none")
+    except AccessError:
+        return False
+    return True
+
+
 def _check_twice(storage: FsspecStorage, key: str, first: bytes, second: bytes) -> None:
-    won = [storage.put_if_absent(key, first), storage.put_if_absent(key, second)]
-    if won != [True, False] or storage.read(key) != first:
+    # The first is there already where it could not be deleted after an earlier probe.
+    storage.put_if_absent(key, first)
+    if storage.put_if_absent(key, second) or storage.read(key) != first:
         raise _unsafe(storage, "a second writer overwrote the first")
 
 
 def _check_parts(storage: FsspecStorage, key: str) -> None:
     body = bytes(SMALLEST_PART + 1)
-    won = [storage.put_if_absent(key, b"first"), storage.put_if_absent(key, body, in_parts=True)]
-    if won != [True, False] or storage.read(key) != b"first":
+    storage.put_if_absent(key, b"first")
+    if storage.put_if_absent(key, body, in_parts=True) or storage.read(key) != b"first":
         raise _unsafe(storage, "an upload in parts overwrote an existing value")
 
 
@@ -67,9 +81,12 @@ def _check_race(storage: FsspecStorage, key: str) -> None:
         start.wait()
         return storage.put_if_absent(key, body)
 
+    earlier = storage.read(key) if storage.exists(key) else None  # of a probe that could not delete
     with ThreadPoolExecutor(RACERS) as pool:
         won = list(pool.map(write, bodies))
-    if sum(won) != 1 or storage.read(key) != bodies[won.index(True)]:
+    content = storage.read(key)
+    winners = [body for body, is_winner in zip(bodies, won, strict=True) if is_winner]
+    if winners != [body for body in bodies if body == content] or earlier not in (None, content):
         raise _unsafe(storage, f"{sum(won)} of {RACERS} concurrent writers were told that they had won")
 
 

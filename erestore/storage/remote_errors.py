@@ -12,6 +12,7 @@ _TAKEN_OR_BUSY = {"PreconditionFailed", "412", "ConditionalRequestConflict", "Op
 _CREDENTIALS = "Check the credentials in the environment (for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
 _RENEW = "Get new credentials (for example with `aws sso login`), then repeat the command."
 _REGION = "Set the bucket's own region (for S3: AWS_DEFAULT_REGION), then repeat the command."
+_QUOTA = "Raise the quota, or free space: delete names, then `erestore gc --reflog-days 0 --grace-days 0`."
 _NETWORK = "Check the network and the endpoint (for S3: AWS_ENDPOINT_URL), then repeat the command."
 
 _ANSWERS: dict[str, tuple[type[ErestoreError], str]] = {
@@ -22,6 +23,10 @@ _ANSWERS: dict[str, tuple[type[ErestoreError], str]] = {
     **dict.fromkeys(
         ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301"),
         (RemoteError, _REGION),
+    ),
+    **dict.fromkeys(
+        ("QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"),
+        (AccessError, _QUOTA),
     ),
     "InvalidBucketName": (UsageError, "Correct the name of the bucket in the URL."),
     # What the library itself raises, by the name of the class.

@@ -12,13 +12,15 @@ from lossy_proxy import lossy_proxy
 from servers import BUCKET, free_ports, fresh_url, s3_environment
 
 from erestore.errors import AccessError, KeyNotFoundError, RemoteError, UnsafeRemoteError, UsageError
+from erestore.ops.gc import gc
 from erestore.storage import remote
+from erestore.storage.leases import Lease
 from erestore.storage.opening import open_storage
 from erestore.storage.probe import ProbedStorage, probe
 from erestore.storage.refs import Refs
 from erestore.storage.remote import PART_BYTES, FsspecStorage
-from erestore.storage.remote_errors import is_taken_or_busy
-from erestore.store import Store
+from erestore.storage.remote_errors import is_taken_or_busy, remote_errors
+from erestore.store import MARKER, Store
 
 pytestmark = pytest.mark.s3
 
@@ -339,3 +341,54 @@ def test_nothing_is_lost_in_races_for_a_ref(good):
         acknowledged = [operation for done in pool.map(work, range(3)) for operation in done]
     check_history(Refs(good), acknowledged)
     assert len(acknowledged) == 9
+
+
+class AddOnly(FsspecStorage):
+    """Credentials that may write and read, but not delete."""
+
+    def delete(self, key):
+        raise AccessError(f"There is no permission to delete '{key}'.")
+
+
+def test_who_may_not_delete_probes_with_the_same_keys_every_time(moto, monkeypatch):
+    storage = AddOnly(moto.url, moto.options)
+    created = FsspecStorage.create
+    monkeypatch.setattr(FsspecStorage, "create", lambda *_: False)  # the result of the probe is not remembered
+    for _ in range(2):
+        probe(storage)
+        assert {entry.key.rpartition("/")[0] for entry in moto.list()} == {"probe/kept"}
+        assert len(list(moto.list())) == 5
+    monkeypatch.setattr(FsspecStorage, "create", created)
+    assert ProbedStorage(storage).create("erestore.json", b"{}")
+    assert len(list(moto.list())) == 7
+
+
+def test_who_may_not_delete_is_refused_an_unsafe_remote_as_well(rclone_url):
+    for _ in range(2):
+        with pytest.raises(UnsafeRemoteError):
+            probe(AddOnly(*rclone_url))
+
+
+def test_who_may_not_delete_commits_and_leaves_collecting_to_others(moto):
+    FsspecStorage.create(moto, MARKER, b'{"erestore":1,"id":"00","read":[],"write":[]}')
+    store = Store(AddOnly(moto.url, moto.options), {"id": "00"})
+    blob = store.objects.put_blob(b"left over")
+    with Lease(store.storage, "writer", "one"):
+        pass
+    with pytest.raises(AccessError, match="Nothing can be deleted"):
+        gc(store, grace_days=0)
+    assert not [entry.key for entry in moto.list("gc/leases/collector")]
+    done = gc(Store(moto, {"id": "00"}), grace_days=0)
+    assert (done.waiting, done.deleted_objects) == (None, 1)
+    assert not moto.exists(f"objects/{blob.oid[:2]}/{blob.oid[2:]}")
+    assert not list(moto.list("gc/"))
+
+
+@pytest.mark.parametrize("code", ["QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"])
+def test_a_quota_is_no_space(code):
+    error = OSError(5, "Input/output error")
+    error.__cause__ = Exception(code)
+    error.__cause__.response = {"Error": {"Code": code, "Message": "The quota of the bucket is used up."}}
+    with pytest.raises(AccessError, match="quota of the bucket") as caught, remote_errors("write", "s3://b/x", "a"):
+        raise error
+    assert "erestore gc" in str(caught.value.hint)
