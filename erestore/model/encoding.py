@@ -108,6 +108,8 @@ class Encoder:
                     changed,
                     profiled,
                     bases,
+                    self.quality.spread,
+                    None if self.admits is not None or room is not None else self.quality.max_error,
                 )
             )
             found = self._encode(passes, room)

@@ -5,6 +5,7 @@ A search makes several such passes from one decomposition; what was profiled is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from erestore.model.targets import Target
 from erestore.model.tensor_encoding import Encoding, Item, measure
 from erestore.progress import Progress
 from erestore.residual import planning
+from erestore.residual.evenness import even_share, even_step
 from erestore.storage.objects import Objects
 
 _AIM = 0.94
@@ -32,6 +34,8 @@ _AIM = 0.94
 _JUDGED = 12
 """Tensors that stand for all when the effect of rounding is estimated."""
 _FACTOR_LIMIT = 64.0
+_CORRECTION, _CORRECTIONS = 0.7, 6
+"""By how much a tensor's own step is made finer, and how often, where it is measured to lose more than it was predicted to."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Passes:
     profiled : Mapping[str, Profiled]
         By key.
     bases : TensorSpool
+    spread : float or None
+        See :attr:`erestore.model.quality.Quality.spread`.
+    share : float or None
+        Share of the whole change that may be lost, where that is known beforehand.
     """
 
     objects: Objects
@@ -94,6 +102,8 @@ class Passes:
     targets: Sequence[Target]
     profiled: Mapping[str, Profiled]
     bases: TensorSpool
+    spread: float | None = None
+    share: float | None = None
     _lives: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -108,8 +118,29 @@ class Passes:
         return {key: profile for key, profile in found.items() if profile is not None}
 
     def at(self, step: float) -> Attempt:
-        """Encode everything at one step."""
-        return self.encode(lambda item: item.encode_at(step, self.calibration))
+        """Encode everything at one step, or a finer one where a tensor would lose too large a share of its change."""
+        most = self._most(step)
+
+        def encode(item: Item) -> Encoding:
+            own = step if most is None else even_step(item.profile, step, most)
+            encoded = item.encode_at(own, self.calibration)
+            if most is None:
+                return encoded
+            for _ in range(_CORRECTIONS):  # of tensors that are small or of a narrow type
+                if measure(item.opened, encoded.sections).rounded <= most * item.profiled.norm:
+                    break
+                own *= _CORRECTION
+                encoded = item.encode_at(own, self.calibration)
+            return encoded
+
+        return self.encode(encode)
+
+    def _most(self, step: float) -> float | None:
+        """Return the share of its change that a tensor may lose at a step, None if that is all of it."""
+        if self.spread is None or not self.profiles:
+            return None
+        share = even_share(self.profiles.values(), step, self.spread) if self.share is None else self.share
+        return self.spread * share if self.spread * share < 1 else None
 
     def encode(self, encode: Callable[[Item], Encoding]) -> Attempt:
         """Encode and measure every target."""
@@ -142,7 +173,8 @@ class Passes:
     def step_for(self, allowed: float) -> float:
         """Predict the step that loses `allowed`, a squared error after rounding, or a little less."""
         aim = _AIM * allowed
-        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim))
+        most = min(1.0, (self.spread or math.inf) * ratio(aim, self.norm))
+        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim), most)
 
     def _rounding_factor(self, aim: float) -> float:
         """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""

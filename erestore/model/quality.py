@@ -14,6 +14,9 @@ DEFAULT_MAX_ERROR = 0.01
 SMALLEST_MAX_ERROR = 1e-8
 """Below this, float32 products and factors limit what is reached; ``--exact`` is the better tool."""
 
+SPREAD = 10.0
+"""Times the share of all changes that is lost, which no tensor loses more than of its own (docs/decisions/0024)."""
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -107,6 +110,11 @@ class Quality:
         """
         is_sum_all = self.codec != "lowrank" or self.objective == "frobenius"
         return role is Role.QUANTISED or (role is Role.STATISTIC and not is_sum_all)
+
+    @property
+    def spread(self) -> float | None:
+        """Times the share lost of all changes, which one tensor may lose of its own; None where the sum alone counts."""
+        return SPREAD if self.keeps_statistics and self.squared_error is None else None
 
     @property
     def takes_calibration(self) -> bool:

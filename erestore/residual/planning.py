@@ -115,6 +115,11 @@ class Profile:
     weight: float = 1.0
     objective: Objective = ANSWERS
 
+    @property
+    def change(self) -> float:
+        """Squared norm of the residual, with its gamma term."""
+        return self.energy + self.gamma_energy
+
     def own_step(self, step: float) -> float:
         """Return this tensor's step where that of a tensor of weight 1 is `step`: the finer, the more its error counts."""
         return step / math.sqrt(self.weight)
@@ -211,7 +216,7 @@ def plan(profile: Profile, step: float) -> Plan:
     return plans(profile, profile.own_step(step))[0]
 
 
-def solve_step(profiles: Sequence[Profile], error: float) -> float:
+def solve_step(profiles: Sequence[Profile], error: float, most: float = 1.0) -> float:
     """Return the largest step whose predicted total squared error is at most `error`.
 
     Parameters
@@ -219,18 +224,24 @@ def solve_step(profiles: Sequence[Profile], error: float) -> float:
     profiles : sequence of Profile
     error : float
         Positive, in the units of the residual squared.
+    most : float
+        Share of its change that a tensor loses at most, as its own step is made finer where it would lose more.
     """
+
+    def lost(step: float) -> float:
+        return sum(min(plan(profile, step).error, most * profile.change) for profile in profiles)
+
     elements = sum(math.prod(profile.shape) for profile in profiles) or 1
     low = high = math.sqrt(12 * error / elements)
-    while sum(plan(profile, low).error for profile in profiles) > error and low > 1e-300:
+    while lost(low) > error and low > 1e-300:
         low /= 2
-    while sum(plan(profile, high).error for profile in profiles) <= error and high < 1e300:
+    while lost(high) <= error and high < 1e300:
         if plan_is_empty(profiles, high):
             return high
         high *= 2
     while high > 1.02 * low:
         middle = math.sqrt(low * high)
-        if sum(plan(profile, middle).error for profile in profiles) <= error:
+        if lost(middle) <= error:
             low = middle
         else:
             high = middle
