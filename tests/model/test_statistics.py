@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.roles import Role, role_of
+from erestore.checkpoint.roles import Role, roles_of
 from erestore.model.quality import Quality
 
 Tensors = dict[str, torch.Tensor]
@@ -99,12 +99,12 @@ def stored(place: Path, revision: str) -> Tensors:
     ],
 )
 def test_names_and_shapes_tell_statistics_from_weights(name: str, shape: tuple[int, ...], role: Role) -> None:
-    assert role_of(TensorInfo(name, "F32", shape)) is role
+    assert roles_of({name: TensorInfo(name, "F32", shape)}) == {name: role}
 
 
 def test_integers_and_codes_are_no_statistics() -> None:
-    assert role_of(TensorInfo("bn.num_batches_tracked", "I64", ())) is Role.WEIGHT
-    assert role_of(TensorInfo("input_scale", "F8_E4M3", ())) is Role.WEIGHT
+    batches, codes = TensorInfo("bn.num_batches_tracked", "I64", ()), TensorInfo("input_scale", "F8_E4M3", ())
+    assert set(roles_of({each.name: each for each in (batches, codes)}).values()) == {Role.WEIGHT}
 
 
 @pytest.mark.parametrize("quality", [Quality(), Quality(budget=12_000), Quality(max_error=0.3), Quality(exact=True)])
