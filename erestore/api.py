@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from erestore.ops.tag import Tag, TagChange
     from erestore.ops.undo import UndoResult
     from erestore.ops.unlock import UnlockResult
+    from erestore.ops.verify import VerifyResult
     from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
 
@@ -218,6 +219,7 @@ class Store(_store.Store):
         directory: str | Path | None = None,
         *,
         force: bool = False,
+        discard_original: bool = False,
         format: str | None = None,  # noqa: A002 - the name of the option
         lossy: bool = False,
         max_rank: int | None = None,
@@ -232,12 +234,19 @@ class Store(_store.Store):
             revision,
             directory,
             force=force,
+            discard_original=discard_original,
             format=format,
             lossy=lossy,
             max_rank=max_rank,
             max_bytes=max_bytes,
             progress=progress,
         )
+
+    def verify(self, path: str | Path, revision: str | None = None, *, progress: Progress = silent) -> VerifyResult:
+        """Say whether a checkpoint is what a revision stores; see :func:`erestore.ops.verify.verify`."""
+        from erestore.ops.verify import verify
+
+        return verify(self, path, revision, progress=progress)
 
     def cat(self, revision: str, tensor: str, *, lossy: bool = False) -> CatResult:
         """Return one tensor of a variant, by the variant's own name; see :func:`erestore.ops.cat.cat`."""

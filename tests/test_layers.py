@@ -19,7 +19,7 @@ LEVELS = (
     {"ui"},
     {"api"},
     {"ops"},
-    {"derived", "ancestry", "detailing", "lineage", "live", "recipes"},
+    {"derived", "ancestry", "checkouts", "detailing", "lineage", "live", "recipes"},
     {"revisions", "versions"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},

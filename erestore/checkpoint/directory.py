@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from erestore.checkpoint.marker import NAME as MARKER
 from erestore.checkpoint.side_names import check_side_names
 from erestore.checkpoint.snapshots import blobs_of
 from erestore.errors import CheckpointError
@@ -46,7 +47,7 @@ def list_side_files(root: Path, weights: Mapping[str, str]) -> SideFiles:
     left_out = {name: reason for name, reason in weights.items() if reason}
     allowed = _allowed_targets(root)
     for name, path in _walk(root, ""):
-        if name in weights:
+        if name in weights or name == MARKER:
             continue
         if not path.name.startswith(".") and not path.exists():
             raise CheckpointError(f"'{name}' is a link to nothing.", hint="Remove it, or put its file in place.")

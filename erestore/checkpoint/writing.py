@@ -9,6 +9,7 @@ from typing import Any
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.conversion import convert, fitting_index, is_index
 from erestore.checkpoint.dtypes import DTYPES
+from erestore.checkpoint.marker import NAME as MARKER
 from erestore.checkpoint.replacing import replacing
 from erestore.checkpoint.safetensors_file import write_safetensors
 from erestore.checkpoint.side_names import check_side_names
@@ -28,6 +29,7 @@ def write_checkpoint(
     force: bool = False,
     structure: Any = None,
     work: Work = map,
+    marker: bytes | None = None,
 ) -> None:
     """Write a checkpoint.
 
@@ -52,6 +54,8 @@ def write_checkpoint(
         Skeletons of torch files by file name (see :attr:`erestore.checkpoint.abc.Checkpoint.structure`).
     work : Callable
         ``map``, or what does several tensors at a time.
+    marker : bytes, optional
+        Content of the file that says what a directory was checked out from; see :mod:`erestore.checkpoint.marker`.
 
     Raises
     ------
@@ -87,6 +91,8 @@ def write_checkpoint(
                     _write_file(place / name, [fitting_index(layout, name, b"".join(side_files(name)))])
                 else:
                     _write_file(place / name, side_files(name))
+            if marker is not None and not (place / MARKER).exists():
+                _write_file(place / MARKER, [marker])
 
 
 def _write_weights(

@@ -306,6 +306,11 @@ def _note(session: Session, done: CommitResult) -> None:
         session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
     for note in done.notes:
         session.notice(printable(note))
+    if done.checkout_of and not done.unchanged:
+        marker = done.checkout_of
+        lost = error_text(marker.relative_error, exact=False, bound=marker.error_bound)
+        name = short(marker.commit) if marker.commit else printable(marker.revision)
+        session.notice(f"The folder is a checkout of {name} ({lost}): what was lost there is not in this commit.")
     if done.flattened_rank is not None:
         session.notice(
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."

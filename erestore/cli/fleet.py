@@ -12,7 +12,7 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.deriving import conflicts_as_data
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
-from erestore.cli.text import listed, plural, printable, short, table
+from erestore.cli.text import error_text, listed, plural, printable, short, table
 from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
@@ -146,6 +146,10 @@ def _identify_text(found: IdentifyResult) -> Iterator[str]:
     parent = found.parent
     what = "is" if parent.distance == 0 else "is nearest to"
     yield f"{printable(found.path)} {what} {click.style(printable(parent.name), fg='green', bold=True)}"
+    if marker := found.checkout_of:
+        name = short(marker.commit) if marker.commit else printable(marker.revision)
+        lost = error_text(marker.relative_error, exact=False, bound=marker.error_bound)
+        yield f"by its erestore-checkout.json a checkout of {name}: {lost}"
     for base in found.bases:
         if base.fits:
             share = "" if base.relative_distance is None else f", {base.relative_distance:.2g} of its norm away"

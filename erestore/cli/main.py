@@ -31,7 +31,7 @@ from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
 from erestore.cli.spectra import diff, report
 from erestore.cli.streams import prepare_streams
-from erestore.cli.trees import cat, checkout
+from erestore.cli.trees import cat, checkout, verify
 from erestore.cli.unlock import unlock
 from erestore.cli.upkeep import du, fsck, gc, status
 
@@ -41,6 +41,7 @@ VERBS = (
     calibrate,
     commit,
     checkout,
+    verify,
     status,
     log,
     show,

@@ -1,8 +1,9 @@
-"""Commands that take something out of a store: checkout, cat."""
+"""Commands that take something out of a store: checkout, verify, cat."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,17 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.swapped import hint_at_order
-from erestore.cli.text import error_text, plural, printable, size_text
+from erestore.cli.text import error_text, plural, printable, short, size_text
 from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.cat import CatResult
+    from erestore.ops.verify import VerifyResult
+
+SHOWN = 10
+"""Tensors that ``verify`` names."""
+DIFFERENT = 1
+"""Exit code of a verify that found a difference."""
 
 
 @verb(
@@ -27,7 +34,13 @@ if TYPE_CHECKING:
 )
 @click.argument("revision")
 @click.argument("directory", required=False)
-@click.option("-f", "--force", is_flag=True, help="Replace what is there.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Replace what is there, but no weights that the store cannot restore bit for bit.",
+)
+@click.option("--discard-original", is_flag=True, help="With --force: replace these, too. They are gone then.")
 @click.option(
     "--format",
     "format_",
@@ -55,6 +68,7 @@ def checkout(
     revision: str,
     directory: str | None,
     force: bool,
+    discard_original: bool,
     format_: str | None,
     lossy: bool,
     max_rank: int | None,
@@ -64,7 +78,9 @@ def checkout(
     """Write the checkpoint of REVISION, as its library loads it, into DIRECTORY.
 
     REVISION is a branch, a tag, the start of a commit's oid, name~2 (two versions before) or name@{1} (where the name
-    pointed before). Without DIRECTORY, a folder named for the revision is made in the current one.
+    pointed before). Without DIRECTORY, a folder named for the revision is made in the current one, or if that holds weights
+    that the store cannot restore bit for bit, one named REVISION-checkout. A checkout that is not exact has a file
+    erestore-checkout.json, which says of which commit it is and what was lost.
 
     With --max-rank or --max-bytes only the front of what the variant changed is read, from a remote as well; the summary
     says what error that leaves.
@@ -78,6 +94,7 @@ def checkout(
             revision,
             directory,
             force=force,
+            discard_original=discard_original,
             format=format_,
             lossy=lossy,
             max_rank=max_rank,
@@ -87,10 +104,70 @@ def checkout(
     if as_json:
         click.echo(json_text(done))
         return
+    if done.left_alone:
+        session.notice(f"'{done.left_alone}' holds what the store cannot restore bit for bit, and was left alone.")
     error = error_text(done.relative_error, exact=done.exact, bound=done.error_bound)
     session.result(f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, {error}.")
     if max_rank is not None or max_bytes is not None:
         session.result(f"Read {size_text(done.residual_bytes_read)} of {size_text(done.residual_bytes)} of residuals.")
+
+
+@verb(
+    "verify",
+    "Say whether a checkpoint is what a revision stores.",
+    example="erestore verify task-mnli/ task-mnli\nerestore verify ft-checkout/",
+)
+@click.argument("path")
+@click.argument("revision", required=False)
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, *, path: str, revision: str | None, as_json: bool) -> None:
+    """Compare the checkpoint at PATH, tensor by tensor, with what REVISION stores.
+
+    Without REVISION it is compared with the commit that it was checked out from, as erestore-checkout.json names it. The exit
+    code is 0 if every bit is equal, or if PATH is within the error that the commit records, as the original is; else 1.
+    """
+    session: Session = ctx.obj
+    with (
+        session.open() as store,
+        progress_bar(session) as progress,
+        hint_at_order(store, f"verify {revision} {path}", revision, path, first="path"),
+    ):
+        found = store.verify(path, revision, progress=progress)
+    if as_json:
+        click.echo(json_text(found))
+    else:
+        for line in _verified(found):
+            session.result(line)
+    if found.state == "different":
+        ctx.exit(DIFFERENT)
+
+
+def _verified(found: VerifyResult) -> Iterator[str]:
+    path = printable(found.path)
+    name = printable(found.revision) if found.revision != found.commit else short(found.commit)
+    if found.state == "equal":
+        yield f"{path} is {name}, bit for bit: {plural(found.tensors, 'tensor')}."
+        return
+    error = "" if found.relative_error is None else f"relative error {found.relative_error:.2g}"
+    if found.state == "within":
+        yield f"{path} is what was committed as {name}, within its error: {error}."
+        return
+    count = f"{len(found.differences)} of {plural(found.tensors, 'tensor')} differ"
+    yield f"{path} is not {name}: {count}{error and f', {error}'}."
+    for difference in found.differences[:SHOWN]:
+        yield f"  {printable(difference.name)}: {_DIFFERENCE[difference.reason]}"
+    if len(found.differences) > SHOWN:
+        yield f"  and {len(found.differences) - SHOWN} more; --json has all."
+
+
+_DIFFERENCE = {
+    "missing": "is not there",
+    "added": "is not stored",
+    "dtype": "has another dtype",
+    "shape": "has another shape",
+    "values": "has other values",
+}
 
 
 @verb(

@@ -21,6 +21,7 @@ def write_variant(
     *,
     format: str | None = None,  # noqa: A002 - the name of the option
     force: bool = False,
+    marker: bytes | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write what a variant stands for, several tensors at a time, each in blocks.
@@ -29,7 +30,7 @@ def write_variant(
     ----------
     variant : Variant
     target : Path
-    format, force
+    format, force, marker
         See :func:`erestore.checkpoint.writing.write_checkpoint`, for what is raised as well.
     progress : Progress
     """
@@ -60,4 +61,5 @@ def write_variant(
             force=force,
             structure=structure,
             work=work,
+            marker=marker,
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from erestore.checkouts import loss_of_replacing
 from erestore.checkpoint.dtypes import tensor_bytes
-from erestore.errors import UsageError
+from erestore.checkpoint.marker import Marker
+from erestore.errors import TargetExistsError, UsageError
 from erestore.model.expressions import is_expression
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.prefixes import Prefix, left_error
@@ -14,7 +17,7 @@ from erestore.model.sources import name_of
 from erestore.model.writing import write_variant
 from erestore.progress import Progress, silent
 from erestore.records import Layout
-from erestore.revisions import open_revision
+from erestore.revisions import Revision, open_revision
 from erestore.store import Store
 
 
@@ -43,6 +46,8 @@ class CheckoutResult:
         Names in an expression whose exact remainders do not apply to it.
     residual_bytes, residual_bytes_read : int
         Stored size of all of the variant's residuals, and of what was read of them.
+    left_alone : str or None
+        The default target, where it holds what the store cannot restore, so that `path` is another one.
     """
 
     commit: str | None
@@ -56,6 +61,7 @@ class CheckoutResult:
     loses_exact: tuple[str, ...] = ()
     residual_bytes: int = 0
     residual_bytes_read: int = 0
+    left_alone: str | None = None
 
 
 def checkout(
@@ -64,6 +70,7 @@ def checkout(
     directory: str | Path | None = None,
     *,
     force: bool = False,
+    discard_original: bool = False,
     format: str | None = None,  # noqa: A002 - the name of the option
     lossy: bool = False,
     max_rank: int | None = None,
@@ -77,9 +84,12 @@ def checkout(
     store : Store
     revision : str
     directory : str or Path, optional
-        What to write; by default a folder (or file) in the current directory, named for the revision.
+        What to write; by default a folder (or file) in the current directory, named for the revision; one more called
+        ``-checkout`` where that holds weights that the store cannot restore.
     force : bool
-        Replace what is there.
+        Replace what is there, unless that loses weights that the store cannot restore bit for bit.
+    discard_original : bool
+        With `force`: replace these, too.
     format : str, optional
         ``safetensors`` or ``torch``; by default as it was committed.
     lossy : bool
@@ -96,12 +106,14 @@ def checkout(
     Raises
     ------
     TargetExistsError
-        If there is something already and `force` is not set.
+        If there is something already and `force` is not set, or that would be lost for good and `discard_original` is not.
     UsageError
         If the variant has no lossy part and one is asked for.
     CorruptionError
         If stored bytes are damaged or do not decode to what the commit recorded; nothing is left at the target.
     """
+    if discard_original and not force:
+        raise UsageError("--discard-original goes with --force.", hint="Give both to replace an original for good.")
     found = open_revision(store, revision)
     commit = found.commit
     prefix = None if max_rank is None and max_bytes is None else Prefix(max_rank, max_bytes)
@@ -111,25 +123,53 @@ def checkout(
     variant = found.variant(store, lossy=lossy, prefix=prefix)
     layout = variant.layout
     target = _target(layout, revision, directory)
-    write_variant(variant, target, format=format, force=force, progress=progress)
+    loss = None if discard_original else _loss(store, target, found, force=force or directory is None)
+    left_alone = None
+    if loss is not None and directory is None:
+        left_alone, target = target, _beside(target)
+        loss = _loss(store, target, found, force=force)
+    if loss is not None:
+        raise TargetExistsError(
+            f"'{target}' holds {loss}, and is not replaced.",
+            hint=f"Choose another place, such as {_beside(target)}; --force --discard-original replaces it for good.",
+        )
     reduced = variant.is_cut or (lossy and variant.manifest.patch is not None)
     if reduced:
         error = left_error(store.objects, commit, found.manifest, variant.residuals)
     else:
         error = known_error(store.objects, commit, found.manifest)
+    exact = commit.quality.get("exact") == "yes" and not reduced
+    marker = Marker(found.oid, revision, store.id, error.measured, error.bound, reduced, max_rank, max_bytes)
+    write_variant(
+        variant, target, format=format, force=force, marker=None if exact else marker.to_bytes(), progress=progress
+    )
     return CheckoutResult(
         commit=found.oid,
         path=str(target),
         tensors=len(layout.tensors),
         bytes=sum(tensor_bytes(tensor.dtype, tensor.shape) for tensor in layout.tensors.values()),
         relative_error=error.measured,
-        exact=commit.quality.get("exact") == "yes" and not reduced,
+        exact=exact,
         error_bound=error.bound,
         lossy=reduced,
         loses_exact=found.loses_exact,
         residual_bytes=sum(segment.stored_length for _, each in variant.residuals for segment in each.segments),
         residual_bytes_read=sum(residual.read_bytes for _, residual in variant.residuals),
+        left_alone=str(left_alone) if left_alone else None,
     )
+
+
+def _loss(store: Store, target: Path, revision: Revision, *, force: bool) -> str | None:
+    """Say what would be lost if the target were replaced, where it is to be."""
+    if not force or not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return None
+    return loss_of_replacing(store, target, revision)
+
+
+def _beside(target: Path) -> Path:
+    """Return the place that is taken instead of one that holds what must not be lost."""
+    suffix = target.suffix if target.is_file() else ""
+    return target.with_name(f"{target.name.removesuffix(suffix)}-checkout{suffix}")
 
 
 def _target(layout: Layout, revision: str, directory: str | Path | None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
@@ -71,6 +72,8 @@ class CommitResult:
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
         How often the gate was asked, where there is one.
+    checkout_of : Marker or None
+        What the folder says that it was checked out from, where what it holds was not the original bit for bit.
     previous : str or None
         Commit that the branch was at before; None where this is its first version.
     flattened_rank : float or None
@@ -97,6 +100,7 @@ class CommitResult:
     flattened_rank: float | None = None
     previous: str | None = None
     notes: tuple[str, ...] = ()
+    checkout_of: Marker | None = None
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -245,6 +249,7 @@ def commit(
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
             previous=previous,
+            checkout_of=read_marker(checkpoint.path),
         )
 
 
@@ -299,6 +304,7 @@ def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, impo
         distance=float(held.quality["relative_norm"]),
         unchanged=True,
         previous=oid,
+        checkout_of=read_marker(checkpoint.path),
     )
 
 

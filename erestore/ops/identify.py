@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError
 from erestore.integrations.name_conversions import library_spelling
@@ -84,6 +85,8 @@ class IdentifyResult:
         All variants and bases that fit, nearest first.
     left_out : tuple of str
         Tensors of the checkpoint that hold NaN or infinity.
+    checkout_of : Marker or None
+        What the folder says that it was checked out from.
     """
 
     path: str
@@ -92,6 +95,7 @@ class IdentifyResult:
     parent: Near
     nearest: tuple[Near, ...]
     left_out: tuple[str, ...]
+    checkout_of: Marker | None = None
 
 
 def identify(
@@ -150,7 +154,8 @@ def identify(
             f"The checkpoint fits no base of this store ({reasons})", hint="`erestore import` makes it a base itself."
         )
     near.sort(key=lambda each: (each.distance, each.name not in bases, each.name))
-    return IdentifyResult(str(path), fitting[0].name, tuple(fitting), near[0], tuple(near), tuple(left_out))
+    marker = read_marker(Path(path).expanduser())
+    return IdentifyResult(str(path), fitting[0].name, tuple(fitting), near[0], tuple(near), tuple(left_out), marker)
 
 
 def _branches(store: Store, bases: Mapping[str, str]) -> dict[str, Manifest]:

@@ -178,9 +178,9 @@ def test_checkout_gives_the_files_back(here: Here) -> None:
     original, written = (here.directory / name for name in ("more", "out"))
     assert tiny.same_tensors(tiny.weights_of(original), tiny.weights_of(written))
     assert (original / "notes.txt").read_bytes() == (written / "notes.txt").read_bytes()
-    refused = here.run("checkout", "ft")
+    refused = here.run("checkout", "ft", "out")
     assert (refused.code, "--force" in refused.err) == (5, True)
-    assert here.run("checkout", "ft", "--force").code == 0
+    assert here.run("checkout", "ft", "out", "--force").code == 0
     assert here.run("checkout", "ft~1", "torch", "--format", "torch").code == 0
     assert list((here.directory / "torch").glob("*.bin"))
 

@@ -13,7 +13,7 @@ from erestore.cli.session import Verb
 from erestore.ops.config import SETTINGS, variable
 
 COMMANDS = (
-    *"init import calibrate commit checkout status log show diff report similar identify blame probe".split(),  # noqa: SIM905
+    *"init import calibrate commit checkout verify status log show diff report similar identify blame probe".split(),  # noqa: SIM905
     *"branch tag reflog undo merge soup cherry-pick revert rebase flatten repack bisect".split(),  # noqa: SIM905
     *"cat du gc unlock fsck ui config".split(),  # noqa: SIM905
 )

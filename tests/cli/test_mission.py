@@ -81,7 +81,8 @@ def test_the_two_commands(shell, models: Path) -> None:
     assert out.startswith("[ft ")
     shutil.move(shell.directory / "ft", shell.directory / "original")
     shell("erestore checkout ft")
-    assert sorted(path.name for path in (shell.directory / "ft").iterdir()) == ["config.json", "model.safetensors"]
+    files = sorted(path.name for path in (shell.directory / "ft").iterdir())
+    assert files == ["config.json", "erestore-checkout.json", "model.safetensors"]
     ours, theirs = logits(shell.directory / "ft"), logits(models / "ft")
     assert torch.allclose(ours, theirs, atol=0.02)
     assert (shell.directory / "ft" / "config.json").read_bytes() == (models / "ft" / "config.json").read_bytes()

@@ -1,0 +1,122 @@
+"""``verify``: whether a checkpoint on disk is what a revision stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from erestore.checkouts import TensorDifference, differences, open_marked
+from erestore.checkpoint.marker import read_marker
+from erestore.checkpoint.opening import open_checkpoint
+from erestore.errors import UsageError
+from erestore.model.ledger import read_errors, recorded_error
+from erestore.model.variant import Variant
+from erestore.progress import Progress, silent
+from erestore.revisions import Revision, open_revision
+from erestore.store import Store
+
+EQUAL, WITHIN, DIFFERENT = "equal", "within", "different"
+
+SLACK = 1e-4
+"""Share by which sums of squares in another order may be larger than what was recorded."""
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What ``verify`` found; the fields are those of its JSON.
+
+    Attributes
+    ----------
+    path : str
+    revision : str
+    commit : str or None
+        None for an expression that equals no commit.
+    state : str
+        ``equal``: every tensor is stored bit for bit. ``within``: the tensors are those that were committed, as far as the
+        error that the commit records can tell. ``different``: anything else.
+    tensors : int
+    differences : tuple of TensorDifference
+    relative_error : float or None
+        Squared norm of what is stored minus what is on disk, in the units of the commit's own error; None where that is not
+        recorded, or not all differences are of values.
+    limit : float or None
+        The commit's own error, as it was measured or else an upper bound.
+    """
+
+    path: str
+    revision: str
+    commit: str | None
+    state: str
+    tensors: int
+    differences: tuple[TensorDifference, ...]
+    relative_error: float | None
+    limit: float | None
+
+
+def verify(store: Store, path: str | Path, revision: str | None = None, *, progress: Progress = silent) -> VerifyResult:
+    """Compare a checkpoint with what a revision stores.
+
+    Parameters
+    ----------
+    store : Store
+    path : str or Path
+    revision : str, optional
+        By default what the folder was checked out from, with what was left out then.
+    progress : Progress
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such checkpoint or revision.
+    UsageError
+        If `revision` is left out and the folder does not say what it is, or not of this store.
+    CorruptionError
+        If what is stored does not decode.
+    """
+    opened, variant = _open(store, Path(path), revision)
+    with open_checkpoint(Path(path).expanduser()) as checkpoint:
+        found = tuple(sorted(differences(checkpoint, variant, progress), key=lambda difference: difference.name))
+    norm, limit = _recorded(store, opened, variant)
+    error = _relative(found, norm)
+    is_within = error is not None and limit is not None and error <= limit * (1 + SLACK)
+    return VerifyResult(
+        path=str(path),
+        revision=opened.text,
+        commit=opened.oid,
+        state=WITHIN if found and is_within else DIFFERENT if found else EQUAL,
+        tensors=len(variant.layout.tensors),
+        differences=found,
+        relative_error=error,
+        limit=limit,
+    )
+
+
+def _open(store: Store, path: Path, revision: str | None) -> tuple[Revision, Variant]:
+    if revision is not None:
+        opened = open_revision(store, revision)
+        return opened, opened.variant(store)
+    marker = read_marker(path)
+    marked = None if marker is None else open_marked(store, marker)
+    if marked is None:
+        reason = "does not say what it is a checkout of" if marker is None else "is not a checkout of this store"
+        raise UsageError(f"'{path}' {reason}.", hint=f"Name the revision: `erestore verify {path} REVISION`.")
+    return marked
+
+
+def _recorded(store: Store, opened: Revision, variant: Variant) -> tuple[float | None, float | None]:
+    """Return the squared norm that the commit's error is relative to, and that error."""
+    error = recorded_error(store.objects, opened.commit, opened.manifest)
+    limit = error.measured if error.measured is not None else error.bound
+    own = opened.commit.own
+    if len(own) != 1 or variant.is_cut:
+        return None, limit
+    recorded = read_errors(store.objects, own[0], error.measured)
+    return None if recorded is None else recorded.norm, limit
+
+
+def _relative(found: Sequence[TensorDifference], norm: float | None) -> float | None:
+    errors = [difference.squared_error for difference in found if difference.squared_error is not None]
+    if not norm or len(errors) < len(found):
+        return 0.0 if not found else None
+    return sum(errors) / norm
