@@ -135,7 +135,8 @@ def match_names(
     matching = _Matching(mark_codes(own), mark_codes(base))
     matching.match_equal_names()
     matching.match(name_by_name(unwrapped))
-    matching.match(name_by_name(moved))
+    if any(moved(name) != unwrapped(name) for name in (*matching.left_own, *matching.left_base)):
+        matching.match(name_by_name(moved))
     if conversions is not None and matching.alike_elements > _CONVERTED_SHARE * matching.total:
         spelling = conversions()
         if spelling is not None:
