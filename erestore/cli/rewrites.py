@@ -78,6 +78,8 @@ def rebase(
     lost = "exact" if done.exact else f"lost {done.rebase_error:.3g} of what it changes of that"
     session.result(f"{head} {size_text(done.stored_bytes)}, the {done.kept} on {done.base}; {lost}")
     notice_lost_remainders(session, done.loses_exact)
+    for note in done.notes:
+        session.notice(printable(note))
 
 
 @verb(

@@ -9,6 +9,7 @@ import numpy as np
 
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
+from erestore.checkpoint.side_names import holds_weights
 from erestore.errors import UsageError
 from erestore.integrations.name_conversions import library_spelling
 from erestore.model.committing import VariantWriter
@@ -53,6 +54,8 @@ class RebaseResult:
         The variant, if it is exact and its exact remainder does not apply to the result.
     relative_norm : float
         How far the result is from its new base, relative to that.
+    notes : tuple of str
+        Sentences about what is not what the change of weights would make of it.
     """
 
     commit: str
@@ -66,6 +69,7 @@ class RebaseResult:
     exact: bool
     loses_exact: tuple[str, ...]
     relative_norm: float
+    notes: tuple[str, ...] = ()
 
 
 def rebase(
@@ -171,6 +175,19 @@ def rebase(
         exact=exact,
         loses_exact=(revision,) if carry and variant.manifest.patch is not None else (),
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
+        notes=_side_weights(revision, variant, base) if carry else (),
+    )
+
+
+def _side_weights(revision: str, variant: Variant, base: Variant) -> tuple[str, ...]:
+    """Say which files of weights, which are not read, stay the variant's although its other weights move."""
+    new = base.layout.side_files
+    kept = [
+        path for path, oid in sorted(variant.layout.side_files.items()) if holds_weights(path) and new.get(path) != oid
+    ]
+    return tuple(
+        f"The file of weights '{path}' is that of '{revision}': it is not read, so what changed in it is not carried."
+        for path in kept
     )
 
 

@@ -156,3 +156,10 @@ def head_of(store: Store, name: str, place: Path) -> bytes | None:
     store.checkout(name, place / name)
     path = place / name / "model_head.pkl"
     return path.read_bytes() if path.exists() else None
+
+
+def test_a_change_that_is_carried_says_which_file_of_weights_stays(heads: Store, tmp_path: Path) -> None:
+    heads.import_base(write_headed(tmp_path / "other", 9, b"9"), name="other")
+    made = heads.rebase("a", onto="other", name="carried", carry=True)
+    assert [note.split(":")[0] for note in made.notes] == ["The file of weights 'model_head.pkl' is that of 'a'"]
+    assert heads.rebase("a", onto="other", name="kept").notes == ()
