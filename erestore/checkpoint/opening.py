@@ -11,12 +11,13 @@ from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.checkpoint.peft_configuration import CONFIGURATION
 from erestore.checkpoint.recognition import recognise, refuse_pointer
 from erestore.checkpoint.safetensors_file import SafetensorsFile
-from erestore.checkpoint.sharding import ASSEMBLED, RankFiles, incomplete, is_rank_file
+from erestore.checkpoint.sharding import ASSEMBLED, RankFiles, distributed, incomplete, is_rank_file
 from erestore.checkpoint.snapshots import fetch_hint
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import Weights, find_adapter, find_loose_weights, find_model, find_weights
+from erestore.checkpoint.weights import ADAPTER, Weights, find_adapter, find_loose_weights, find_model, find_weights
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 from erestore.records import module_prefix
 
@@ -61,6 +62,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 def _open_file(path: Path) -> Checkpoint:
     refuse_pointer(path)
+    if path.suffix == ".distcp":
+        raise distributed(path, path.parent)
     format_found = recognise(path)
     if format_found is None:
         raise CheckpointError(f"'{path.name}' is not a checkpoint.", hint=f"Give {_LOOKED_FOR}.")
@@ -171,6 +174,13 @@ def _check_index(file_of: Mapping[str, str], readers: Mapping[str, WeightReader]
 
 
 def _no_weights(path: Path) -> CheckpointError:
+    if any(path.glob("*.distcp")):
+        return distributed(path, path)
+    if adapters := [name for name in ADAPTER if (path / name).is_file()]:
+        return CheckpointError(
+            f"'{path}' holds an adapter, '{adapters[0]}', without its '{CONFIGURATION}'.",
+            hint=f"Put '{CONFIGURATION}' beside it, as PEFT saves them.",
+        )
     nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_weights(child))
     if nested:
         return CheckpointError(

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from erestore.checkpoint.dtypes import DTYPES, tensor_bytes
 from erestore.errors import CheckpointError
 
-LARGEST_HEADER = 10 * 2**20
-"""In bytes. The library accepts ten times as much; real headers stay far below either."""
+LARGEST_HEADER = 100_000_000
+"""In bytes, as the library limits it; metadata of training tools can be tens of MB."""
 
 ALIGNMENT = 4096
 """Where tensor data starts: file systems share blocks of this size between files (reflink)."""

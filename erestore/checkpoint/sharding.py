@@ -120,6 +120,15 @@ def incomplete(name: str) -> CheckpointError:
     )
 
 
+def distributed(path: Path, folder: Path) -> CheckpointError:
+    """Return the refusal of torch's own distributed checkpoints, which no file of is a model."""
+    return CheckpointError(
+        f"'{path.name}' is {'a' if path == folder else 'one part of a'} checkpoint of torch.distributed.checkpoint (DCP).",
+        hint=f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt` makes one file of it; "
+        "commit that.",
+    )
+
+
 def _rank(path: Path) -> str:
     rank = _RANK.match(path.name)
     return rank[1] if rank else path.name

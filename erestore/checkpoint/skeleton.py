@@ -29,6 +29,12 @@ DEEPEST = 64
 MOST_VALUES = 2_000_000
 """Values accepted. Lists that hold each other many times can mean more of them than any memory holds."""
 
+DTENSOR = "of which every process saved its own part (FSDP2, tensor parallelism)"
+GATHER = (
+    "Save whole tensors on all processes: "
+    "torch.save({name: getattr(t, 'full_tensor', lambda: t)() for name, t in model.state_dict().items()}, path)."
+)
+
 _MAPPINGS: dict[str, type[dict[Any, Any]]] = {
     "dict": dict,
     "OrderedDict": collections.OrderedDict,
@@ -164,6 +170,34 @@ def assemble(structure: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     return content
 
 
+def state_dict_names(structure: Any) -> frozenset[str]:
+    """Return the names of tensors that are entries of the state dict itself.
+
+    Any other tensor is named by its path, so that its name is its key only where that path has one step.
+
+    Parameters
+    ----------
+    structure : object
+        A skeleton, or skeletons by file name.
+    """
+    names = set[str]()
+    nodes = [structure]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+            if (
+                len(node) == 2
+                and isinstance(node[1], dict)
+                and isinstance(node[0], str)
+                and node[1].get("tensor") == node[0]
+            ):
+                names.add(node[0])
+    return frozenset(names)
+
+
 def _find_state_dict(content: Any) -> dict[Any, Any]:
     """Return the dictionary that holds most tensors; of equals the one with the likeliest key, then the first."""
     import torch
@@ -191,6 +225,13 @@ def _dictionaries(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, d
 def _placeholder(value: torch.Tensor, name: str) -> dict[str, Any]:
     import torch
 
+    if type(value).__name__ == "DTensor":
+        raise CheckpointError(f"The tensor '{name}' is a DTensor, {DTENSOR}.", hint=GATHER)
+    if value.is_nested:
+        raise CheckpointError(
+            f"The tensor '{name}' is a nested tensor, which erestore does not keep.",
+            hint="Save its parts as tensors of their own (tensor.unbind()), or padded (to_padded_tensor(0)).",
+        )
     if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
         raise CheckpointError(
             f"The tensor '{name}' is not a plain dense tensor, which is all that erestore keeps.",

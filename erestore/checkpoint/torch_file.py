@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe, tensor_bytes
-from erestore.checkpoint.skeleton import dismantle
+from erestore.checkpoint.skeleton import DTENSOR, GATHER, dismantle
 from erestore.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _NEEDS_CODE = re.compile(
     r"(?:GLOBAL|[Uu]nsupported class|can only build .*? but got|allowlisted via .*? but got) (?:<class ')?([\w.]+)",
     re.DOTALL,
 )
+_NEW_PROTOCOL = re.compile(r"Unsupported operand 1(?:4[0-9]|5[01])\b")
+"""Opcodes that came with protocols 4 and 5 (SHORT_BINUNICODE to READONLY_BUFFER); the weights-only reader knows 2."""
 _AGAIN = "Save it again where it was made: model.save_pretrained(directory) or torch.save(model.state_dict(), path)."
 
 
@@ -122,7 +124,21 @@ def _check_archive(path: Path) -> None:
 
 
 def _explain(path: Path, error: Exception) -> CheckpointError:
-    if found := _NEEDS_CODE.search(str(error)):
+    reason = str(error)
+    if "to load DTensors" in reason:
+        return CheckpointError(f"'{path.name}' holds DTensors, {DTENSOR}.", hint=GATHER)
+    if "to load nested" in reason:
+        return CheckpointError(
+            f"'{path.name}' holds nested tensors, which erestore does not keep.",
+            hint="Save their parts as tensors of their own: tensor.unbind().",
+        )
+    if _NEW_PROTOCOL.search(reason):
+        return CheckpointError(
+            f"'{path.name}' was saved with a pickle protocol later than 3, which torch reads only by running code.",
+            hint="If you trust it, save it with protocol 2: "
+            f"torch.save(torch.load('{path.name}', weights_only=False), 'other.pt').",
+        )
+    if found := _NEEDS_CODE.search(reason):
         return CheckpointError(
             f"'{path.name}' needs to run code ({found.group(1).rstrip('.')}) to be read, which erestore never does.",
             hint=_AGAIN,

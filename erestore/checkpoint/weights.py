@@ -37,7 +37,7 @@ OPEN_CLIP = (
 TIMM = ("pytorch_model.pth", "model.pth")
 """What each library looks for, the first that is there being taken; all without a variant such as ``fp16``."""
 
-_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
+ADAPTER = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 _COPIES = re.compile(
     r"(?:(?:diffusion_|open_clip_)?(?:pytorch_)?model(?:[.-][\w.-]+)?|consolidated[\w.-]*)\.(?:safetensors|bin|pth)"
     r"(?:\.index(?:\.\w+)?\.json)?"
@@ -87,7 +87,7 @@ def find_model(root: Path) -> Weights | None:
 
 def find_adapter(root: Path) -> Weights | None:
     """Find the weights of a PEFT adapter; None if the directory is not one."""
-    names = [name for name in _ADAPTER[:2] if (root / name).is_file()]
+    names = [name for name in ADAPTER[:2] if (root / name).is_file()]
     if not names or not (root / CONFIGURATION).is_file():
         return None
     return Weights(_format(names[0]), tuple(names[:1]), {}, dict.fromkeys(names[1:], f"'{names[0]}' holds the weights"))
@@ -102,10 +102,10 @@ def find_loose_weights(root: Path) -> Weights | None:
         If shards are missing, or any of several files may be meant.
     """
     names = _names(root)
-    if safetensors := [name for name in names if name.endswith(".safetensors") and name not in _ADAPTER]:
+    if safetensors := [name for name in names if name.endswith(".safetensors") and name not in ADAPTER]:
         files, left_out = choose_safetensors(root, safetensors)
         return Weights("safetensors", files, left_out=left_out)
-    file = choose_torch(root, [name for name in names if name not in _ADAPTER and recognise(root / name) == "torch"])
+    file = choose_torch(root, [name for name in names if name not in ADAPTER and recognise(root / name) == "torch"])
     return Weights("torch", (file,)) if file else None
 
 
@@ -154,7 +154,7 @@ def _adapter_beside(names: Sequence[str], weights: str) -> dict[str, str]:
         f"from_pretrained adds this adapter to '{weights}'; where it is not merged into that already, "
         "move it to a folder of its own and commit that"
     )
-    return {name: reason for name in (CONFIGURATION, *_ADAPTER) if name in names}
+    return {name: reason for name in (CONFIGURATION, *ADAPTER) if name in names}
 
 
 def _read_index(root: Path, name: str, names: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from erestore.model.differences import Difference, Differences, SummedTerms
 from erestore.model.encoding import CheckpointChanges
 from erestore.model.exact_codes import profile_exact
 from erestore.model.factored import Computed, ComputedItem, profile
+from erestore.model.layouts import read_structure
 from erestore.model.profiles import Profiled, TensorSpool, objective_of
 from erestore.model.quality import Quality
 from erestore.model.residuals import matrix_shape
@@ -66,7 +67,7 @@ class ComputedCheckpoint(Checkpoint):
         )
         self.side_files = {}
         self.left_out = {}
-        self.structure = layout.structure
+        self.structure = read_structure(variant.objects, layout)
         self._variant, self._compute = variant, compute
         self._kept: dict[str, torch.Tensor] = {}
         self._room = keep

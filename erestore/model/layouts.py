@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.records import Layout, LayoutFile, LayoutTensor
@@ -17,6 +17,11 @@ class StoredLayout(NamedTuple):
     layout: Layout
     oid: str
     added_bytes: int
+
+
+def read_structure(objects: Objects, layout: Layout) -> Any:
+    """Return the skeletons of a layout's torch files, by file name; None if it has none."""
+    return json.loads(objects.get_blob(layout.structure)) if layout.structure else None
 
 
 def store_layout(objects: Objects, checkpoint: Checkpoint, keys: Mapping[str, str]) -> StoredLayout:

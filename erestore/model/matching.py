@@ -12,9 +12,12 @@ import torch
 from erestore.arrays import as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
+from erestore.checkpoint.lora_files import lora_refusal
 from erestore.checkpoint.naming import match_names
+from erestore.checkpoint.partial import refuse_partial
 from erestore.checkpoint.roles import Role
 from erestore.checkpoint.spelling import Spelling
+from erestore.errors import CheckpointError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.targets import Loaded, Target, divide
 from erestore.model.tied_copies import find_tied_copies
@@ -63,11 +66,15 @@ def match_base(checkpoint: Checkpoint, variant: Variant, library: Spell | None =
     Raises
     ------
     CheckpointError
-        If the checkpoint has another architecture.
+        If the checkpoint has another architecture, or is a part of a model.
     """
     conversions = None if library is None else lambda: library(_configuration(checkpoint, variant))
     match = match_names(checkpoint.tensors, variant.base, conversions)
-    match.require_same_architecture()
+    refuse_partial(checkpoint.tensors, variant.base, match)
+    try:
+        match.require_same_architecture()
+    except CheckpointError as error:
+        raise (lora_refusal(checkpoint.tensors) or error) from error
     taken = set(match.keys.values())
     keys = dict(match.keys)
     for name in match.unmatched_own:

@@ -14,9 +14,11 @@ import torch
 
 from erestore.arrays import Array, without_warnings
 from erestore.checkpoint.abc import TensorInfo
+from erestore.checkpoint.skeleton import state_dict_names
+from erestore.model.layouts import read_structure
 from erestore.model.profiles import TensorSpool, has_factors
 from erestore.model.residuals import matrix_shape
-from erestore.model.targets import Loaded, Target, fits
+from erestore.model.targets import Loaded, Target, fits, is_of_state_dict
 from erestore.model.variant import LinearTensor, Variant
 from erestore.records import names_inside
 from erestore.residual.codecs import ere
@@ -206,13 +208,12 @@ def is_encoded(target: Target) -> bool:
 
 
 def _targets(variant: Variant, pattern: str | None) -> Iterator[Target]:
-    inside = names_inside(variant.layout.files)
+    structure = read_structure(variant.objects, variant.layout)
+    inside, entries = names_inside(variant.layout.files), state_dict_names(structure)
     seen = set()
     for name, held in variant.layout.tensors.items():
         info = TensorInfo(name, held.dtype, held.shape)
-        is_weight = variant.layout.structure is None or "/" not in inside.get(
-            name, name
-        )  # as in erestore.model.targets.divide
+        is_weight = is_of_state_dict(inside.get(name, name), structure, entries)
         if not is_weight or held.key in seen or held.key not in variant.base or not math.prod(held.shape):
             continue
         seen.add(held.key)

@@ -15,6 +15,7 @@ from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import mark_codes
 from erestore.checkpoint.roles import Role, roles_of
 from erestore.checkpoint.shapes import comparable
+from erestore.checkpoint.skeleton import state_dict_names
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import LinearTensor, Variant, row_blocks
 from erestore.records import WholeTensor, names_inside
@@ -70,6 +71,15 @@ def fits(info: TensorInfo, base: WholeTensor) -> bool:
     )
 
 
+def is_of_state_dict(name: str, structure: object, entries: frozenset[str]) -> bool:
+    """Tell whether a tensor is a weight, by its name inside its file.
+
+    What a torch file holds besides its state dict is named by its path, with slashes; some names of weights have slashes too,
+    which is why the entries of the state dict (:func:`erestore.checkpoint.skeleton.state_dict_names`) are asked for.
+    """
+    return structure is None or "/" not in name or name in entries
+
+
 def divide(
     checkpoint: Checkpoint, keys: Mapping[str, str], base: Mapping[str, WholeTensor]
 ) -> tuple[list[Target], list[str]]:
@@ -88,7 +98,7 @@ def divide(
     optimizer are many orders of magnitude from the weights, and one error bound over both would ruin one of them.
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
-    inside = names_inside(checkpoint.files)
+    inside, entries = names_inside(checkpoint.files), state_dict_names(checkpoint.structure)
     targets, whole, roles = [], [], roles_of(checkpoint.tensors)
     own, codes = mark_codes(checkpoint.tensors), mark_codes(base)
     first: dict[str, str] = {}
@@ -96,7 +106,7 @@ def divide(
         key = keys[name]
         if name in followers or first.setdefault(key, name) != name:
             continue
-        is_weight = checkpoint.structure is None or "/" not in inside.get(name, name)
+        is_weight = is_of_state_dict(inside.get(name, name), checkpoint.structure, entries)
         if is_weight and key in base and fits(info, base[key]) and comparable(own[name], codes[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
             targets.append(Target(key, name, info, shared, roles[name]))

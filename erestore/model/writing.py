@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from erestore.arrays import raw_bytes
 from erestore.checkpoint.streams import Place
 from erestore.checkpoint.writing import write_checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.model.layouts import read_structure
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 
@@ -36,7 +36,7 @@ def write_variant(
     """
     variant.open_parts()
     objects, layout = variant.objects, variant.layout
-    structure = json.loads(objects.get_blob(layout.structure)) if layout.structure else None
+    structure = read_structure(objects, layout)
     done, total = 0, len(layout.tensors)
 
     def read(name: str) -> Iterator[memoryview]:

@@ -1,0 +1,40 @@
+"""Refusing a part of a model: what one process of a sharded training run saves is no fine-tune, though its names are right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from erestore.checkpoint.naming import Match
+from erestore.checkpoint.shapes import Typed
+from erestore.errors import CheckpointError
+
+
+def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: Match) -> None:
+    """Refuse a checkpoint that lacks values of the base's tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor is empty where the base's has values, or most matrices have fewer rows than the base's: a vocabulary
+        shrinks in one or two of them.
+    """
+    pairs = {name: (tuple(own[name].shape), tuple(base[key].shape)) for name, key in match.keys.items()}
+    shapes = {name: (tuple(own[name].shape), tuple(base[name].shape)) for name in own if name in base}
+    shapes |= match.mismatched
+    shapes |= pairs
+    empty = [name for name, (ours, theirs) in shapes.items() if 0 in ours and 0 not in theirs]
+    if empty:
+        raise CheckpointError(
+            f"{len(empty)} of {len(own)} tensors are empty where the base has values, such as '{empty[0]}': "
+            "their values were not gathered before they were saved (DeepSpeed ZeRO-3).",
+            hint="Run the zero_to_fp32.py that DeepSpeed put into the training checkpoint, or save again with "
+            "stage3_gather_16bit_weights_on_model_save.",
+        )
+    matrices = [(ours, theirs) for ours, theirs in pairs.values() if len(ours) > 1]
+    shrunk = sum(ours[0] < theirs[0] for ours, theirs in matrices)
+    if (shrunk > 2 and 2 * shrunk > len(matrices)) or 2 <= len(matrices) == shrunk:
+        raise CheckpointError(
+            f"{shrunk} of {len(matrices)} matrices have fewer rows than the base's: this is a part of a model, as one "
+            "process of several saves it.",
+            hint="Gather the whole model where it was trained, save that, and commit it.",
+        )
