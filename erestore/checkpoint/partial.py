@@ -18,11 +18,13 @@ def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: M
         If a tensor is empty where the base's has values, or most matrices have fewer rows than the base's: a vocabulary
         shrinks in one or two of them.
     """
-    pairs = {name: (tuple(own[name].shape), tuple(base[key].shape)) for name, key in match.keys.items()}
-    shapes = {name: (tuple(own[name].shape), tuple(base[name].shape)) for name in own if name in base}
-    shapes |= match.mismatched
-    shapes |= pairs
-    empty = [name for name, (ours, theirs) in shapes.items() if 0 in ours and 0 not in theirs]
+    pairs = {name: (own[name], base[key]) for name, key in match.keys.items()}
+    named_alike = {name: (own[name], base[name]) for name in own if name in base}
+    empty = [
+        name
+        for name, (ours, theirs) in {**named_alike, **match.mismatched, **pairs}.items()
+        if 0 in tuple(ours.shape) and 0 not in tuple(theirs.shape)
+    ]
     if empty:
         raise CheckpointError(
             f"{len(empty)} of {len(own)} tensors are empty where the base has values, such as '{empty[0]}': "
@@ -30,7 +32,7 @@ def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: M
             hint="Run the zero_to_fp32.py that DeepSpeed put into the training checkpoint, or save again with "
             "stage3_gather_16bit_weights_on_model_save.",
         )
-    matrices = [(ours, theirs) for ours, theirs in pairs.values() if len(ours) > 1]
+    matrices = [(ours.shape, theirs.shape) for ours, theirs in pairs.values() if len(ours.shape) > 1]
     shrunk = sum(ours[0] < theirs[0] for ours, theirs in matrices)
     if (shrunk > 2 and 2 * shrunk > len(matrices)) or 2 <= len(matrices) == shrunk:
         raise CheckpointError(
