@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import socket
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from erestore.errors import (
     ConflictError,
+    CorruptionError,
     KeyNotFoundError,
     MissingObjectError,
     RemoteError,
@@ -30,10 +30,13 @@ from erestore.records import Commit, Manifest
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.framing import encode_record, is_oid
+from erestore.storage.holder import user_name
+from erestore.storage.local import LocalStorage
 from erestore.storage.log import NumberedLog
 from erestore.storage.objects import Objects
 from erestore.storage.opening import open_storage
 from erestore.storage.refs import RefEntry, Refs, check_name
+from erestore.storage.sharing import CHOICES
 
 MARKER = "erestore.json"
 FORMAT_VERSION = 1
@@ -41,6 +44,8 @@ FEATURES: tuple[str, ...] = ()
 """Store-wide features beyond version 1 that this code knows; objects name what they need themselves."""
 FEATURES_PREFIX = "features/"
 """Features that a store has got since it was made: empty objects ``features/read/<name>``, ``features/write/<name>``."""
+SHARED = "core.shared"
+"""Key of the store's configuration: how a store in a directory is shared."""
 DIRECTORY = ".erestore"
 """Folder that holds the store of a working directory."""
 
@@ -71,14 +76,7 @@ class Operation:
 
 def default_author() -> str:
     """Return user and machine."""
-    return f"{_user()}@{socket.gethostname()}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def stored_bytes(commit: Commit) -> int:
@@ -118,13 +116,15 @@ class Store:
         self.id = str(marker["id"])
 
     @classmethod
-    def init(cls, url: str | Path, **options: Any) -> Self:
+    def init(cls, url: str | Path, *, shared: str | None = None, **options: Any) -> Self:
         """Make a new, empty store.
 
         Parameters
         ----------
         url : str or Path
             A directory, or any URL that fsspec knows.
+        shared : str, optional
+            For a directory: who may write besides its owner, as in the setting ``core.shared``.
         **options
             See :func:`erestore.storage.opening.open_storage`.
 
@@ -132,15 +132,51 @@ class Store:
         ------
         TargetExistsError
             If there is a store already.
+        UsageError
+            If only directories can be shared in that way.
         UnsafeRemoteError
             If the remote does not let exactly one of several writers win.
         """
         storage = open_storage(url, **options)
+        if shared is not None:
+            _directory(storage).shared = shared
         if not storage.exists(MARKER):
-            marker = {"erestore": FORMAT_VERSION, "id": new_id(), "read": [], "write": []}
+            marker = _new_marker()
             if storage.create(MARKER, dump_canonical(marker)):
-                return cls(storage, marker)
+                store = cls(storage, marker)
+                if shared is not None:
+                    store.configure(SHARED, shared)
+                return store
+        _read_marker(storage)
         raise TargetExistsError(f"There is a store at {storage.url} already.", hint="Use it as it is.")
+
+    @classmethod
+    def repair(cls, url: str | Path, **options: Any) -> Self:
+        """Write a new marker for a store whose own is missing or damaged, and open it.
+
+        The id is a new one, on which nothing in the store depends; features have keys of their own.
+
+        Raises
+        ------
+        TargetExistsError
+            If the marker is whole.
+        StoreNotFoundError
+            If there is nothing of a store either.
+        """
+        storage = open_storage(url, **options)
+        marker = None
+        with suppress(CorruptionError, KeyNotFoundError):
+            marker = _read_marker(storage)
+        if _is_marker(marker):
+            _check_marker(storage.url, marker)
+            raise TargetExistsError(f"The marker of the store at {storage.url} is whole.", hint="Use it as it is.")
+        if not _has_content(storage):
+            raise StoreNotFoundError(
+                f"There is nothing of a store at {storage.url}.", hint="`erestore init` makes a new one."
+            )
+        storage.delete(MARKER)
+        storage.create(MARKER, dump_canonical(_new_marker()))
+        return cls.open(url, **options)
 
     @classmethod
     def open(cls, url: str | Path, **options: Any) -> Self:
@@ -157,12 +193,17 @@ class Store:
         try:
             marker = _read_marker(storage)
         except KeyNotFoundError:
-            raise StoreNotFoundError(
-                f"There is no store at {storage.url}.", hint="`erestore init` makes one; --store names another place."
-            ) from None
+            hint = "`erestore init` makes one; --store names another place."
+            if _has_content(storage):
+                hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` writes it anew."
+            raise StoreNotFoundError(f"There is no store at {storage.url}.", hint=hint) from None
         _check_marker(storage.url, marker)
         _check_features(storage, marker, "read")
-        return cls(storage, marker)
+        store = cls(storage, marker)
+        if isinstance(storage, LocalStorage):
+            with suppress(CorruptionError):  # fsck reports it
+                storage.shared = store.config().get(SHARED, storage.shared)
+        return store
 
     def require_writable(self) -> None:
         """Make sure that whatever is written or collected now does no harm to what a newer version keeps here.
@@ -197,6 +238,8 @@ class Store:
     def configure(self, key: str, value: str | None) -> None:
         """Set one key of the store's configuration, or remove it with None."""
         self.require_writable()
+        if key == SHARED:
+            _directory(self.storage).share(value or CHOICES[0])
         latest = self._config_log.latest()
         number, values = (latest[0], dict(parse_canonical(latest[1])["values"])) if latest else (0, {})
         if value is None:
@@ -439,6 +482,8 @@ def _read_marker(storage: Storage) -> Any:
     ------
     RemoteError
         If a web server answers in the place of a storage: a console, a captive portal.
+    CorruptionError
+        If it is damaged; the hint says how to repair it.
     """
     content = storage.read(MARKER)
     if content.lstrip()[:1] == b"<" and "://" in storage.url:
@@ -446,11 +491,37 @@ def _read_marker(storage: Storage) -> Any:
             f"A web page answers at {storage.place}, and no storage.",
             hint="Correct the endpoint (for S3: AWS_ENDPOINT_URL, the address of the API and not of a console).",
         )
-    return parse_canonical(content)
+    try:
+        return parse_canonical(content)
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"The marker {MARKER} of the store at {storage.url} is {'damaged' if content else 'empty'}.",
+            hint=f"`erestore init --repair {storage.url}` writes it anew and leaves all else as it is.",
+        ) from error
+
+
+def _is_marker(marker: Any) -> bool:
+    return isinstance(marker, dict) and type(marker.get("erestore")) is int and "id" in marker
+
+
+def _has_content(storage: Storage) -> bool:
+    return any(True for folder in ("objects/", "refs/") for _ in storage.list(folder))
+
+
+def _new_marker() -> dict[str, Any]:
+    return {"erestore": FORMAT_VERSION, "id": new_id(), "read": [], "write": []}
+
+
+def _directory(storage: Storage) -> LocalStorage:
+    if isinstance(storage, LocalStorage):
+        return storage
+    raise UsageError(
+        f"The store at {storage.url} has no permissions of files.", hint="Whoever has credentials for it shares it."
+    )
 
 
 def _check_marker(url: str, marker: Any) -> None:
-    if not isinstance(marker, dict) or type(marker.get("erestore")) is not int or "id" not in marker:
+    if not _is_marker(marker):
         raise UnsupportedFormatError(f"{url} is not a store that this version understands.")
     if marker["erestore"] != FORMAT_VERSION:
         raise UnsupportedFormatError(

@@ -39,11 +39,23 @@ KINDS = {
 """Section kinds in words, to follow a count of tensors."""
 
 
-@verb("init", "Make a new, empty store.", example="erestore init\nerestore init s3://bucket/models")
+@verb(
+    "init",
+    "Make a new, empty store.",
+    example="erestore init\nerestore init s3://bucket/models\nerestore init --shared /srv/models",
+)
 @click.argument("url", required=False)
+@click.option(
+    "--shared",
+    is_flag=True,
+    help="Let the folder's group write, whatever the umask of its members. Default: as the mode of the folder says.",
+)
+@click.option(
+    "--repair", is_flag=True, help="Write a new marker (erestore.json) for a store whose own is missing or damaged."
+)
 @json_option
 @click.pass_obj
-def init(session: Session, *, url: str | None, as_json: bool) -> None:
+def init(session: Session, *, url: str | None, shared: bool, repair: bool, as_json: bool) -> None:
     """Make a new, empty store at URL.
 
     Without URL the store is made where --store or ERESTORE_STORE says, else in .erestore in the current directory.
@@ -53,11 +65,12 @@ def init(session: Session, *, url: str | None, as_json: bool) -> None:
     from erestore.store import DIRECTORY
 
     place = url or session.named_place() or str(Path(DIRECTORY).absolute())
-    made = make(place, **session.storage_options(place))
+    sharing = "group" if shared else None
+    made = make(place, shared=sharing, repair=repair, **session.storage_options(place))
     if as_json:
         click.echo(json_text(made))
     else:
-        session.result(f"Made an empty store at {made.store}.")
+        session.result(f"{'Repaired the' if repair else 'Made an empty'} store at {made.store}.")
 
 
 @verb("import", "Store a checkpoint as a base.", example="erestore import ./roberta-large --name roberta-large")

@@ -102,7 +102,8 @@ def cache_directory(kind: str) -> Path | None:
 
     if not read_setting(None, "cache.limit_bytes", environment=os.environ):
         return None
-    return Path(read_setting(None, "cache.directory", environment=os.environ)).expanduser() / kind
+    directory = read_setting(None, "cache.directory", environment=os.environ)
+    return Path(directory).expanduser() / kind if directory else None
 
 
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from erestore.errors import NotFoundError, StoreNotFoundError, UsageError, similar_names
 from erestore.storage.access import refusals
-from erestore.store import Store, default_author
+from erestore.storage.sharing import CHOICES
+from erestore.store import SHARED, Store, default_author
 
 ANYWHERE = ("store", "user")
 
@@ -64,10 +65,23 @@ def _flag(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
+def _sharing(text: str) -> str:
+    if text not in CHOICES:
+        raise ValueError
+    return text
+
+
 def _cache_directory() -> str:
     import platformdirs
 
-    return platformdirs.user_cache_dir("erestore")
+    try:
+        return platformdirs.user_cache_dir("erestore")
+    except RuntimeError:  # no HOME and no entry in passwd, as in batch jobs: nothing is kept
+        return ""
+
+
+def _directory(text: str) -> str:
+    return _text(text) if text else ""
 
 
 def _text(text: str) -> str:
@@ -77,6 +91,13 @@ def _text(text: str) -> str:
 
 
 SETTINGS: Mapping[str, Setting] = {
+    SHARED: Setting(
+        _sharing,
+        f"one of {', '.join(CHOICES)}",
+        "Who may write to a store in a folder, whatever their umask.",
+        CHOICES[0],
+        ("store",),
+    ),
     "user.name": Setting(_text, "a name", "Who commits.", default_author),
     "commit.max_error": Setting(
         _share, "a number between 0 and 1", "Most of a residual's squared norm that a commit may lose.", "0.01"
@@ -95,7 +116,7 @@ SETTINGS: Mapping[str, Setting] = {
         _days, "a number of days", "How long the reflogs of deleted names are kept.", "30", ("store",)
     ),
     "cache.directory": Setting(
-        _text,
+        _directory,
         "a directory",
         "Where copies of what was read from remotes, and results worth keeping, are.",
         _cache_directory,
@@ -237,11 +258,14 @@ def _parse(key: str, text: str, where: str) -> Any:
         ) from None
 
 
-def user_path() -> Path:
-    """Return where the user's configuration is."""
+def user_path() -> Path | None:
+    """Return where the user's configuration is; None for a user without a home."""
     import platformdirs
 
-    return platformdirs.user_config_path("erestore") / "config.toml"
+    try:
+        return platformdirs.user_config_path("erestore") / "config.toml"
+    except RuntimeError:  # no HOME and no entry in passwd, as in batch jobs
+        return None
 
 
 def read_user() -> dict[str, str]:
@@ -256,8 +280,8 @@ def read_user() -> dict[str, str]:
 
     path = user_path()
     try:
-        with refusals("read", path):
-            content = path.read_text(encoding="utf-8") if path.exists() else ""
+        with refusals("read", path or ""):
+            content = path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
         tables = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"'{path}' is not TOML: {error}.", hint="Correct or remove it.") from error
@@ -276,6 +300,11 @@ def _write_user(key: str, value: str | None) -> None:
 
     read_user()
     path = user_path()
+    if path is None:
+        raise UsageError(
+            "This user has no home folder, so there is no place for settings of all stores.",
+            hint="Set HOME or XDG_CONFIG_HOME, or leave --user out.",
+        )
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
     table, _, name = key.partition(".")
     section: Any = document.setdefault(table, tomlkit.table())

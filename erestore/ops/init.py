@@ -20,13 +20,18 @@ class InitResult:
     id: str
 
 
-def init(url: str | Path, **options: Any) -> InitResult:
+def init(url: str | Path, *, shared: str | None = None, repair: bool = False, **options: Any) -> InitResult:
     """Make a new, empty store.
 
     Parameters
     ----------
     url : str or Path
         A directory that does not exist or is empty, or any URL that fsspec knows.
+    shared : str, optional
+        For a directory: who may write besides its owner; ``group``, ``all`` (who may read as well) or ``umask``. By default
+        as the mode of the directory says, or of the group's (setgid) that it is in.
+    repair : bool
+        Write a new marker for a store whose own is missing or damaged, and make nothing else.
     **options
         See :func:`erestore.storage.opening.open_storage`.
 
@@ -42,6 +47,9 @@ def init(url: str | Path, **options: Any) -> InitResult:
         If the remote does not let exactly one of several writers win.
     """
     scheme, path = parse_location(url)
+    if repair:
+        store = Store.repair(url, **options)
+        return InitResult(store.url, store.id)
     if scheme == "file":
         directory = Path(path)
         if not (directory / MARKER).exists() and _holds_files(directory):
@@ -49,7 +57,7 @@ def init(url: str | Path, **options: Any) -> InitResult:
                 f"'{directory}' holds other files, and a store needs a directory of its own.",
                 hint=f"`erestore init {directory / '.erestore'}` makes one inside it.",
             )
-    store = Store.init(url, **options)
+    store = Store.init(url, shared=shared, **options)
     return InitResult(store.url, store.id)
 
 

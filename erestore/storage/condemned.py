@@ -43,7 +43,7 @@ def write_list(storage: Storage, objects: Iterable[Condemned]) -> None:
 
 
 def read_lists(storage: Storage) -> list[CondemnedList]:
-    """Return all lists, oldest first; a damaged one condemns nothing."""
+    """Return all lists, oldest first; one that is damaged, or lost its time, condemns nothing."""
     lists = []
     for entry in sorted(storage.list(PREFIX), key=lambda entry: entry.modified):
         try:
@@ -52,6 +52,8 @@ def read_lists(storage: Storage) -> list[CondemnedList]:
             continue
         except CorruptionError:
             objects = ()
+        if any(each.modified > entry.modified * 1e6 for each in objects):
+            objects = ()  # older than what it lists: its time was set, and when the grace period began is not known
         lists.append(CondemnedList(entry.key, entry.modified, objects))
     return lists
 

@@ -22,6 +22,7 @@ from erestore.storage.access import access_error, is_full, refusals
 from erestore.storage.keys import FOLDERS, check_key, is_component, is_own_folder
 from erestore.storage.publish import publish
 from erestore.storage.reserve import Reserve
+from erestore.storage.sharing import Permissions, make_folder, permissions, widen
 
 TEMPORARY = "#new-"
 """How names of unfinished files start; '#' is in no key."""
@@ -43,6 +44,7 @@ class LocalStorage(Storage):
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory).absolute()
         self.url = str(directory)
+        self.shared = "folder"
         self._durable: set[Path] = set()
         self._reserve = Reserve(self.directory / reserve.NAME)
 
@@ -111,16 +113,43 @@ class LocalStorage(Storage):
     def _open_new(self, temporary: Path, target: Path) -> int:
         for _ in range(100):
             with refusals("write", target):
+                bits = self._permissions
                 if target.parent not in self._durable:
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(target.parent, bits.folder)
                 # Somebody may remove a directory that is still empty before the file is in it.
                 with suppress(FileNotFoundError):
-                    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                    if bits.file:
+                        widen(descriptor, bits.file)
+                    return descriptor
                 self._durable.discard(target.parent)
         raise AccessError(
             f"Cannot write '{target}': its directory keeps disappearing.",
             hint="Another program removes directories of this store; stop it.",
         )
+
+    @property
+    def _permissions(self) -> Permissions:
+        return permissions(self.directory, self.shared)
+
+    def share(self, shared: str) -> None:
+        """Let new and existing files and folders of this user have the permissions of a way of sharing.
+
+        Parameters
+        ----------
+        shared : str
+            One of :data:`erestore.storage.sharing.CHOICES`.
+        """
+        self.shared = shared
+        bits = self._permissions
+        if self.directory.is_dir():
+            widen(self.directory, bits.folder)
+        for folder, names in self._walk():
+            if folder != self.directory:
+                widen(folder, bits.folder)
+            for name in names:
+                if folder != self.directory or is_component(name):
+                    widen(folder / name, bits.file)
 
     def _keep_directory(self, directory: Path) -> None:
         """See to it that a power failure cannot take away the name of `directory`, which has a file in it by now."""
@@ -182,11 +211,11 @@ class LocalStorage(Storage):
 
     def reserve(self) -> None:
         """See :meth:`Storage.reserve`."""
-        self._reserve.fill()
+        self._reserve.fill(self._permissions)
 
     def spending_reserve(self) -> AbstractContextManager[None]:
         """See :meth:`Storage.spending_reserve`."""
-        return self._reserve.spending()
+        return self._reserve.spending(self._permissions)
 
     def remove_unfinished(self, before: float) -> int:
         """See :meth:`Storage.remove_unfinished`: temporary files of writers that were killed; and empty directories."""

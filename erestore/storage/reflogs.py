@@ -15,6 +15,9 @@ from erestore.storage.log import entry_number
 from erestore.storage.refs import RefEntry
 from erestore.storage.sequence import count_of
 
+NO_STORE_YET = 946_684_800
+"""The year 2000, in POSIX seconds: some archives and file systems set all times to 1970 or 1980."""
+
 
 @dataclass(frozen=True)
 class LoggedEntry:
@@ -38,6 +41,11 @@ class LoggedEntry:
     modified: float
     entry: RefEntry | None
     error: ErestoreError | None = None
+
+    @property
+    def written(self) -> float:
+        """POSIX seconds: by the storage's clock, unless a copy has set the file's time to long before any store."""
+        return self.entry.time / 1e6 if self.modified < NO_STORE_YET and self.entry is not None else self.modified
 
     @property
     def count(self) -> int | None:
@@ -116,7 +124,7 @@ def expired(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_bef
     for log in logs.values():
         limit = deleted_before if is_deleted(log) else before
         for logged in log[:-1]:
-            if logged.modified >= limit:
+            if logged.written >= limit:
                 break  # younger ones may look older, where a loser's attempt refreshed this one: no log gets a hole
             found.append(logged)
     return found
@@ -149,7 +157,7 @@ def held_commits(
             if logged.error is not None:
                 raise logged.error
             assert logged.entry is not None
-            is_young = logged.modified >= limit
+            is_young = logged.written >= limit
             if logged.entry.oid and (is_young or number == len(log)):
                 held.add(logged.entry.oid)
             if logged.entry.previous and is_young:

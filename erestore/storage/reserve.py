@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from erestore.storage.sharing import Permissions, make_folder, widen
+
 NAME = "gc/reserved space"
 """Relative path of the file; the blank is in no key."""
 
@@ -28,17 +30,18 @@ class Reserve:
         self._users = 0
         self._lock = threading.Lock()
 
-    def fill(self) -> None:
-        """Fill up to the full size, as far as the disk allows."""
+    def fill(self, bits: Permissions) -> None:
+        """Fill up to the full size, as far as the disk and the owner of the file allow."""
         with suppress(OSError):
             missing = BYTES - (self._path.stat().st_size if self._path.exists() else 0)
             if missing > 0:
-                self._path.parent.mkdir(exist_ok=True)
+                make_folder(self._path.parent, bits.folder)
                 with self._path.open("ab", buffering=0) as file:
+                    widen(file.fileno(), bits.file)
                     file.write(os.urandom(missing))
 
     @contextmanager
-    def spending(self) -> Iterator[None]:
+    def spending(self, bits: Permissions) -> Iterator[None]:
         """Let :meth:`spend` do something in the body; fill up afterwards."""
         with self._lock:
             self._users += 1
@@ -47,7 +50,7 @@ class Reserve:
         finally:
             with self._lock:
                 self._users -= 1
-            self.fill()
+            self.fill(bits)
 
     def spend(self) -> bool:
         """Free some space; tell whether there was any left to free, and it may be."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import tomllib
 from pathlib import Path
 
 import pytest
 from lineages import add, empty_store
 
+from erestore.api import Store
+from erestore.cli.session import cache_directory
 from erestore.errors import AccessError, NotFoundError, StoreNotFoundError, UsageError
-from erestore.ops.config import SETTINGS, config, read_setting, set_config, user_path, variable
+from erestore.ops.config import SETTINGS, config, read_setting, read_user, set_config, user_path, variable
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +149,21 @@ def test_gc_and_commit_follow_the_configuration(monkeypatch: pytest.MonkeyPatch)
     set_config(None, "gc.grace_days", "0", user=True)
     store.set_setting("gc.reflog_deleted_days", "0")
     assert store.gc(dry_run=True).deleted_objects == 1
+
+
+def test_a_user_without_a_home_or_a_name_has_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, name, unknown)
+    store = Store.init(tmp_path / "s")
+    assert user_path() is None
+    assert read_user() == {}
+    assert store.setting("cache.directory") == ""
+    assert store.begin().author.startswith(f"{os.getuid()}@")
+    assert cache_directory("remotes") is None
+    with pytest.raises(UsageError, match="no home folder"):
+        set_config(None, "user.name", "ada", user=True)

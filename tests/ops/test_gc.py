@@ -373,6 +373,23 @@ def test_directories_of_leases_go_after_the_grace_period(tmp_path: Path) -> None
         assert gc(store).waiting
 
 
+@pytest.mark.parametrize("time", [0, 2**31])
+def test_times_of_files_that_a_copy_set_collect_nothing(filled: Storage, tmp_path: Path, time: int) -> None:
+    store = tiny.copy_store(filled, LocalStorage(tmp_path))
+    tiny.delete_ref(store, "lossy")
+    blob = store.objects.put_blob(b"condemned")
+    tiny.make_older(store.storage, 15 * DAY, "objects/")
+    assert gc(store).condemned_objects == 1
+    before = tiny.keys_of(store.storage, "objects/") | tiny.keys_of(store.storage, "refs/")
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (time, time))
+    for _ in range(2):
+        done = gc(store)
+        assert (done.waiting, done.deleted_objects, done.expired_entries) == (None, 0, 0)
+    assert store.objects.exists(blob.oid)
+    assert tiny.keys_of(store.storage, "objects/") | tiny.keys_of(store.storage, "refs/") == before
+
+
 def test_every_record_is_read_once(filled: Storage) -> None:
     class Counting(MemoryStorage):
         def __init__(self) -> None:
