@@ -37,10 +37,11 @@ from erestore.storage.objects import Objects
 from erestore.storage.opening import open_storage
 from erestore.storage.refs import RefEntry, Refs, check_name
 from erestore.storage.sharing import CHOICES
+from erestore.storage.spelling import FEATURE as SPELLED_NAMES
 
 MARKER = "erestore.json"
 FORMAT_VERSION = 1
-FEATURES: tuple[str, ...] = ()
+FEATURES: tuple[str, ...] = (SPELLED_NAMES,)
 """Store-wide features beyond version 1 that this code knows; objects name what they need themselves."""
 FEATURES_PREFIX = "features/"
 """Features that a store has got since it was made: empty objects ``features/read/<name>``, ``features/write/<name>``."""
@@ -198,8 +199,9 @@ class Store:
                 hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` writes it anew."
             raise StoreNotFoundError(f"There is no store at {storage.url}.", hint=hint) from None
         _check_marker(storage.url, marker)
-        _check_features(storage, marker, "read")
+        features = _check_features(storage, marker, "read")
         store = cls(storage, marker)
+        store.refs.has_spellings = SPELLED_NAMES in features
         if isinstance(storage, LocalStorage):
             with suppress(CorruptionError):  # fsck reports it
                 storage.shared = store.config().get(SHARED, storage.shared)
@@ -530,7 +532,8 @@ def _check_marker(url: str, marker: Any) -> None:
         )
 
 
-def _check_features(storage: Storage, marker: Any, purpose: Literal["read", "write"]) -> None:
+def _check_features(storage: Storage, marker: Any, purpose: Literal["read", "write"]) -> set[str]:
+    """Return the features that it takes to read or write the store."""
     prefix = f"{FEATURES_PREFIX}{purpose}/"
     needed = {*marker.get(purpose, ()), *(entry.key.removeprefix(prefix) for entry in storage.list(prefix))}
     if unknown := sorted(needed - set(FEATURES)):
@@ -538,3 +541,4 @@ def _check_features(storage: Storage, marker: Any, purpose: Literal["read", "wri
             f"To {purpose} the store at {storage.url} takes the feature '{unknown[0]}', which is unknown here.",
             hint="Upgrade erestore.",
         )
+    return needed

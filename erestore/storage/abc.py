@@ -46,6 +46,11 @@ class Storage(ABC):
     """Where it is, as the user would write it."""
 
     @property
+    def ignores_case(self) -> bool:
+        """Whether keys that differ in the case of letters only are one, as on some file systems."""
+        return False
+
+    @property
     def place(self) -> str:
         """Where it is, with whatever else tells it from other storages of that URL, such as an endpoint."""
         return self.url

@@ -45,8 +45,20 @@ class LocalStorage(Storage):
         self.directory = Path(directory).absolute()
         self.url = str(directory)
         self.shared = "folder"
+        self._ignores_case: bool | None = None
         self._durable: set[Path] = set()
         self._reserve = Reserve(self.directory / reserve.NAME)
+
+    @property
+    def ignores_case(self) -> bool:
+        """See :attr:`Storage.ignores_case`; what is there is looked for under another spelling."""
+        if self._ignores_case is None:
+            with suppress(OSError):
+                names = {name for name in os.listdir(self.directory) if is_component(name)}  # noqa: PTH208 - names only
+                other = next((name.swapcase() for name in names if name.swapcase() not in names), None)
+                if other is not None:
+                    self._ignores_case = self._path(other).exists()
+        return bool(self._ignores_case)
 
     def read(self, key: str) -> bytes:
         """See :meth:`Storage.read`."""

@@ -29,6 +29,11 @@ class Overlay(Storage):
         self._refresh = refresh
         self._created: dict[str, None] = {}  # in this order they are published
 
+    @property
+    def ignores_case(self) -> bool:
+        """See :attr:`Storage.ignores_case`."""
+        return self._inner.ignores_case
+
     def publish(self) -> None:
         """Create everything in the storage below, in the order in which it was created here."""
         for key in list(self._created):

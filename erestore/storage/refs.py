@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from erestore.errors import CorruptionError, KeyNotFoundError, RefConflictError, UnsupportedFormatError, UsageError
 from erestore.storage.abc import Storage
@@ -18,6 +18,7 @@ from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.framing import is_oid
 from erestore.storage.log import NumberedLog, entry_number
 from erestore.storage.sequence import count_entries, with_count
+from erestore.storage.spelling import FEATURE_KEY, choose, plain
 
 KINDS = ("branch", "tag")
 
@@ -125,6 +126,8 @@ class Refs:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self.has_spellings = False
+        """Whether some folders are spelled otherwise than their names (:mod:`erestore.storage.spelling`)."""
 
     def read(self, name: str) -> RefEntry | None:
         """Return the newest entry of `name` (without oid if it was deleted), None if it never was."""
@@ -137,16 +140,17 @@ class Refs:
 
     def all(self) -> dict[str, RefEntry]:
         """Return the newest entry of every name, deleted ones included, sorted by name."""
-        newest: dict[str, int] = {}
+        newest: dict[str, tuple[str, int]] = {}
         for entry in self._storage.list("refs/"):
             parts = entry.key.split("/")
             if len(parts) == 3 and parts[2].isdigit():
-                name = unquote(parts[1])
-                newest[name] = max(newest.get(name, 0), entry_number(entry.key))
+                folder, number = newest.get(unquote(parts[1]), (parts[1], 0))
+                newest[unquote(parts[1])] = folder, max(number, entry_number(entry.key))
         found = {}
-        for name in sorted(newest):
+        for name, (folder, number) in sorted(newest.items()):
             try:
-                found[name] = RefEntry.from_bytes(name, newest[name], self._log(name).read(newest[name]))
+                content = NumberedLog(self._storage, f"refs/{folder}").read(number)
+                found[name] = RefEntry.from_bytes(name, number, content)
             except KeyNotFoundError:  # moved on and pruned since it was listed
                 if entry_now := self.read(name):
                     found[name] = entry_now
@@ -204,6 +208,9 @@ class Refs:
         def precedes(content: bytes) -> bool:
             return RefEntry.from_bytes(name, expected + 2, content).previous == oid
 
+        if log.name != f"refs/{plain(name)}":
+            self._storage.create(FEATURE_KEY, b"")  # before what depends on it
+            self.has_spellings = True
         if log.append(expected, entry.to_bytes(), precedes) is None:
             raise RefConflictError(name)
         return entry
@@ -213,7 +220,11 @@ class Refs:
         return self._log(name).prune(before_us / 1e6)
 
     def _log(self, name: str) -> NumberedLog:
-        return NumberedLog(self._storage, f"refs/{quote(name, safe='')}")
+        ignores_case = self._storage.ignores_case
+        if not ignores_case and not self.has_spellings:
+            return NumberedLog(self._storage, f"refs/{plain(name)}")
+        folders = {entry.key.split("/")[1] for entry in self._storage.list("refs/")}
+        return NumberedLog(self._storage, f"refs/{choose(name, folders, ignores_case=ignores_case)}")
 
 
 def check_name(name: str) -> str:
@@ -235,7 +246,7 @@ def check_name(name: str) -> str:
 def _name_fault(name: str) -> str | None:
     if not name:
         return "it is empty"
-    if len(quote(name, safe="")) > NAME_LIMIT:
+    if len(plain(name)) > NAME_LIMIT:
         return "it is too long"
     if name.startswith("-"):
         return "it starts with '-'"
