@@ -22,33 +22,54 @@ FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6
 """Values of the codes of E2M1."""
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which of a word's eight codes is whose column in AWQ."""
+USUAL_BLOCK = 128
+"""Side of the blocks of fp8 checkpoints that do not say otherwise (DeepSeek, Qwen)."""
 _EXPONENT_BIAS = 127
 _NESTED_BLOCK = 256
 
 
-def block_of(codes: Sequence[int], scale: Sequence[int]) -> tuple[int, ...]:
-    """Return how many codes of each dimension one scale is for; empty where shapes do not tell."""
+def stated_block_size(configuration: Mapping[str, Any]) -> list[int] | None:
+    """Return ``weight_block_size`` of a configuration, None where there is none that makes sense."""
+    sizes = configuration.get("weight_block_size")
+    is_sound = isinstance(sizes, list) and all(isinstance(size, int) and size > 0 for size in sizes)
+    return sizes if is_sound else None
+
+
+def block_of(codes: Sequence[int], scale: Sequence[int], sizes: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return how many codes of each dimension one scale is for; empty where that is not known.
+
+    Parameters
+    ----------
+    codes, scale : sequence of int
+        Shapes; a scale may have fewer dimensions, the first ones.
+    sizes : sequence of int, optional
+        What the configuration says of the last dimensions. Where it says nothing, blocks are the usual ones if these make as
+        many, else all of one size, else the smallest power of two that does.
+    """
     if math.prod(scale) == 1:
         return tuple(codes)
     padded = (*scale, *(1,) * (len(codes) - len(scale)))
     if len(padded) != len(codes) or 0 in padded:
         return ()
-    sizes = []
-    for count, blocks in zip(codes, padded, strict=True):
-        size = -(-count // blocks)
-        if count % blocks:  # the last block is not full: the size is the power of two that makes as many
-            size = 1 << (size - 1).bit_length()
-            if -(-count // size) != blocks:
-                return ()
-        sizes.append(size)
-    return tuple(sizes)
+    stated = (*(0,) * (len(codes) - len(sizes or ())), *(sizes or ()))[-len(codes) :]
+    block = tuple(map(_block_size, codes, padded, stated))
+    return block if all(-(-n // size) == k for n, size, k in zip(codes, block, padded, strict=True)) else ()
+
+
+def _block_size(count: int, blocks: int, stated: int) -> int:
+    if blocks in (1, count):
+        return max(1, -(-count // blocks))
+    exact = [-(-count // blocks)] if count % blocks == 0 else []
+    candidates = [*([stated] if stated else []), USUAL_BLOCK, *exact]
+    fallback = 1 << (-(-count // blocks) - 1).bit_length()
+    return next((size for size in candidates if -(-count // size) == blocks), fallback)
 
 
 def scaled(arrays: Mapping[str, Array], configuration: Mapping[str, Any]) -> Array | None:
     """Codes less their zero point, times the scale of their block, channel or tensor."""
-    sizes = configuration.get("weight_block_size")
-    codes = _float32(arrays["codes"])
-    return _scaled(codes, arrays["scale"], arrays.get("zero_point"), sizes if isinstance(sizes, list) else None)
+    return _scaled(
+        _float32(arrays["codes"]), arrays["scale"], arrays.get("zero_point"), stated_block_size(configuration)
+    )
 
 
 def torchao(arrays: Mapping[str, Array], configuration: Mapping[str, Any]) -> Array | None:
@@ -177,11 +198,7 @@ def _spread(scale: Array, shape: tuple[int, ...], sizes: Sequence[int] | None) -
     if scale.size == 1:
         return scale.reshape(())
     padded = scale.reshape(*scale.shape, *(1,) * (len(shape) - scale.ndim))
-    block = block_of(shape, padded.shape)
-    if sizes is not None and len(shape) >= len(sizes):
-        stated = (*(1,) * (len(shape) - len(sizes)), *map(int, sizes))
-        if all(-(-n // size) == k for n, size, k in zip(shape, stated, padded.shape, strict=False)):
-            block = stated
+    block = block_of(shape, padded.shape, sizes)
     if not block:
         return None
     for axis, size in enumerate(block):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from erestore.checkpoint.peft_configuration import CONFIGURATION, read_configura
 from erestore.checkpoint.peft_kinds import KEEP
 from erestore.checkpoint.peft_names import AdapterNames, ModuleNames
 from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
+from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
 from erestore.errors import CheckpointError
 
 
@@ -92,24 +93,36 @@ class PeftCheckpoint(OpenedCheckpoint):
         targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.parts.factors.items()}
         found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
         names = AdapterNames(base, found, module_names)
+        quantised = find_quantised(base)
         keys = {name: key for name in self.parts.whole if (key := names.key(name)) is not None}
         additions = {name: tensor for name, tensor in self.parts.whole.items() if name not in keys}
         for name in additions:
             names.require_new(name)
         return AdapterMatch(
-            factors=dict(self._oriented(name, names) for name in self.parts.factors),
+            factors=dict(self._oriented(name, names, quantised) for name in self.parts.factors),
             biases={_bias_key(name, names): change for name, change in self.parts.biases.items()},
             replacements={key: self.parts.whole[name] for name, key in keys.items()},
             originals=frozenset(keys[name] for name in self.parts.originals if name in keys),
             additions=additions,
         )
 
-    def _oriented(self, name: str, names: AdapterNames) -> tuple[str, LoraFactors]:
+    def _oriented(
+        self, name: str, names: AdapterNames, quantised: Sequence[QuantisedWeight]
+    ) -> tuple[str, LoraFactors]:
         factors = self.parts.factors[name]
         key = names.key(name)
         shape = tuple(names.base[key].shape) if key is not None else ()
         shapes = [factors.shape, factors.shape[::-1]] if factors.kind == "linear" else [factors.shape]
         fitting = [own for own in shapes if own == shape] or [own for own in shapes if _has_grown(own, shape)]
+        weight = next(
+            (each for each in quantised if key == each.codes or (key is None and _is_tail(name, each.name))), None
+        )
+        if weight is not None:
+            raise CheckpointError(
+                f"The adapter changes '{name}', which the base holds in {weight.form} codes: what it adds to the weights that "
+                "these stand for has no codes.",
+                hint="Name the model that the base was quantised from with --base: the residual is over its weights then.",
+            )
         if key is None or not fitting:
             raise CheckpointError(
                 f"The adapter changes '{name}', for which the base has no tensor of the shape {list(factors.shape)}.",
@@ -142,6 +155,11 @@ def _bias_key(name: str, names: AdapterNames) -> str:
 def _upright(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
     """Describe a tensor such that a matrix and its transpose look the same, and a vocabulary is its rows."""
     return TensorInfo(name, dtype, tuple(sorted(shape, reverse=True)) if len(shape) == 2 else shape)
+
+
+def _is_tail(one: str, two: str) -> bool:
+    """Tell whether one of two names is the other, perhaps under a prefix."""
+    return f".{one}".endswith(f".{two}") or f".{two}".endswith(f".{one}")
 
 
 def _is_transposed(key: str, base: Mapping[str, Typed], *, default: bool) -> bool:

@@ -227,6 +227,13 @@ class QuantisedWeight:
     configuration: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def form(self) -> str:
+        """How the weight is stored, in words: its scheme and the size of its blocks."""
+        if not self.block or not self.scheme.dtypes & FP8 or self.scheme.name == "torchao":
+            return self.scheme.name
+        return f"{self.scheme.name} (blocks of {' × '.join(map(str, self.block))})"
+
+    @property
     def codes(self) -> str:
         """Name of the tensor with the codes."""
         return self.parts["codes"]
@@ -308,15 +315,17 @@ def _recognised(name: str, tensors: Mapping[str, Typed], configuration: Mapping[
                 each for each in _spelled((*_ACTIVATIONS, "{w}_activation_scale"), weight) if each in tensors
             )
             parts |= {f"activation {number}": each for number, each in enumerate(activations)}
-            yield QuantisedWeight(weight, scheme, parts, _block(tensors, parts), configuration)
+            yield QuantisedWeight(weight, scheme, parts, _block(tensors, parts, configuration), configuration)
 
 
-def _block(tensors: Mapping[str, Typed], parts: Mapping[str, str]) -> tuple[int, ...]:
+def _block(tensors: Mapping[str, Typed], parts: Mapping[str, str], configuration: Mapping[str, Any]) -> tuple[int, ...]:
     """Return how many codes one scale is for, where codes are not packed."""
     codes = tensors[parts["codes"]]
     if "scale" not in parts or codes.dtype not in FP8 | {"I8"}:
         return ()
-    return dequantisation.block_of(codes.shape, tensors[parts["scale"]].shape)
+    return dequantisation.block_of(
+        codes.shape, tensors[parts["scale"]].shape, dequantisation.stated_block_size(configuration)
+    )
 
 
 def _spelled(names: tuple[str, ...], weight: str) -> Iterator[str]:

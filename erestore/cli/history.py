@@ -201,6 +201,8 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield f"Inputs:   calibrated with {plural(shown.calibrated_with, 'example')}"
     files = f"{plural(shown.files, 'weight file')} ({shown.format})"
     yield f"Files:    {files}, {plural(len(shown.side_files), 'side file')}"
+    for form, count in shown.quantised.items():
+        yield f"Codes:    {plural(count, 'weight')} in {form}"
     yield from _recipe(shown.recipe)
     if shown.metrics:
         yield f"Metrics:  {', '.join(f'{printable(k)} {printable(v)}' for k, v in sorted(shown.metrics.items()))}"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.naming import fits, match_names
 from erestore.model.base_spectra import BaseSpectra
@@ -49,9 +50,10 @@ class Change:
     ----------
     status : str
         ``unchanged``; ``changed``; ``resized`` (other rows, compared where both have them); ``retyped`` (the values agree, the
-        dtypes do not); ``replaced`` (not numbers, or not finite); ``reshaped``; ``added``; ``removed``.
+        dtypes do not); ``replaced`` (not numbers, scales of codes, or not finite); ``reshaped``; ``added``; ``removed``.
     computed_from : str
-        ``scale`` (a multiple of the base), ``factors``, ``residuals`` (evaluated), ``values``; empty where nothing was.
+        ``scale`` (a multiple of the base), ``factors``, ``residuals`` (evaluated), ``dequantised``, ``values``; empty where
+        nothing was.
     norm, before : float or None
         Norms of the difference and of the first side's value; None where there are none.
     singular_values : torch.Tensor or None
@@ -120,7 +122,7 @@ class Comparison:
     def base_spectrum(self, pair: Pair) -> torch.Tensor | None:
         """Return the singular values of the tensor in the base that a side has, the first side's if both have one."""
         for side, name in ((self.a, pair.before), (self.b, pair.after)):
-            if isinstance(side, VariantSide) and name is not None:
+            if isinstance(side, VariantSide) and name is not None and name not in side.quantised:
                 found = self.spectra.of(side.variant, side.tensors[name].key)
                 if found is not None:
                     return found
@@ -133,6 +135,8 @@ class Comparison:
         if pair.after is None:
             return Change("removed")
         before, after = self.a.tensors[pair.before], self.b.tensors[pair.after]
+        if pair.before in self.a.quantised or pair.after in self.b.quantised:
+            return self._quantised(pair.before, pair.after)
         if before.shape == after.shape:
             shared = matrix_shape(after.shape)[0]
         elif fits(after, before) and not (self.a.is_whole(pair.before) and self.b.is_whole(pair.after)):
@@ -145,6 +149,42 @@ class Comparison:
         if found.status == "unchanged" and before.dtype != after.dtype:
             return Change("retyped")
         return found
+
+    def _quantised(self, before: str, after: str) -> Change:
+        """Compare codes by the weights that they stand for; what scales them has no difference of its own."""
+        ours, theirs = self.a.quantised.get(before), self.b.quantised.get(after)
+        if ours and theirs:
+            is_codes = before == ours.codes and after == theirs.codes
+            members = zip(ours.members, theirs.members, strict=False) if is_codes else [(before, after)]
+            if ours.parts.keys() == theirs.parts.keys() and all(self._is_same(*pair) for pair in members):
+                return Change("unchanged")
+            if not is_codes:
+                return Change("replaced", "values")
+        one, two = self.a.dequantised(before), self.b.dequantised(after)
+        if one is None or two is None or one.shape != two.shape:
+            return Change("replaced", "values")
+        shape = matrix_shape(one.shape)
+        measured = Measurement(shape)
+        one, two = one.reshape(shape), two.reshape(shape)
+        for start, stop in row_blocks(*shape):
+            value = as_tensor(widen(one[start:stop]))
+            measured.add(start, as_tensor(widen(two[start:stop])) - value, value)
+        if not math.isfinite(measured.norm):
+            return Change("replaced", "values")
+        return _measured(measured, "dequantised", measured.norm_before)
+
+    def _is_same(self, before: str, after: str) -> bool:
+        """Tell whether two tensors are the same, by what is recorded of them where that says so."""
+        one, two = self.a.tensors[before], self.b.tensors[after]
+        if (one.dtype, one.shape) != (two.dtype, two.shape):
+            return False
+        if self.variants is not None and one.key == two.key:
+            a, b = self.variants
+            dense, net = (a.manifest.dense.get(one.key), b.manifest.dense.get(one.key)), self.net
+            is_changed = any(one.key in residual.tensors for _, residual in net)
+            if dense[0] == dense[1] and not is_changed and _patch_of(a, one.key) == _patch_of(b, one.key):
+                return True
+        return same_bits(self.a.stored(before).reshape(-1), self.b.stored(after).reshape(-1))
 
     def _from_terms(self, before: LayoutTensor, after: LayoutTensor, shared: int) -> Change | None:
         """Compare by what is left of the terms; None where values beyond them count."""

@@ -4,7 +4,8 @@ Any number of residuals are multiplied pair by pair in bounded memory: a block o
 the others pass by in strips; each residual is read once for every block. Results are kept in a
 :class:`erestore.model.product_table.ProductTable`, so that a new residual costs its own pairs alone.
 
-Only tensors of the base count: heads and added rows have nothing to be a difference from.
+Only tensors of the base count: heads and added rows have nothing to be a difference from. Codes of quantised weights count as
+the weights that they stand for (:mod:`erestore.model.quantised_products`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from erestore.arrays import Array, widen, without_warnings
 from erestore.errors import CorruptionError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.model.product_table import ProductTable
+from erestore.model.quantised_products import quantised_products
 from erestore.model.residuals import Residual, matrix_shape
 from erestore.model.variant import Variant, check_fit
 from erestore.progress import Progress, silent
@@ -60,7 +62,7 @@ def variant_products(
         ResidualProducts(variants[0], oids, table or ProductTable(), progress).all() if oids else np.zeros((0, 0))
     )
     found: Array = weights @ products @ weights.T
-    return found
+    return found + quantised_products(variants)
 
 
 def coefficients(manifests: Sequence[Manifest], oids: Sequence[str]) -> Array:
@@ -286,7 +288,7 @@ def load_residual(variant: Variant, oid: str, keys: frozenset[str]) -> dict[str,
     if residual.base != variant.manifest.base:
         raise CorruptionError(f"The residual {oid[:12]} belongs to another base than the manifest.")
     found = {}
-    for key in sorted(keys & residual.tensors.keys()):
+    for key in sorted((keys & residual.tensors.keys()) - variant.quantised_keys):
         check_fit(variant.base, key, residual.tensors[key].matrix)
         if sections := residual.sections(key):
             found[key] = Matrix.of(sections)

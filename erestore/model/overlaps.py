@@ -87,7 +87,7 @@ def overlaps(
 
 
 def _touched(variant: Variant) -> set[str]:
-    return {key for _, residual in variant.residuals for key in residual.tensors}
+    return {key for _, residual in variant.residuals for key in residual.tensors} - variant.quantised_keys
 
 
 def changes(variant: Variant, key: str) -> list[tuple[float, Matrix]]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from erestore.arrays import as_tensor, regrouped
+import numpy as np
+
+from erestore.arrays import Array, as_array, as_tensor, regrouped, widen
 from erestore.checkpoint.abc import Checkpoint
-from erestore.checkpoint.dtypes import torch_dtype
+from erestore.checkpoint.dtypes import is_floating, torch_dtype
+from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised, quantisation_configuration
 from erestore.errors import CheckpointError
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
@@ -39,6 +43,22 @@ class Side(ABC):
     files: int
     ties: tuple[tuple[str, ...], ...]
     side_files: tuple[str, ...]
+
+    @cached_property
+    def quantised(self) -> Mapping[str, QuantisedWeight]:
+        """The quantised weight that a tensor is a part of, by the tensor's name."""
+        config = self.side_file("config.json") if "config.json" in self.side_files else None
+        weights = find_quantised(self.tensors, quantisation_configuration(config))
+        return {name: weight for weight in weights for name in weight.members}
+
+    def dequantised(self, name: str) -> Array | None:
+        """Return the weight whose codes a tensor holds, or a plain tensor itself, float32; None where that is not known."""
+        weight = self.quantised.get(name)
+        if weight is not None:
+            return weight.dequantise(lambda member: as_array(self.stored(member)))
+        if not is_floating(self.tensors[name].dtype):
+            return None
+        return widen(as_array(self.stored(name))).astype(np.float32)
 
     @abstractmethod
     def stored(self, name: str) -> torch.Tensor:

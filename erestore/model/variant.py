@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from erestore.arrays import Array, as_tensor, raw_bytes, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype, torch_shape
+from erestore.checkpoint.quantised_weights import find_quantised
 from erestore.errors import CorruptionError
 from erestore.model.patches import DEEPEST, Patch, PatchedTensor
 from erestore.model.prefixes import Prefix
@@ -170,6 +171,11 @@ class Variant:
     def base(self) -> Mapping[str, WholeTensor]:
         """The base's tensors."""
         return Base.from_record(self.objects.get_record("base", self.manifest.base)).tensors
+
+    @cached_property
+    def quantised_keys(self) -> frozenset[str]:
+        """The base's codes and what scales them, of which differences mean nothing."""
+        return frozenset(name for weight in find_quantised(self.base) for name in weight.members)
 
     @cached_property
     def layout(self) -> Layout:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erestore.checkpoint.quantised_weights import find_quantised, quantisation_configuration
 from erestore.model.ledger import KnownError, known_error, lossy_error
 from erestore.model.notes import calibrated_with
 from erestore.model.stored_tensors import StoredTensor, stored_tensors
@@ -111,6 +113,8 @@ class ShowResult:
         Largest squared error first.
     calibrated_with : int or None
         Of a base that was calibrated: how many examples were run.
+    quantised : Mapping[str, int]
+        How many weights are stored in codes, by scheme and size of block; empty where none is.
     overlaps : tuple of AncestorOverlap or None
         Where asked for: how the commit's own residual lies to those of its ancestors.
     """
@@ -143,6 +147,7 @@ class ShowResult:
     recipe: Any
     tensors: tuple[ShownTensor, ...]
     calibrated_with: int | None
+    quantised: Mapping[str, int]
     overlaps: tuple[AncestorOverlap, ...] | None = None
 
     def _repr_html_(self) -> str:
@@ -225,8 +230,15 @@ def show(
         recipe=commit.recipe,
         tensors=tuple(tensors),
         calibrated_with=calibrated_with(store.objects, manifest.base) if commit.edge == "imported" else None,
+        quantised=_quantised(store, layout),
         overlaps=overlaps,
     )
+
+
+def _quantised(store: Store, layout: Layout) -> dict[str, int]:
+    config = layout.side_files.get("config.json")
+    configuration = quantisation_configuration(store.objects.get_blob(config) if config else None)
+    return dict(Counter(weight.form for weight in find_quantised(layout.tensors, configuration)))
 
 
 def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTerm]:

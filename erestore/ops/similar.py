@@ -146,7 +146,7 @@ def similar(
     whole = {
         name: count
         for name, variant in zip(names, variants, strict=True)
-        if (count := len(variant.manifest.dense) + len(variant.manifest.rows))
+        if (count := len(variant.manifest.dense.keys() - variant.quantised_keys) + len(variant.manifest.rows))
     }
     return SimilarResult(
         names=names,

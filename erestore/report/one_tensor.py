@@ -87,6 +87,7 @@ _WAYS = {
     "scale": "It is a multiple of the base's tensor.",
     "factors": "This is from the stored factors.",
     "residuals": "This is from the stored residuals.",
+    "dequantised": "This is from the weights that the codes of both stand for.",
     "values": "This is from the values of both.",
 }
 

@@ -94,6 +94,14 @@ def test_stated_block_sizes_decide_where_shapes_do_not():
     np.testing.assert_allclose(value[4], codes[4].numpy() * scale[1].repeat_interleave(4).numpy(), rtol=1e-6)
 
 
+def test_blocks_of_128_go_before_blocks_of_one_size():
+    """200 rows in two blocks are 128 and 72, as transformers has it, not twice 100."""
+    tensors, wanted, _ = fp8((200, 130), (128, 128))
+    weight, value = dequantised(tensors)
+    assert weight.block == (128, 128)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
 def test_what_does_not_fit_its_scheme_has_no_value():
     tensors, _, _ = gptq()
     tensors["a.g_idx"][0] = 99
