@@ -324,6 +324,11 @@ def _note(session: Session, done: CommitResult) -> None:
         lost = error_text(marker.relative_error, exact=False, bound=marker.error_bound)
         name = short(marker.commit) if marker.commit else printable(marker.revision)
         session.notice(f"The folder is a checkout of {name} ({lost}): what was lost there is not in this commit.")
+    if done.trained_over:
+        session.notice(
+            f"The adapter was trained over quantised weights ({printable(done.trained_over)}). Its residual is over the "
+            f"weights of '{done.base}' as they are, as when it is loaded on them."
+        )
     if done.flattened_rank is not None:
         session.notice(
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."

@@ -201,6 +201,8 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield f"Inputs:   calibrated with {plural(shown.calibrated_with, 'example')}"
     files = f"{plural(shown.files, 'weight file')} ({shown.format})"
     yield f"Files:    {files}, {plural(len(shown.side_files), 'side file')}"
+    if over := shown.quality.get("trained_over"):
+        yield f"Adapter:  trained over quantised weights ({printable(over)}); the residual is over those of {shown.base}"
     for form, count in shown.quantised.items():
         yield f"Codes:    {plural(count, 'weight')} in {form}"
     yield from _recipe(shown.recipe)

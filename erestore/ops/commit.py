@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.adapter_training import quantised_training
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
@@ -79,6 +80,8 @@ class CommitResult:
     flattened_rank : float or None
         Total rank of the parent where it was past the limit, so that this was encoded on the base; then `relative_error` is
         relative to what changed since the base.
+    trained_over : str
+        Of an adapter whose files say that it was trained over quantised weights: which. Its residual is over the base's.
     """
 
     commit: str
@@ -98,6 +101,7 @@ class CommitResult:
     unchanged: bool = False
     gate_runs: int = 0
     flattened_rank: float | None = None
+    trained_over: str = ""
     previous: str | None = None
     notes: tuple[str, ...] = ()
     checkout_of: Marker | None = None
@@ -248,6 +252,7 @@ def commit(
             notes=written.notes,
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
+            trained_over=record.quality.get("trained_over", ""),
             previous=previous,
             checkout_of=read_marker(checkpoint.path),
         )
@@ -320,7 +325,8 @@ def _reached(
         manifest = store.manifest(below)
         lost = below.quality.get("linear_error" if manifest.patch else "relative_error", "0.0")
         record |= {"relative_error": lost, "linear_error": lost}
-    return record | {"codec": "factors"}
+    over = quantised_training(checkpoint.path)
+    return record | {"codec": "factors"} | ({"trained_over": over} if over else {})
 
 
 def _less(

@@ -84,21 +84,41 @@ def test_show_names_the_scheme(tmp_path):
     assert store.show("base").quantised == store.show("tuned").quantised == {"fp8 (blocks of 16 × 16)": 1}
 
 
+def write_adapter(folder: Path, shape, **settings) -> None:
+    folder.mkdir()
+    configuration = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["a"]} | settings
+    (folder / "adapter_config.json").write_text(json.dumps(configuration))
+    factors = {"lora_A": torch.ones(2, shape[1]), "lora_B": torch.ones(shape[0], 2)}
+    names = {f"base_model.model.a.{side}.weight": factor for side, factor in factors.items()}
+    save_file(names, folder / "adapter_model.safetensors")
+
+
 @pytest.mark.parametrize("sample", SAMPLES[:1] + SAMPLES[2:])
 def test_an_adapter_on_codes_is_refused_with_the_way_out(tmp_path, sample):
     store, shape = store_of(tmp_path, sample), sample(1)[1].shape
-    (tmp_path / "adapter").mkdir()
-    settings = {
-        "peft_type": "LORA",
-        "r": 2,
-        "lora_alpha": 2,
-        "target_modules": ["a"],
-        "base_model_name_or_path": "base",
-    }
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
-    factors = {"lora_A": torch.ones(2, shape[1]), "lora_B": torch.ones(shape[0], 2)}
-    names = {f"base_model.model.a.{side}.weight": factor for side, factor in factors.items()}
-    save_file(names, tmp_path / "adapter" / "adapter_model.safetensors")
+    write_adapter(tmp_path / "adapter", shape)
     with pytest.raises(CheckpointError, match="which the base holds in") as error:
         store.commit(tmp_path / "adapter", base="base", name="adapted")
     assert "quantised from" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "over"),
+    [
+        ("unsloth/tiny-bnb-4bit", "", "unsloth/tiny-bnb-4bit"),
+        (
+            "org/tiny",
+            "The following `bitsandbytes` quantization config was used during training:",
+            "bitsandbytes codes",
+        ),
+        ("org/tiny-48bits", "A card.", ""),
+    ],
+)
+def test_what_an_adapter_was_trained_over_is_said(tmp_path, name, card, over):
+    save_file({"a.weight": torch.ones(6, 4)}, tmp_path / "base.safetensors")
+    store = Store.init(tmp_path / "store")
+    store.import_base(tmp_path / "base.safetensors", name="base")
+    write_adapter(tmp_path / "adapter", (6, 4), base_model_name_or_path=name)
+    (tmp_path / "adapter" / "README.md").write_text(card)
+    assert store.commit(tmp_path / "adapter", base="base", name="adapted").trained_over == over
+    assert store.show("adapted").quality.get("trained_over", "") == over
