@@ -151,7 +151,7 @@ class Store(_store.Store):
         return set_config(self, key, value, user=user)
 
     def import_base(
-        self, path: str | Path, *, name: str, message: str = "", progress: Progress = silent
+        self, path: str | Path, *, name: str | None = None, message: str = "", progress: Progress = silent
     ) -> ImportResult:
         """Store the checkpoint at `path` as a base; see :func:`erestore.ops.import_base.import_base`."""
         from erestore.ops.import_base import import_base

@@ -17,7 +17,7 @@ SAMPLES = 512
 
 @verb(
     "calibrate",
-    "Measure what goes into a base's layers.",
+    "Collect layer-input statistics for a base.",
     example="erestore calibrate roberta-large --data texts.txt\n"
     "erestore calibrate roberta-large --data texts.jsonl --samples 1000",
 )

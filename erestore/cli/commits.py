@@ -12,7 +12,7 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import error_text, listed, plural, printable, share_text, short
-from erestore.errors import UsageError
+from erestore.errors import NotFoundError, UsageError
 from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
@@ -73,21 +73,31 @@ def init(session: Session, *, url: str | None, shared: bool, repair: bool, as_js
         session.result(f"{'Repaired the' if repair else 'Made an empty'} store at {made.store}.")
 
 
-@verb("import", "Store a checkpoint as a base.", example="erestore import ./roberta-large --name roberta-large")
-@click.argument("path")
-@click.option("--name", required=True, metavar="REF", help="What to call the base.")
+@verb(
+    "import",
+    "Store a checkpoint as a base.",
+    example="erestore import ./roberta-large\nerestore import ./snapshot --name llama",
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH")
+@click.option("--name", metavar="REF", help="Name of the base. Default: the name of the directory.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
 @click.option("--author", metavar="TEXT", help="Who is importing. Default: user.name of the configuration.")
 @json_option
 @click.pass_obj
-def import_(session: Session, *, path: str, name: str, message: str, author: str | None, as_json: bool) -> None:
-    """Store the checkpoint at PATH as a base: whole, and each tensor once.
+def import_(
+    session: Session, *, paths: tuple[str, ...], name: str | None, message: str, author: str | None, as_json: bool
+) -> None:
+    """Store the checkpoint at PATH as a base: in full, deduplicated.
 
     PATH is a Hugging Face directory or one file of weights. `erestore commit --base` imports a base on first use, so
     this is for bases that should be there first or under another name.
     """
     from erestore.checkpoint.opening import open_checkpoint
 
+    _require_paths(paths, "import")
+    if len(paths) > 1:
+        raise UsageError("A base is imported by itself.", hint=f"erestore import {paths[0]}")
+    (path,) = paths
     if session.place() is None:
         open_checkpoint(Path(path)).close()  # refuses what cannot succeed before a store is made for it
     with open_or_make(session) as store, progress_bar(session) as progress:
@@ -109,9 +119,10 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     example="erestore commit ft/ --base roberta-large\n"
     'erestore commit ft/ --name task-mnli --exact -m "MNLI, seed 3"\n'
     "erestore commit ft/ --gate 'python eval.py {path}'\n"
-    "erestore commit ft-more/ --parent task-mnli",
+    "erestore commit ft-more/ --parent task-mnli\n"
+    "erestore commit runs/*/ --base roberta-large",
 )
-@click.argument("path")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--base",
     metavar="REF|PATH",
@@ -128,13 +139,13 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
     "--max-error",
     type=float,
     metavar="E",
-    help="Most of the residual's squared norm that may be lost, measured after rounding. Default: 0.01.",
+    help="Maximum fraction of the residual's squared norm to lose, measured after rounding. Default: 0.01.",
 )
 @click.option(
     "--budget",
     metavar="BYTES|PERCENT",
-    help="What the commit may add to the store, everything included: bytes, with k, M or G if you like, or a percentage "
-    "of the checkpoint. The error is then as small as that allows.",
+    help="Maximum total size the commit may add to the store: bytes, with k, M or G if you like, or a percentage of the "
+    "checkpoint. The error is then as small as that allows.",
 )
 @click.option(
     "--gate",
@@ -156,7 +167,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
 @click.option(
     "--objective",
     type=click.Choice(["frobenius", "calibrated"]),
-    help="What is made small: the error of the weights, all alike, or of what comes out of layers. Default: calibrated if "
+    help="Error to minimise: of the weights, all alike, or of what comes out of layers. Default: calibrated if "
     "the base is; else that of the weights, those of biases and gains counted more.",
 )
 @json_option
@@ -164,7 +175,7 @@ def import_(session: Session, *, path: str, name: str, message: str, author: str
 def commit(
     session: Session,
     *,
-    path: str,
+    paths: tuple[str, ...],
     base: str | None,
     parent: str | None,
     name: str | None,
@@ -188,7 +199,8 @@ def commit(
     """Store the checkpoint at PATH as a variant of a base.
 
     PATH is a Hugging Face directory, a file of weights, or a PEFT adapter directory. A second commit under the same
-    name is its next version. Where there is no store yet, one is made in .erestore in the current directory.
+    name is its next version. Several PATHs are committed one after the other, each under the name of its directory. Where
+    there is no store yet, one is made in .erestore in the current directory.
 
     With --gate, COMMAND is run by the shell at most twelve times: first on the original, which has to pass, then on
     candidates that lose from a millionth to half of what changed, all from one decomposition, until the smallest that
@@ -211,6 +223,9 @@ def commit(
         objective=objective,
     )
     pairs = dict(_pair(metric) for metric in metrics)
+    _require_paths(paths, "commit")
+    if name is not None and len(paths) > 1:
+        raise UsageError("--name is of one variant.", hint="Leave it out: each is named after its directory.")
     from erestore.model.quality import Quality
 
     with progress_bar(session) as progress:
@@ -220,25 +235,43 @@ def commit(
             asked["gate"] = command_gate(gate, session, progress.paused)
         Quality(**asked)  # refuses what makes no sense before anything is opened
         if session.place() is None:
-            _check_sources(path, base)
+            for path in paths:
+                _check_sources(path, base)
+        done = []
         with open_or_make(session) as store:
             store.author = author or store.author
-            done = store.commit(
-                path,
-                base=base,
-                parent=parent,
-                name=name,
-                message=message,
-                quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
-                metrics=pairs,
-                new=new,
-                progress=progress,
-            )
+            for path in paths:
+                receipt = store.commit(
+                    path,
+                    base=base,
+                    parent=parent,
+                    name=name,
+                    message=message,
+                    quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
+                    metrics=pairs,
+                    new=new,
+                    progress=progress,
+                )
+                done.append(receipt)
+                if not as_json:
+                    with progress.paused():
+                        _summarise(session, receipt)
+                        _note(session, receipt)
     if as_json:
-        click.echo(json_text(done))
-    else:
-        _summarise(session, done)
-    _note(session, done)
+        click.echo(json_text(done if len(paths) > 1 else done[0]))
+        for receipt in done:
+            _note(session, receipt)
+
+
+def _require_paths(paths: tuple[str, ...], command: str) -> None:
+    """Refuse before anything is done what is no path, such as a name before the path."""
+    missing = [path for path in paths if not Path(path).expanduser().exists()]
+    others = [path for path in paths if path not in missing]
+    if missing and others:
+        raise NotFoundError(
+            f"There is no checkpoint at '{missing[0]}'.",
+            hint=f"If that is to be the name: `erestore {command} {others[0]} --name {missing[0]}`.",
+        )
 
 
 def open_or_make(session: Session) -> Store:

@@ -106,7 +106,7 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
         return
     head = headline(done.ref, done.commit)
     if done.unchanged:
-        session.result(f"{head} Nothing to do: it is that already.")
+        session.result(f"{head} Already up to date.")
         return
     terms = done.tensors.get("terms", 0)
     session.result(f"{head} {plural(terms, 'residual')} of {done.base}, {size_text(done.stored_bytes)}")

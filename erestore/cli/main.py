@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from gc import set_threshold
+from itertools import pairwise
 from types import FrameType
 
 import click
@@ -85,8 +87,34 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+ALIASES = {"ls": ("branch",), "rm": ("branch", "-d")}
+"""What is not worth a command of its own, and what it stands for."""
+
+_COUNT = re.compile(r"-[0-9]+")
+"""``log -3``, as git has it."""
+
+
 class Root(click.Group):
     """The group of all commands."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, taking the short forms that users of git type without thinking."""
+        name, *rest = args
+        if name == "help":
+            if not rest:
+                click.echo(ctx.get_help(), color=ctx.color)
+                ctx.exit()
+            args = [rest[0], "--help"]
+        elif name in ("log", "reflog"):
+            args = [name]
+            for before, argument in pairwise([name, *rest]):
+                is_count = _COUNT.fullmatch(argument) and before not in ("-n", "--limit")
+                args += ["-n", argument[1:]] if is_count else [argument]
+        elif name in ALIASES:
+            args = [*ALIASES[name], *rest]
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, _: click.Context) -> list[str]:
         """Return the commands in the order in which one meets them."""
@@ -103,16 +131,16 @@ class Root(click.Group):
             is_eager=True,
             expose_value=False,
             callback=_print_version,
-            help="Print the version and leave.",
+            help="Print the version and exit.",
         ),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command explains itself: erestore commit --help. "
+    epilog="Run COMMAND --help, or help COMMAND, for details. ls is branch, and rm is branch -d. "
     'Completion: eval "$(_ERESTORE_COMPLETE=bash_source erestore)" (or zsh_source, fish_source).',
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Keep many variants of one model in little space, as git keeps versions of a text.
+    """Keep many variants of one model compactly, the way git stores versions of text.
 
     A base model is stored once; every fine-tune of it is stored as a small, mostly low-rank residual.
     """

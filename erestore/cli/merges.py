@@ -89,7 +89,7 @@ def merge(
 
     The first strategies write a list of residuals with coefficients; nothing of a tensor is computed. The result of the others
     (ties and those after it) is computed tensor by tensor and encoded as one residual. In an expression a name stands for what
-    the variant changed of the base. The result is checked out, compared and committed upon like any variant.
+    the variant changed of the base. The result behaves like any other variant.
 
     With --recipe it is a merge configuration of mergekit that says what is merged and how; what has no meaning for a merge of
     variants (slices of layers, gradients, filters) is refused by name.
@@ -134,7 +134,7 @@ def merge(
 
 @verb(
     "soup",
-    "Average variants: all of them, or those that help.",
+    "Average variants: all, or only those that improve a score.",
     example="erestore soup run-1 run-2 run-3 --name soup\n"
     "erestore soup run-1 run-2 run-3 --name soup --eval 'python score.py {path}'",
 )
@@ -194,7 +194,7 @@ def soup(
 
 def _required(name: str | None) -> str:
     if name is None:
-        raise UsageError("Say what to call the result.", hint="Add --name REF.")
+        raise UsageError("Missing --name for the result.", hint="Add --name REF.")
     return name
 
 

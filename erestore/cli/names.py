@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool, force: bool, as_json: bool) -> None:
     """List branches, or make, rename or delete one.
 
-    Deleting takes the name away, not the data: `erestore undo` brings it back until garbage collection.
+    Deletes the name, not the data: `erestore undo` brings it back until garbage collection.
     """
     if delete and move:
         raise UsageError("--delete and --move exclude each other.")

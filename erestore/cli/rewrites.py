@@ -106,7 +106,7 @@ def flatten(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Encode what the variant REVISION adds to its base as one residual, so that a checkout reads and adds one.
+    """Encode what the variant REVISION adds to its base as one residual, so that a checkout applies a single residual.
 
     Long chains and merges of many have as many residuals as commits went into them. Exact variants stay exact.
     """

@@ -141,7 +141,7 @@ def global_options() -> list[click.Parameter]:
             is_flag=True,
             expose_value=False,
             callback=_set("single_writer"),
-            help="Skip the check that a remote lets only one of several writers win. You promise to be the only one.",
+            help="Skip the check that a remote lets only one of several writers win. Use it only if nobody else is writing.",
         ),
         click.Option(
             ["-q", "--quiet"],
@@ -179,7 +179,7 @@ class Verb(click.Command):
                 (shared if parameter in self._global else own).append(record)
         with formatter.section("Options"):
             formatter.write_dl(own)
-        with formatter.section("Options of every command"):
+        with formatter.section("Global options"):
             formatter.write_dl(shared)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

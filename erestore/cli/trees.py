@@ -187,8 +187,8 @@ def cat(
 ) -> None:
     """Read one TENSOR of REVISION, and no other.
 
-    With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are printed in
-    short.
+    With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are
+    summarised.
     """
     with session.open() as store:
         with hint_at_order(store, f"cat {tensor} {revision}", revision, tensor, first="revision"):

@@ -9,7 +9,7 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import date_text, error_text, listed, plural, printable, short, size_text, table
+from erestore.cli.text import date_text, error_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def du(session: Session, *, as_json: bool) -> None:
 def _total(found: DuResult) -> str:
     text = f"The store takes {size_text(found.stored_bytes)}"
     if found.other_bytes:
-        text += f", {size_text(found.other_bytes)} of it for what no name leads to any more"
+        text += f", {size_text(found.other_bytes)} of it unreachable"
     if not found.variants:
         return f"{text}."
     times = f" ({found.saved_ratio:.1f} times as much)" if found.saved_ratio and found.saved_ratio >= 1 else ""
@@ -100,7 +100,7 @@ def _total(found: DuResult) -> str:
 
 @verb(
     "gc",
-    "Delete what nothing leads to any more.",
+    "Delete unreachable objects.",
     example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0\nerestore gc --drop-exact task-mnli",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
@@ -114,7 +114,8 @@ def _total(found: DuResult) -> str:
     "--reflog-days",
     type=click.FloatRange(min=0),
     metavar="DAYS",
-    help="How long former places of names count. Default: gc.reflog_days, 90.",
+    help="How long reflog entries keep objects alive. Default: gc.reflog_days, 90; for deleted names "
+    "gc.reflog_deleted_days, 30.",
 )
 @click.option(
     "--drop-exact",
@@ -132,7 +133,7 @@ def gc(
     drop_exact: str | None,
     as_json: bool,
 ) -> None:
-    """Delete what nothing leads to any more.
+    """Delete unreachable objects.
 
     What no name leads to, now or in its reflog, is condemned by one collection and deleted by a later one, when it has
     been condemned for the grace period. What can be reached is never touched.
@@ -172,11 +173,19 @@ def _collected(done: GcResult) -> Iterator[str]:
         return
     deleted = plural(done.deleted_objects, "object")
     what = f"Would delete {deleted}" if done.dry_run else f"Deleted {deleted}"
-    yield f"{what}, {size_text(done.freed_bytes)}; {done.kept_objects:,} stay."
+    yield f"{what}, {size_text(done.freed_bytes)}; {done.kept_objects:,} kept."
     if done.condemned_objects:
         yield (
             f"{plural(done.condemned_objects, 'object')}, {size_text(done.condemned_bytes)}, will be deleted by a "
             "collection after the grace period."
+        )
+    if done.reflog:
+        shown = [
+            f"{hold.name}{' (deleted)' if hold.deleted else ''} until {minute_text(hold.until)}" for hold in done.reflog
+        ]
+        yield (
+            f"The reflog keeps former commits for undo: {printable(listed(shown))}. What only they need is deleted after "
+            "that and the grace period; --reflog-days 0 --grace-days 0 does it now."
         )
     if done.expired_entries:
         yield f"{plural(done.expired_entries, 'old entry', 'old entries')} of reflogs expired."

@@ -94,7 +94,7 @@ class ResultLayout:
                     f"'{key}', as it is in the base; the result has it too."
                 )
             else:
-                reason = f"only {self.combined.listed(having)} of the variants kept it of the base"
+                reason = f"only {self.combined.listed(having)} of the variants still have this base tensor"
                 self.conflicts.note("tensor", key, reason, self.combined.names(having))
                 chosen = {"ours": 0 in having, "theirs": len(held) - 1 in having}
                 found[key] = chosen.get(self.conflicts.choose or "", False)

@@ -82,7 +82,7 @@ class Quality:
                 hint="Give --budget alone.",
             )
         if self.budget is not None and self.budget <= 0:
-            raise UsageError("A budget of nothing has room for nothing.", hint="Give more bytes.")
+            raise UsageError("The budget must be larger than 0.", hint="Give more bytes.")
         if self.gate is not None and (self.budget is not None or self.exact_only or self.codec != "lowrank"):
             raise UsageError(
                 "A gate decides how much is lost, and so do --budget, --exact-only and --codec ere.",

@@ -120,7 +120,7 @@ def flatten(
     quality = Quality(max_error=FLATTEN_ERROR if max_error is None else max_error)
     branch = name or revision
     if name is None and not store.has_ref(revision):
-        raise UsageError(f"'{revision}' is no branch, so the result needs a name.", hint="Add --name REF.")
+        raise UsageError(f"'{revision}' is not a branch, so the result needs a name.", hint="Add --name REF.")
     former = store.commit_record(oid)
     if former.edge == "imported":
         raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from erestore.errors import AccessError, ConflictError, CorruptionError, UsageError
 from erestore.execute import bounded_map
@@ -19,7 +20,7 @@ from erestore.storage.condemned import Condemned, read_lists, write_list
 from erestore.storage.lease_records import PREFIX, SKEW_SECONDS, read_leases
 from erestore.storage.leases import Lease
 from erestore.storage.objects import StoredObject
-from erestore.storage.reflogs import LoggedEntry, expired, held_commits, read_reflogs
+from erestore.storage.reflogs import LoggedEntry, expired, former_commits, held_commits, is_deleted, read_reflogs
 from erestore.store import Store, new_id
 
 GRACE_DAYS = 14.0
@@ -31,6 +32,8 @@ DEAD_LEASE_DAYS = 1
 """Leases that nobody has renewed for so long are removed; they have had no effect for most of that time."""
 
 _DAY = 86400.0
+LAST = 253_402_214_400.0
+"""The last day of the year 9999, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class GarbageObject:
 
 
 @dataclass(frozen=True)
+class ReflogHold:
+    """A name whose former commits the reflog still keeps.
+
+    Attributes
+    ----------
+    name : str
+    deleted : bool
+    until : datetime
+        When the last of them is no longer kept for this name, UTC.
+    """
+
+    name: str
+    deleted: bool
+    until: datetime
+
+
+@dataclass(frozen=True)
 class GcResult:
     """What ``gc`` did, or would do in a dry run; the fields are those of its JSON.
 
@@ -74,6 +94,8 @@ class GcResult:
     dry_run : bool
     objects : tuple of GarbageObject
         In a dry run: what would be deleted, in order, then what would be condemned now.
+    reflog : tuple of ReflogHold
+        Names whose former commits are kept for ``undo``, and until when.
     """
 
     deleted_objects: int = 0
@@ -86,6 +108,7 @@ class GcResult:
     waiting: str | None = None
     dry_run: bool = False
     objects: tuple[GarbageObject, ...] = ()
+    reflog: tuple[ReflogHold, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +118,15 @@ class Periods:
     grace: float
     reflog: float
     deleted: float
+
+    def of(self, *, deleted: bool) -> float:
+        """Return how long a name's reflog counts."""
+        return self.deleted if deleted else self.reflog
+
+
+def _moment(seconds: float) -> datetime:
+    """Return a time; one that no calendar has is the last there is."""
+    return datetime.fromtimestamp(min(seconds, LAST), UTC)
 
 
 def gc(
@@ -169,6 +201,7 @@ class _Collection:
     reached: set[Reference] = field(default_factory=set)
     listed: list[StoredObject] = field(default_factory=list)
     expired: list[LoggedEntry] = field(default_factory=list)
+    held: tuple[ReflogHold, ...] = ()
 
     def mark(self, now: float) -> None:
         """Reach everything that is held at a time by the storage's clock."""
@@ -176,6 +209,10 @@ class _Collection:
         self.logs = read_reflogs(self.store.storage, known)
         limits = {"before": now - self.periods.reflog, "deleted_before": now - self.periods.deleted}
         self.expired = expired(self.logs, **limits)
+        self.held = tuple(
+            ReflogHold(name, gone := is_deleted(self.logs[name]), _moment(moved + self.periods.of(deleted=gone)))
+            for name, moved in sorted(former_commits(self.logs, **limits).items())
+        )
         held, replaced = held_commits(self.logs, **limits)
         # A commit is deleted before its parts: while it is there, they are.
         held |= set(filter(self.store.objects.exists, replaced))
@@ -255,6 +292,7 @@ class _Collection:
             unfinished=unfinished,
             dry_run=dry_run,
             objects=tuple(named) if dry_run else (),
+            reflog=self.held,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import TargetExistsError
 from erestore.model.bases import base_commit, import_checkpoint
+from erestore.model.sources import name_of
 from erestore.progress import Progress, silent
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
@@ -31,7 +32,7 @@ def import_base(
     store: Store,
     path: str | Path,
     *,
-    name: str,
+    name: str | None = None,
     message: str = "",
     operation: Operation | None = None,
     progress: Progress = silent,
@@ -43,8 +44,8 @@ def import_base(
     store : Store
     path : str or Path
         A Hugging Face directory or one file of weights.
-    name : str
-        Branch that will point to it.
+    name : str, optional
+        Branch that will point to it; by default the name of the directory or file.
     message : str
     operation : Operation, optional
         The operation this is part of.
@@ -61,6 +62,7 @@ def import_base(
     CheckpointError
         If `path` cannot be read.
     """
+    name = name or name_of(path)
     operation = operation or store.begin()
     entry = store.refs.read(check_name(name))
     if entry is not None and entry.oid is not None:

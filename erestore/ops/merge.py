@@ -177,7 +177,7 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
     """
     if not store.has_ref(name):
         require_commit(store, name, "A merge")
-        raise UsageError(f"'{name}' is no branch, which alone can be given a new version.", hint="Name the branch.")
+        raise UsageError(f"'{name}' is not a branch. Only a branch can get a new version.", hint="Name the branch.")
     oid = store.ref(name).oid
     assert oid is not None
     commit = store.commit_record(oid)

@@ -148,7 +148,7 @@ def _apply(
     with Lease(store.storage, "writer", store.begin().writer):  # a part is written before there is a commit of it
         tip = require_commit(store, onto, "The target")
         if name is None and not store.has_ref(onto):
-            raise UsageError(f"'{onto}' is no branch, so the result needs a name.", hint="Add --name REF.")
+            raise UsageError(f"'{onto}' is not a branch, so the result needs a name.", hint="Add --name REF.")
         name = name or onto
         commit = store.commit_record(oid)
         parent = _parent(commit, oid, mainline)

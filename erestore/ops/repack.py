@@ -276,7 +276,7 @@ class _Repacking:
                 if name not in self.entries:
                     self.store.resolve(name)
                 if name not in self.entries or self.entries[name].kind != "branch":
-                    raise UsageError(f"'{name}' is no branch, so it cannot be moved.", hint="Name branches.")
+                    raise UsageError(f"'{name}' is not a branch, so it cannot be moved.", hint="Name branches.")
             return list(dict.fromkeys(revisions))
         found = [
             name

@@ -135,6 +135,31 @@ def is_deleted(log: list[LoggedEntry]) -> bool:
     return log[-1].entry is not None and log[-1].entry.oid is None
 
 
+def former_commits(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float) -> dict[str, float]:
+    """Return the names whose logs hold commits that no name points to now, and when each was last pointed elsewhere.
+
+    Parameters
+    ----------
+    logs, before, deleted_before
+        See :func:`held_commits`.
+
+    Returns
+    -------
+    dict of str to float
+        POSIX seconds by the storage's clock.
+    """
+    tips = {log[-1].entry.oid for log in logs.values() if log[-1].entry is not None}
+    names: dict[str, float] = {}
+    for name, log in logs.items():
+        limit = deleted_before if is_deleted(log) else before
+        for logged in log:
+            if logged.entry is None or logged.modified < limit:
+                continue
+            if {logged.entry.oid, logged.entry.previous} - tips - {None}:
+                names[name] = max(names.get(name, 0.0), logged.modified)
+    return names
+
+
 def held_commits(
     logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float
 ) -> tuple[set[str], set[str]]:

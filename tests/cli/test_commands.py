@@ -354,7 +354,7 @@ def test_status_du_gc_fsck(here: Here) -> None:
     here.run("branch", "-d", "more")
     dry = here.run("gc", "--dry-run", "--grace-days", "0", "--reflog-days", "0").out
     assert re.search(r"^would delete [0-9a-f]{12}  commit  \d+ B$", dry, re.MULTILINE)
-    assert re.search(r"^Would delete \d+ objects, [\d.]+ kB; \d+ stay\.$", dry, re.MULTILINE)
+    assert re.search(r"^Would delete \d+ objects, [\d.]+ kB; \d+ kept\.$", dry, re.MULTILINE)
     assert here.run("gc").out.startswith("Deleted 0 objects")
     deleted = here.json("gc", "--grace-days", "0", "--reflog-days", "0")
     assert deleted["deleted_objects"] > 0

@@ -135,3 +135,43 @@ def test_commit_takes_the_options_of_the_command(here: Here) -> None:
     assert store.commit("ft", name="b", base="base", exact=True).exact
     with pytest.raises(UsageError, match="both decide the quality"):
         store.commit("ft", name="b", quality=Quality(), max_error=0.1)
+
+
+def test_gc_says_what_the_reflog_keeps_and_until_when(here: Here) -> None:
+    assert here.json("gc")["reflog"] == []
+    here.run("branch", "-d", "more")
+    ran = here.run("gc")
+    assert re.search(r"former commits for undo: more \(deleted\) until \d{4}-\d\d-\d\d \d\d:\d\d\.", ran.out)
+    (kept,) = here.json("gc", "--dry-run")["reflog"]
+    assert (kept["name"], kept["deleted"]) == ("more", True)
+    assert here.json("gc", "--reflog-days", "0", "--grace-days", "0")["reflog"] == []
+
+
+def test_several_folders_are_committed_in_one_command(here: Here) -> None:
+    tiny.write_model(here.directory / "third", tiny.tuned(tiny.base_weights(), 8))
+    receipts = here.json("commit", "ft", "third", "--base", "base")
+    assert [receipt["ref"] for receipt in receipts] == ["ft", "third"]
+    assert here.run("commit", "ft", "third", "--name", "x").code == 2
+    ran = here.run("commit", "chosen-name", "third")
+    assert (ran.code, "`erestore commit third --name chosen-name`" in ran.err) == (3, True)
+    before = here.json("reflog")
+    assert here.run("commit", "ft", "nowhere").code == 3  # nothing is committed before all paths are there
+    assert here.json("reflog") == before
+
+
+def test_a_base_is_named_after_its_folder(here: Here) -> None:
+    tiny.write_model(here.directory / "mini", tiny.base_weights())
+    assert here.json("import", "mini/")["ref"] == "mini"
+    ran = here.run("import", "other-name", "mini")
+    assert (ran.code, "`erestore import mini --name other-name`" in ran.err) == (3, True)
+    assert here.run("import", "mini", "base").code == 2
+
+
+def test_short_forms_of_git(here: Here) -> None:
+    assert here.run("ls").out == here.run("branch").out
+    assert here.run("log", "--oneline", "-2").out == here.run("log", "-n", "2", "--oneline").out
+    assert here.run("reflog", "-1").out == here.run("reflog", "-n", "1").out
+    assert here.run("help", "commit").out == here.run("commit", "--help").out
+    assert here.run("help").out == here.run("--help").out
+    assert here.run("help", "nothing").code == 2
+    assert here.json("rm", "more")[0]["name"] == "more"

@@ -49,7 +49,7 @@ def test_a_merge_in_words_and_in_json(work: Here) -> None:
         "exact",
         "tensors",
     } <= set(found)
-    assert "Nothing to do" in work.run("merge", "one", "two", "--name", "both").out
+    assert "Already up to date" in work.run("merge", "one", "two", "--name", "both").out
     shown = work.run("show", "both").out
     assert "merged from" in shown
     assert work.json("show", "both")["recipe"]["operands"][0]["name"] == "one"
@@ -65,7 +65,7 @@ def test_an_expression_and_its_undo(work: Here) -> None:
     for unknown in ("more", "zzzzz"):
         ran = work.run("merge", "between", "--undo", unknown)
         assert (ran.code, "Its operands are one, two" in ran.err) == (3, True)
-    assert "no branch" in work.run("merge", "between~1", "--undo", "two").err
+    assert "not a branch" in work.run("merge", "between~1", "--undo", "two").err
     assert work.run("merge", "one", "--undo", "two").code == 2
     assert work.run("merge", "between", "--undo", "two", "--name", "x").code == 2
 

@@ -314,9 +314,9 @@ def test_what_cannot_be_repacked_is_refused(tmp_path: Path) -> None:
     world.store.tag("v1.0", "v00")
     with pytest.raises(UsageError, match="a base"):
         world.store.repack(["base"])
-    with pytest.raises(UsageError, match="no branch"):
+    with pytest.raises(UsageError, match="not a branch"):
         world.store.repack(["v1.0"])
-    with pytest.raises(UsageError, match="no branch"):
+    with pytest.raises(UsageError, match="not a branch"):
         world.store.repack(["v00~1"])
     with pytest.raises(UnknownRevisionError):
         world.store.repack(["v0x"])
