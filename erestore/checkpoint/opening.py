@@ -10,14 +10,21 @@ from erestore.checkpoint.copies import find_copies
 from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
-from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.checkpoint.peft import TRAINED_BESIDE, PeftCheckpoint
 from erestore.checkpoint.peft_configuration import CONFIGURATION
 from erestore.checkpoint.recognition import recognise, refuse_pointer
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.sharding import ASSEMBLED, RankFiles, distributed, incomplete, is_rank_file
 from erestore.checkpoint.snapshots import fetch_hint
 from erestore.checkpoint.torch_file import TorchFile
-from erestore.checkpoint.weights import ADAPTER, Weights, find_adapter, find_loose_weights, find_model, find_weights
+from erestore.checkpoint.weights import (
+    Weights,
+    adapter_without_configuration,
+    find_adapter,
+    find_loose_weights,
+    find_model,
+    find_weights,
+)
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 from erestore.records import module_prefix
 
@@ -80,6 +87,9 @@ def _open_directory(path: Path) -> Checkpoint:
     chosen = model or adapter or find_loose_weights(path)
     folders = ({"": chosen} if chosen else {}) | find_module_weights(path, has_model=chosen is not None)
     readers, weights = _open_folders(path, folders)
+    if adapter:
+        readers |= _open_trained_beside(path, readers)
+        weights |= dict.fromkeys(readers, "")
     if not readers:
         raise _no_weights(path)
     try:
@@ -122,6 +132,15 @@ def _open_folders(path: Path, folders: Mapping[str, Weights]) -> tuple[dict[str,
         _close(readers)
         raise
     return readers, weights
+
+
+def _open_trained_beside(path: Path, readers: Mapping[str, WeightReader]) -> dict[str, WeightReader]:
+    """Open what was trained whole beside an adapter, where its library keeps that in a file of its own."""
+    try:
+        return {TRAINED_BESIDE: TorchFile(path / TRAINED_BESIDE)} if (path / TRAINED_BESIDE).is_file() else {}
+    except BaseException:
+        _close(readers)
+        raise
 
 
 def _open_module(path: Path, module: str, weights: Weights) -> dict[str, WeightReader]:
@@ -176,9 +195,9 @@ def _check_index(file_of: Mapping[str, str], readers: Mapping[str, WeightReader]
 def _no_weights(path: Path) -> CheckpointError:
     if any(path.glob("*.distcp")):
         return distributed(path, path)
-    if adapters := [name for name in ADAPTER if (path / name).is_file()]:
+    if name := adapter_without_configuration(path):
         return CheckpointError(
-            f"'{path}' holds an adapter, '{adapters[0]}', without its '{CONFIGURATION}'.",
+            f"'{path}' holds an adapter, '{name}', without its '{CONFIGURATION}'.",
             hint=f"Put '{CONFIGURATION}' beside it, as PEFT saves them.",
         )
     nested = sorted(child.name for child in path.iterdir() if child.is_dir() and _holds_weights(child))
@@ -192,6 +211,6 @@ def _no_weights(path: Path) -> CheckpointError:
 
 def _holds_weights(directory: Path) -> bool:
     try:
-        return find_weights(directory) is not None
+        return find_weights(directory) is not None or adapter_without_configuration(directory) is not None
     except CheckpointError:  # damaged or incomplete, which is said when it is opened
         return True

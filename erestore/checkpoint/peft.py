@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from erestore.checkpoint.abc import TensorInfo
@@ -15,7 +16,12 @@ from erestore.checkpoint.peft_kinds import KEEP
 from erestore.checkpoint.peft_names import AdapterNames, ModuleNames
 from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
+from erestore.checkpoint.recognition import recognise
 from erestore.errors import CheckpointError
+
+TRAINED_BESIDE = "non_lora_trainables.bin"
+"""Where LLaVA keeps what it trains whole, with an adapter's names."""
+_NO_WEIGHTS = ("training_args.bin",)
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,6 @@ class PeftCheckpoint(OpenedCheckpoint):
     ----------
     parts : AdapterTensors
         What its tensors are, by the names of the weights in the model that was adapted.
-    notes : tuple of str
-        What of the adapter was left out of account, in sentences.
 
     Raises
     ------
@@ -65,12 +69,24 @@ class PeftCheckpoint(OpenedCheckpoint):
         super().__init__(path, "peft", readers)
         configuration = read_configuration(path / CONFIGURATION)
         self.parts = sort_tensors(self.tensors, configuration)
-        notes = list(configuration.notes)
-        if self.parts.biases and not configuration.has_bias:
+        self._configuration = configuration
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What of the adapter, and of the files beside it, was left out of account or is not where one looks for it."""
+        notes = list(self._configuration.notes)
+        if self.parts.biases and not self._configuration.has_bias:
             notes.append(
-                f"Biases of B change the base's biases; PEFT leaves them out, since '{CONFIGURATION}' lacks lora_bias"
+                f"Biases of B are added to the base's biases; PEFT leaves them out, since '{CONFIGURATION}' lacks lora_bias."
             )
-        self.notes = tuple(notes)
+        if any(file.name == TRAINED_BESIDE for file in self.files):
+            notes.append(f"What was trained beside the adapter ('{TRAINED_BESIDE}') is part of the variant.")
+        notes += [
+            f"'{name}' beside the adapter is kept as a file; its weights are not applied."
+            for name, path in self.side_files.items()
+            if "/" not in name and path.name not in _NO_WEIGHTS and recognise(path) is not None
+        ]
+        return tuple(notes)
 
     def match(self, base: Mapping[str, Typed], module_names: ModuleNames = lambda: None) -> AdapterMatch:
         """Find the base's tensors that the adapter changes.

@@ -88,7 +88,7 @@ def read_configuration(path: Path) -> LoraConfiguration:
             _regular_expression(key): Fraction(value) for key, value in (settings.get("alpha_pattern") or {}).items()
         }
         notes = [
-            f"'{name}' of {CONFIGURATION} ({origin}) was left out of account"
+            f"'{name}' of {CONFIGURATION} ({origin}) is of no account to the weights."
             for name, origin in _OF_TRAINERS.items()
             if settings.get(name)
         ]

@@ -93,6 +93,13 @@ def find_adapter(root: Path) -> Weights | None:
     return Weights(_format(names[0]), tuple(names[:1]), {}, dict.fromkeys(names[1:], f"'{names[0]}' holds the weights"))
 
 
+def adapter_without_configuration(root: Path) -> str | None:
+    """Return the name of an adapter's weights in a directory that lacks its configuration."""
+    if (root / CONFIGURATION).is_file():
+        return None
+    return next((name for name in _ADAPTER if (root / name).is_file()), None)
+
+
 def find_loose_weights(root: Path) -> Weights | None:
     """Find weights under any name: all safetensors files together, or the only torch file; None if there are none.
 

@@ -367,7 +367,9 @@ def _note(session: Session, done: CommitResult) -> None:
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."
         )
     whole = done.tensors.get("whole", 0) - len(done.not_finite)
-    if 2 * whole > sum(done.tensors.values()):
+    if (
+        2 * whole > sum(done.tensors.values()) and not done.is_adapter
+    ):  # an adapter's factors were matched by their names
         session.notice(
             f"Most tensors are not of the base '{done.base}': {whole} have no match there and were kept "
             "whole. If this was tuned from another base, take it back with `erestore undo` and give that --base."

@@ -85,6 +85,8 @@ class AdapterWriter:
     progress : Progress
     structure : ModelStructure
         What is known of models by their configuration.
+    notes : list of str
+        What a user has to know about the variant, in sentences; complete once it is written.
     """
 
     objects: Objects
@@ -92,6 +94,7 @@ class AdapterWriter:
     parent: Variant
     progress: Progress
     structure: ModelStructure
+    notes: list[str] = field(default_factory=list, init=False)
 
     @cached_property
     def values(self) -> AdapterValues:
@@ -185,6 +188,10 @@ class AdapterWriter:
                 weights[tie.name] = head
             return
         plan.is_untied = True
+        self.notes.append(
+            f"The base ties '{tie.name}' to '{tie.key}'. With this adapter they differ, as in PEFT's model, so the variant "
+            "has both and its config.json sets tie_word_embeddings to false."
+        )
         names = [name for name, tensor in self.parent.layout.tensors.items() if tensor.key == tie.key]
         if embedding != AdaptedWeight():
             weights[tie.key] = embedding

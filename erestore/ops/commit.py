@@ -69,6 +69,8 @@ class CommitResult:
         Which prefixes of names were exchanged to match the base's, in words; empty if none.
     notes : tuple of str
         Sentences about tensors that are not what they seem to be, as a head that is no longer tied.
+    is_adapter : bool
+        Whether a PEFT adapter was committed, not a whole model.
     unchanged : bool
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
@@ -105,6 +107,7 @@ class CommitResult:
     previous: str | None = None
     notes: tuple[str, ...] = ()
     checkout_of: Marker | None = None
+    is_adapter: bool = False
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -250,6 +253,7 @@ def commit(
             distance=float(record.quality["relative_norm"]),
             matching=written.matching,
             notes=written.notes,
+            is_adapter=isinstance(checkpoint, PeftCheckpoint),
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
             trained_over=record.quality.get("trained_over", ""),
@@ -389,9 +393,8 @@ def _write(
             lineage.candidates[-1][:12],
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
-        return _Written(
-            AdapterWriter(store.objects, checkpoint, variants[-1], progress, model_structure).write(), base_name
-        )
+        adapter = AdapterWriter(store.objects, checkpoint, variants[-1], progress, model_structure)
+        return _Written(adapter.write(), base_name, notes=(*checkpoint.notes, *adapter.notes))
     matched = match_base(checkpoint, variants[0], library_spelling)
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     parent = variants[chosen]

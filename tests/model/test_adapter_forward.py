@@ -143,8 +143,9 @@ def test_tied_models_are_what_peft_computes(bases: Bases, tmp_path: Path, base: 
     if base == "gpt2":
         text = json.dumps(settings).replace("embed_tokens", "wte").replace("q_proj", "c_attn")
         settings = json.loads(text)
-    held_against_peft(bases, base, tmp_path, **settings)
+    _, result = held_against_peft(bases, base, tmp_path, **settings)
     assert config(tmp_path).get("tie_word_embeddings", True) is stays_tied
+    assert any("tie_word_embeddings" in note for note in result.notes) is not stays_tied
     assert ("lm_head.weight" in names(tmp_path)) is not stays_tied
 
 
