@@ -22,7 +22,7 @@ _MERGED_BY_PEFT = (
 )
 """Kinds whose merged model computes what the adapter does; tried with peft 0.21.2."""
 
-_MERGED_SETTINGS = frozenset({"kasa_config", "trainable_token_indices", "use_bdlora", "use_dora"})
+_MERGED_SETTINGS = frozenset({"kasa_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora"})
 """Settings of LoRA for which the same holds."""
 
 _REPEATED = frozenset({"olora", "pissa"})
