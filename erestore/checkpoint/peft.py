@@ -13,7 +13,7 @@ from erestore.checkpoint.naming import Typed, match_names
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft_configuration import CONFIGURATION, read_configuration
 from erestore.checkpoint.peft_kinds import KEEP
-from erestore.checkpoint.peft_names import AdapterNames, ModuleNames
+from erestore.checkpoint.peft_names import AdapterNames, Spellings
 from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
 from erestore.checkpoint.recognition import recognise
@@ -88,7 +88,7 @@ class PeftCheckpoint(OpenedCheckpoint):
         ]
         return tuple(notes)
 
-    def match(self, base: Mapping[str, Typed], module_names: ModuleNames = lambda: None) -> AdapterMatch:
+    def match(self, base: Mapping[str, Typed], spellings: Spellings = lambda: None) -> AdapterMatch:
         """Find the base's tensors that the adapter changes.
 
         Whether a weight is stored as (inputs, outputs) is not reliably in the configuration: where its shape does not
@@ -97,9 +97,8 @@ class PeftCheckpoint(OpenedCheckpoint):
         Parameters
         ----------
         base : Mapping[str, Typed]
-        module_names : callable
-            Returns what the base's tensors are called in the model, if that is known; asked only where names as they are do
-            not agree.
+        spellings : Spellings
+            Asked only where names as they are do not agree.
 
         Raises
         ------
@@ -108,7 +107,7 @@ class PeftCheckpoint(OpenedCheckpoint):
         """
         targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.parts.factors.items()}
         found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
-        names = AdapterNames(base, found, module_names)
+        names = AdapterNames(base, found, spellings)
         quantised = find_quantised(base)
         keys = {name: key for name in self.parts.whole if (key := names.key(name)) is not None}
         additions = {name: tensor for name, tensor in self.parts.whole.items() if name not in keys}
@@ -142,7 +141,7 @@ class PeftCheckpoint(OpenedCheckpoint):
         if key is None or not fitting:
             raise CheckpointError(
                 f"The adapter changes '{name}', for which the base has no tensor of the shape {list(factors.shape)}.",
-                hint="Choose the base that the adapter was trained on.",
+                hint="Choose the base that the adapter was trained on; what its head is tied to is known by its config.json.",
             )
         if factors.kind != "linear":
             return key, factors

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from erestore.checkpoint.naming import Match, Typed
-from erestore.checkpoint.spelling import name_by_name, spell, unwrapped
+from erestore.checkpoint.spelling import Spelling, name_by_name, spell, unwrapped
 from erestore.errors import CheckpointError
 
-ModuleNames = Callable[[], Mapping[str, str] | None]
-"""Returns what a base's tensors are called in the model; None if that is not known."""
+Spellings = Callable[[], Spelling | None]
+"""Returns how a library that knows the model spells its names, None if there is none."""
 
 _HEADS = frozenset({"classifier", "qa_outputs", "score", "v_head"})
 """Modules that PEFT trains for a task and no base has: that takes no library to know."""
@@ -28,12 +28,13 @@ class AdapterNames:
     base : Mapping[str, Typed]
     match : Match
         Of the weights that have factors: the prefixes that these were matched by are those of the others too.
-    module_names : ModuleNames
+    spellings : Spellings
+        Asked only where names as they are do not agree.
     """
 
     base: Mapping[str, Typed]
     match: Match
-    module_names: ModuleNames
+    spellings: Spellings
 
     def key(self, name: str) -> str | None:
         """Return the base's name for a weight of the model; None for one that the base does not have, such as a head."""
@@ -43,7 +44,7 @@ class AdapterNames:
             if (key := self._spelled.get(candidate)) is not None:
                 return key
         is_head = name.partition(".")[0] in _HEADS
-        return None if is_head else self._by_module.get(name)
+        return None if is_head else self._by_library(name)
 
     def require_new(self, name: str) -> None:
         """Make sure that a weight without a name in the base is new.
@@ -73,7 +74,15 @@ class AdapterNames:
         """The base's names by how they are spelled without wrappers and legacy words, and as they are."""
         return {**spell(self.base, name_by_name(unwrapped)), **{key: key for key in self.base}}
 
+    def _by_library(self, name: str) -> str | None:
+        if self._library is None:
+            return None
+        return self._spelled_by_library.get(self._library([name])[name])
+
     @cached_property
-    def _by_module(self) -> Mapping[str, str]:
-        names = self.module_names() or {}
-        return {module: key for key, module in names.items()}
+    def _library(self) -> Spelling | None:
+        return self.spellings()
+
+    @cached_property
+    def _spelled_by_library(self) -> Mapping[str, str]:
+        return spell(self.base, self._library) if self._library else {}

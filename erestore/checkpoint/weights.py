@@ -97,7 +97,7 @@ def adapter_without_configuration(root: Path) -> str | None:
     """Return the name of an adapter's weights in a directory that lacks its configuration."""
     if (root / CONFIGURATION).is_file():
         return None
-    return next((name for name in _ADAPTER if (root / name).is_file()), None)
+    return next((name for name in ADAPTER if (root / name).is_file()), None)
 
 
 def find_loose_weights(root: Path) -> Weights | None:

@@ -8,7 +8,7 @@ where the base's stood (see :mod:`erestore.model.adapter_files`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, partial
@@ -18,15 +18,15 @@ import numpy as np
 
 from erestore.arrays import Array, as_array, raw_bytes, widen, without_warnings
 from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.checkpoint.spelling import Spelling
 from erestore.model.adapted_layouts import AdaptedTensor, adapted_layout, read_config
 from erestore.model.adapter_values import AdaptedWeight, AdapterValues, adapted_weights
 from erestore.model.committing import StoredVariant
 from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Outcome
 from erestore.model.residuals import Errors, matrix_shape
-from erestore.model.structures import ModelStructure
 from erestore.model.tensors import TensorWriter, content_digest, value_digest
-from erestore.model.tied_heads import TiedHead, find_ties, require_pair, vocabulary_sizes
+from erestore.model.tied_heads import TiedHead, TiedWeights, find_ties, require_pair, vocabulary_sizes
 from erestore.model.variant import Variant, row_blocks
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 
@@ -83,8 +83,10 @@ class AdapterWriter:
     checkpoint : PeftCheckpoint
     parent : Variant
     progress : Progress
-    structure : ModelStructure
-        What is known of models by their configuration.
+    tied_weights : TiedWeights
+        Which weights of a model are the same.
+    spelling : callable
+        How a library that knows the model spells its names, given ``config.json``.
     notes : list of str
         What a user has to know about the variant, in sentences; complete once it is written.
     """
@@ -93,7 +95,8 @@ class AdapterWriter:
     checkpoint: PeftCheckpoint
     parent: Variant
     progress: Progress
-    structure: ModelStructure
+    tied_weights: TiedWeights
+    spelling: Callable[[Mapping[str, Any]], Spelling | None]
     notes: list[str] = field(default_factory=list, init=False)
 
     @cached_property
@@ -133,7 +136,7 @@ class AdapterWriter:
         tensors = self._parent_tensors()
         ties = self._ties(tensors)
         heads = {name: tensors[key] for name, key in ties.items() if name not in tensors}
-        match = self.checkpoint.match(tensors | heads, partial(self.structure.module_names, self.config, tensors))
+        match = self.checkpoint.match(tensors | heads, partial(self.spelling, self.config))
         weights = self.values.without_unchanged(adapted_weights(match), ties)
         plan = _Plan()
         if tie := require_pair(ties, weights):
@@ -167,7 +170,7 @@ class AdapterWriter:
         ]
         if not any(max(shape) >= min(sizes) for shape in shapes if sizes and len(shape) == 2):
             return {}
-        return find_ties(layout, self.config, tensors, self.structure)
+        return find_ties(layout, self.config, tensors, self.tied_weights)
 
     def _separate(self, tie: TiedHead, weights: dict[str, AdaptedWeight], plan: _Plan) -> None:
         """Give head and embedding the value of each: tied still if they have the same, else two tensors.

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from erestore.checkpoint.peft_kinds import KEEP
 from erestore.errors import CheckpointError
-from erestore.model.structures import ModelStructure
 from erestore.records import Layout
+
+TiedWeights = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
+"""Given the content of ``config.json``, returns which weights are the same as which; None if that is not known."""
 
 _FALLBACKS = {
     "embed_tokens.weight": "lm_head.weight",
     "wte.weight": "lm_head.weight",
 }
 """By the end of the embedding's name, the head's, in models with a head for language alone."""
+
+
+_DEEPEST = 4
+"""Levels of a configuration: no model of models of models is deeper."""
 
 
 class TiedHead(NamedTuple):
@@ -25,7 +31,7 @@ class TiedHead(NamedTuple):
 
 
 def find_ties(
-    layout: Layout, config: Mapping[str, Any], keys: Mapping[str, Any], structure: ModelStructure
+    layout: Layout, config: Mapping[str, Any], keys: Mapping[str, Any], tied_weights: TiedWeights
 ) -> dict[str, str]:
     """Return the names of weights that a model shares with another, each with the base's key of that other.
 
@@ -37,12 +43,12 @@ def find_ties(
         The content of its ``config.json``, empty if there is none.
     keys : Mapping
         The tensors of the base, or of a variant by the base's names.
-    structure : ModelStructure
+    tied_weights : TiedWeights
     """
     if layout.ties:
         pairs = {name: layout.tensors[group[0]].key for group in layout.ties for name in group[1:]}
     elif _ties(config):
-        known = structure.tied_weights(config)
+        known = tied_weights(config)
         pairs = dict(known if known is not None else _fallback(config, keys))
     else:
         pairs = {}
@@ -70,30 +76,34 @@ def require_pair(ties: Mapping[str, str], changed: Collection[str]) -> TiedHead 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration of a model with a head of its own."""
-    return {**_without_ties(config), "tie_word_embeddings": False}
+    changed = _mapped(config, lambda name, value: False if name == "tie_word_embeddings" else value)
+    return {**changed, "tie_word_embeddings": False}
 
 
 def with_vocabulary(config: Mapping[str, Any], former: int, size: int) -> dict[str, Any]:
     """Return a configuration with another size of the vocabulary, wherever it is the former one."""
-    changed = {
-        name: with_vocabulary(value, former, size) if isinstance(value, dict) else value
+    return _mapped(config, lambda name, value: size if name == "vocab_size" and value == former else value)
+
+
+def vocabulary_sizes(config: Mapping[str, Any]) -> set[int]:
+    """Return the sizes of vocabularies that a configuration states."""
+    sizes: set[int] = set()
+
+    def note(name: str, value: Any) -> Any:
+        if name == "vocab_size" and type(value) is int:
+            sizes.add(value)
+        return value
+
+    _mapped(config, note)
+    return sizes
+
+
+def _mapped(config: Mapping[str, Any], change: Callable[[str, Any], Any], depth: int = 0) -> dict[str, Any]:
+    """Return a configuration with values changed, those of models inside of the model included."""
+    return {
+        name: _mapped(value, change, depth + 1) if isinstance(value, dict) and depth < _DEEPEST else change(name, value)
         for name, value in config.items()
     }
-    return {name: size if name == "vocab_size" and value == former else value for name, value in changed.items()}
-
-
-def vocabulary_sizes(config: Mapping[str, Any]) -> Iterator[int]:
-    """Yield the sizes of vocabularies that a configuration states."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from vocabulary_sizes(value)
-        elif name == "vocab_size" and type(value) is int:
-            yield value
-
-
-def _without_ties(config: Mapping[str, Any]) -> dict[str, Any]:
-    changed = {name: _without_ties(value) if isinstance(value, dict) else value for name, value in config.items()}
-    return {name: False if name == "tie_word_embeddings" else value for name, value in changed.items()}
 
 
 def _ties(config: Mapping[str, Any]) -> bool:

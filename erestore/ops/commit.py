@@ -14,8 +14,8 @@ from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
-from erestore.integrations import model_structure
 from erestore.integrations.name_conversions import library_spelling
+from erestore.integrations.tied_weights import tied_weights
 from erestore.lineage import Lineage, find_base, find_lineage, import_source
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
@@ -393,7 +393,7 @@ def _write(
             lineage.candidates[-1][:12],
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
-        adapter = AdapterWriter(store.objects, checkpoint, variants[-1], progress, model_structure)
+        adapter = AdapterWriter(store.objects, checkpoint, variants[-1], progress, tied_weights, library_spelling)
         return _Written(adapter.write(), base_name, notes=(*checkpoint.notes, *adapter.notes))
     matched = match_base(checkpoint, variants[0], library_spelling)
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0

@@ -1,4 +1,4 @@
-"""What the library transformers knows of a model by its configuration: the names of its weights, and which are the same.
+"""Which weights of a model are one and the same, as the library transformers knows it by the configuration.
 
 The model is built without memory for its weights; nothing is downloaded, and no code of a checkpoint is run.
 """
@@ -6,14 +6,16 @@ The model is built without memory for its weights; nothing is downloaded, and no
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from contextlib import redirect_stderr
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+
+_COUNTS = re.compile(r"layers?$|experts?$|blocks?$|depths?$|n_layer|num_hidden")
+_MOST_MODULES = 1024
 
 
 def tied_weights(config: Mapping[str, Any]) -> Mapping[str, str] | None:
@@ -29,39 +31,19 @@ def tied_weights(config: Mapping[str, Any]) -> Mapping[str, str] | None:
     Mapping[str, str] or None
         None if transformers (5 or later) is not installed, or does not know the model.
     """
-    model = _model(json.dumps(config))
+    model = _model(config)
     return None if model is None else dict(model.all_tied_weights_keys)
 
 
-def module_names(config: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, str] | None:
-    """Return what names of a checkpoint are called in the model that transformers makes of it; None as above.
-
-    Parameters
-    ----------
-    config : Mapping
-    names : iterable of str
-    """
-    model = _model(json.dumps(config))
-    if model is None:
-        return None
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    state = model.state_dict()
-    return {name: rename_source_key(name, renamings, [], model.base_model_prefix, state)[0] for name in names}
-
-
-@lru_cache(maxsize=1)
-def _model(config: str) -> Any:
+def _model(config: Mapping[str, Any]) -> Any:
     if find_spec("transformers") is None:
         return None
     import transformers
 
-    settings = {name: value for name, value in json.loads(config).items() if name != "auto_map"}
+    settings = {name: value for name, value in config.items() if name != "auto_map"}
     names = settings.get("architectures")
     kind = getattr(transformers, str(names[0]), None) if isinstance(names, list) and names else None
-    if kind is None or not isinstance(settings.get("model_type"), str):
+    if kind is None or not isinstance(settings.get("model_type"), str) or _is_endless(settings):
         return None
     try:
         with torch.device("meta"), redirect_stderr(io.StringIO()):
@@ -69,3 +51,13 @@ def _model(config: str) -> Any:
     except Exception:  # noqa: BLE001 - whatever a library says of a configuration that is not its own
         return None
     return model if hasattr(model, "all_tied_weights_keys") else None
+
+
+def _is_endless(settings: Mapping[str, Any], depth: int = 0) -> bool:
+    """Tell whether a configuration asks for more layers than a model has: without weights they take time and memory too."""
+    return depth > 4 or any(
+        _is_endless(value, depth + 1)
+        if isinstance(value, dict)
+        else isinstance(value, int) and value > _MOST_MODULES and bool(_COUNTS.search(name))
+        for name, value in settings.items()
+    )
