@@ -333,7 +333,11 @@ def _summarise(session: Session, done: CommitResult) -> None:
             f"{_name(done.ref, done.commit)} Nothing to commit: these files are there already, at this quality."
         )
         return
-    kinds = ", ".join(f"{count} {KINDS.get(kind, kind)}" for kind, count in done.tensors.items())
+    which = {"whole": done.whole, "dropped": done.dropped}
+    kinds = ", ".join(
+        f"{count} {KINDS.get(kind, kind)}" + (f" ({printable(listed(which[kind]))})" if which.get(kind) else "")
+        for kind, count in done.tensors.items()
+    )
     session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
     if done.previous:
         session.result(f"  new version of {done.ref} (was {short(done.previous)})")
@@ -378,6 +382,10 @@ def _note(session: Session, done: CommitResult) -> None:
         session.notice(
             f"The base does not fit: the residual is {done.distance:.2g} times as large as the base. "
             "Stored anyway, in more space than a fine-tune of that base takes; check --base."
+        )
+    if done.budget_left:
+        session.notice(
+            "The budget has room for every bit: this is exact, and smaller than a lossy commit of that size."
         )
     if done.not_finite:
         session.notice(

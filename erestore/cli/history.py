@@ -197,6 +197,10 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
     if shown.edge != "imported":
         yield f"Base:     {shown.base}"
         yield f"Quality:  {_quality(shown.quality)}"
+    if shown.whole_tensors and shown.edge != "imported":
+        yield f"Whole:    {printable(listed(shown.whole_tensors))}"
+    if shown.dropped:
+        yield f"Dropped:  {plural(shown.dropped, 'tensor')} changed by too little to keep any of it"
     if shown.calibrated_with is not None:
         yield f"Inputs:   calibrated with {plural(shown.calibrated_with, 'example')}"
     files = f"{plural(shown.files, 'weight file')} ({shown.format})"

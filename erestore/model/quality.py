@@ -219,10 +219,13 @@ def asked_record(asked: Quality) -> dict[str, str]:
 
 def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
     """Return what a commit records of quality, asked and reached, as strings."""
-    lossy = {"lossy_error": repr(reached.relative_error)} if asked.exact and not asked.exact_only and exact else {}
+    has_lossy = exact and not asked.exact_only and (asked.exact or asked.budget is not None)
+    lossy = {"lossy_error": repr(reached.relative_error)} if has_lossy else {}
+    dropped = {"dropped": str(len(reached.dropped))} if reached.dropped and not exact else {}
     return (
         asked_record(asked)
         | lossy
+        | dropped
         | {
             "codec": "exact-only" if asked.exact_only else asked.codec,
             "exact": "yes" if exact else "no",

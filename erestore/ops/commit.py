@@ -23,6 +23,7 @@ from erestore.model.budgets import record_bytes
 from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
+from erestore.model.large_budgets import write_within_budget
 from erestore.model.ledger import require_lossy
 from erestore.model.long_chains import may_flatten, on_base
 from erestore.model.matching import match_base, nearer_parent
@@ -71,6 +72,10 @@ class CommitResult:
         Sentences about tensors that are not what they seem to be, as a head that is no longer tied.
     is_adapter : bool
         Whether a PEFT adapter was committed, not a whole model.
+    whole, dropped : tuple of str
+        Tensors that are kept as they are, and those that changed and of which nothing is kept.
+    budget_left : bool
+        Whether a budget had room for every bit, so that the commit is exact, and smaller than a lossy one would be.
     unchanged : bool
         Whether the branch held the same files at the same quality already, so that nothing was written.
     gate_runs : int
@@ -100,6 +105,9 @@ class CommitResult:
     imported: str | None = None
     distance: float = 0.0
     matching: str = ""
+    whole: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    budget_left: bool = False
     unchanged: bool = False
     gate_runs: int = 0
     flattened_rank: float | None = None
@@ -217,7 +225,7 @@ def commit(
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
         stored = written.stored
-        reached = _reached(store, checkpoint, lineage, quality, stored)
+        reached = _reached(store, checkpoint, lineage, quality, written)
         if trials is not None:
             reached["gate_runs"] = str(trials.runs)
         if written.flattened_rank is not None:
@@ -252,6 +260,9 @@ def commit(
             imported=imported,
             distance=float(record.quality["relative_norm"]),
             matching=written.matching,
+            whole=tuple(stored.outcome.whole),
+            dropped=() if record.quality["exact"] == "yes" else tuple(stored.outcome.dropped),
+            budget_left=written.is_exact,
             notes=written.notes,
             is_adapter=isinstance(checkpoint, PeftCheckpoint),
             gate_runs=trials.runs if trials else 0,
@@ -318,13 +329,14 @@ def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, impo
 
 
 def _reached(
-    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, stored: StoredVariant
+    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, written: _Written
 ) -> dict[str, str]:
     """Return the record of what was reached; an adapter loses nothing itself, but stands on what its parent lost."""
     if not isinstance(checkpoint, PeftCheckpoint):
-        return quality_record(quality, stored.outcome, exact=quality.exact or quality.exact_only)
+        exact = quality.exact or quality.exact_only or written.is_exact
+        return quality_record(quality, written.stored.outcome, exact=exact)
     below = store.commit_record(lineage.candidates[-1])
-    record = quality_record(quality, stored.outcome, exact=below.edge == "imported")
+    record = quality_record(quality, written.stored.outcome, exact=below.edge == "imported")
     if below.edge != "imported":
         manifest = store.manifest(below)
         lost = below.quality.get("linear_error" if manifest.patch else "relative_error", "0.0")
@@ -364,13 +376,14 @@ def _less(
 
 
 class _Written(NamedTuple):
-    """What was written, name of the base, prefixes exchanged, the total rank that was past the limit, and notes."""
+    """What was written, and on which base; which prefixes were exchanged; the total rank that was past the limit; notes."""
 
     stored: StoredVariant
     base: str
     matching: str = ""
     flattened_rank: float | None = None
     notes: tuple[str, ...] = ()
+    is_exact: bool = False
 
 
 def _write(
@@ -403,13 +416,19 @@ def _write(
         parent, quality = flat
     else:
         rank = None
-    # Candidates, and all that surrounds them, reach the store only when one has passed.
-    waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects")) if trials else None
-    objects = Objects(waiting) if waiting else store.objects
-    writer = VariantWriter(
-        objects, checkpoint, matched.keys, parent, manifests[chosen], quality, progress, trials, calibration
-    )
-    written = writer.write()
-    if waiting:
+
+    def write(objects: Objects, quality: Quality) -> StoredVariant:
+        return VariantWriter(
+            objects, checkpoint, matched.keys, parent, manifests[chosen], quality, progress, trials, calibration
+        ).write()
+
+    is_exact = False
+    if trials:  # candidates, and all that surrounds them, reach the store only when one has passed
+        waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects"))
+        written = write(Objects(waiting), quality)
         waiting.publish()
-    return _Written(written, base_name, matched.prefixes, rank, matched.notes)
+    elif quality.budget is not None:
+        written, is_exact = write_within_budget(store.storage, quality, write, may_be_exact=parent.is_reproducible)
+    else:
+        written = write(store.objects, quality)
+    return _Written(written, base_name, matched.prefixes, rank, matched.notes, is_exact)

@@ -22,7 +22,7 @@ from erestore.model.comparing import Change, Comparison, Pair
 from erestore.model.residuals import matrix_shape
 from erestore.model.sides import CheckpointSide, Side, VariantSide
 from erestore.progress import Progress, silent
-from erestore.records import relative_error
+from erestore.records import dropped_tensors, relative_error
 from erestore.report.spectral import Compared, DiffResult, FileChange, LayoutChange, TensorDiff
 from erestore.report.summary import relative, summarise
 from erestore.residual.spectrum import effective_rank, energy_captured
@@ -126,7 +126,8 @@ def _open(store: Store, name: str | Path, stack: ExitStack) -> tuple[Compared, S
     variant = found.variant(store)
     base, exact = store.base_name(variant.manifest.base), found.commit.quality.get("exact") == "yes"
     shown = _name(store, str(name), found.oid)
-    return Compared(shown, found.oid, base, None, exact, relative_error(found.commit)), VariantSide(variant)
+    lost = relative_error(found.commit), dropped_tensors(found.commit)
+    return Compared(shown, found.oid, base, None, exact, *lost), VariantSide(variant)
 
 
 def _look_up(store: Store, name: str) -> Revision | None:

@@ -14,7 +14,7 @@ from erestore.model.ledger import KnownError, known_error, lossy_error
 from erestore.model.notes import calibrated_with
 from erestore.model.stored_tensors import StoredTensor, stored_tensors
 from erestore.progress import Progress, silent
-from erestore.records import Commit, Layout, Manifest, format_coefficient
+from erestore.records import Commit, Layout, Manifest, dropped_tensors, format_coefficient
 from erestore.revisions import require_commit
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
@@ -101,6 +101,10 @@ class ShowResult:
         By kind.
     whole, added_rows : int
         Tensors that are held as they are, and tensors with rows below the base's.
+    whole_tensors : tuple of str
+        The former's names.
+    dropped : int
+        Tensors that changed in the original and of which the commit kept nothing.
     patch_bytes : int or None
         Stored size of the exact remainder.
     format : str
@@ -149,6 +153,8 @@ class ShowResult:
     calibrated_with: int | None
     quantised: Mapping[str, int]
     overlaps: tuple[AncestorOverlap, ...] | None = None
+    whole_tensors: tuple[str, ...] = ()
+    dropped: int = 0
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -232,6 +238,8 @@ def show(
         calibrated_with=calibrated_with(store.objects, manifest.base) if commit.edge == "imported" else None,
         quantised=_quantised(store, layout),
         overlaps=overlaps,
+        whole_tensors=tuple(tensor.name for tensor in tensors if "whole" in tensor.sections),
+        dropped=dropped_tensors(commit),
     )
 
 

@@ -6,7 +6,7 @@ what garbage collection and fsck walk. Nothing here reads storage or touches an 
 """
 
 from erestore.records.coefficients import Coefficient, format_coefficient, parse_coefficient
-from erestore.records.commit import EDGES, LATEST, Commit, relative_error
+from erestore.records.commit import EDGES, LATEST, Commit, dropped_tensors, relative_error
 from erestore.records.layout import Layout, LayoutFile, LayoutTensor, module_prefix, names_inside
 from erestore.records.manifest import Manifest, Term, normal_terms
 from erestore.records.reading import check_shape
@@ -27,6 +27,7 @@ __all__ = [
     "Term",
     "WholeTensor",
     "check_shape",
+    "dropped_tensors",
     "format_coefficient",
     "module_prefix",
     "names_inside",

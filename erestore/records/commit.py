@@ -104,6 +104,14 @@ class Commit:
             yield "commit", oid
 
 
+def dropped_tensors(commit: Commit) -> int:
+    """Return of how many tensors that changed the commit kept nothing; commits of before this was recorded say 0."""
+    try:
+        return int(commit.quality.get("dropped", "0"))
+    except ValueError:
+        raise CorruptionError("A commit's count of dropped tensors is no number.") from None
+
+
 def relative_error(commit: Commit) -> float | None:
     """Return the error that was measured when the commit was made, None if there was nothing to measure against."""
     text = commit.quality.get("relative_error")

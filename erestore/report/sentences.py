@@ -144,3 +144,6 @@ def _certainty(result: DiffResult) -> Iterator[str]:
     for side in lossy:
         kept = 1 - (side.relative_error or 0.0)
         yield f"{side.name} keeps {percent(kept, 3)} of its own change (relative error {side.relative_error:.2g})."
+        if side.dropped:
+            tensors = "1 tensor" if side.dropped == 1 else f"{side.dropped} tensors"
+            yield f"Of {tensors} that its original changed, {side.name} keeps nothing (dropped)."

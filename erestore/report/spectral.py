@@ -23,6 +23,8 @@ class Compared:
         Whether its values are the original's, bit for bit.
     relative_error : float or None
         What its commit lost, as a share of its own squared change; None where that is not known.
+    dropped : int
+        How many tensors changed in its original of which its commit kept nothing.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Compared:
     path: str | None
     exact: bool
     relative_error: float | None
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
