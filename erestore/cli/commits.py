@@ -167,8 +167,9 @@ def import_(
 @click.option(
     "--objective",
     type=click.Choice(["frobenius", "calibrated"]),
-    help="Error to minimise: of the weights, all alike, or of what comes out of layers. Default: calibrated if "
-    "the base is; else that of the weights, those of biases and gains counted more.",
+    help="Error to minimise: of the weights, all alike and in sum alone (frobenius), or of what comes out of layers. "
+    "Default: calibrated if the base is; else that of the weights, those of biases and gains counted more, no tensor losing "
+    "more than 10 times the share that all lose, and running statistics exact.",
 )
 @json_option
 @click.pass_obj
