@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -120,20 +121,43 @@ class Passes:
     def at(self, step: float) -> Attempt:
         """Encode everything at one step, or a finer one where a tensor would lose too large a share of its change."""
         most = self._most(step)
+        limits = self._module_steps
 
-        def encode(item: Item) -> Encoding:
-            own = step if most is None else even_step(item.profile, step, most)
-            encoded = item.encode_at(own, self.calibration)
-            if most is None:
-                return encoded
+        def encode(item: Item) -> tuple[Encoding, Errors]:
+            own = min(step, limits.get(item.opened.target.module, step))
+            if most is not None:
+                own = even_step(item.profile, own, most)
+            encoded, errors = self._measured(item, own)
             for _ in range(_CORRECTIONS):  # of tensors that are small or of a narrow type
-                if measure(item.opened, encoded.sections).rounded <= most * item.profiled.norm:
+                if most is None or errors.rounded <= most * item.profiled.norm:
                     break
                 own *= _CORRECTION
-                encoded = item.encode_at(own, self.calibration)
-            return encoded
+                encoded, errors = self._measured(item, own)
+            return encoded, errors
 
         return self.encode(encode)
+
+    def _measured(self, item: Item, step: float) -> tuple[Encoding, Errors]:
+        encoded = item.encode_at(step, self.calibration)
+        return encoded, measure(item.opened, encoded.sections)
+
+    @cached_property
+    def _module_steps(self) -> dict[str, float]:
+        """The largest step of each module in a folder of its own at which it loses the share of its change asked of all.
+
+        Such a module is a small model itself: a sum over all has no regard for it.
+        """
+        modules: dict[str, list[planning.Profile]] = {}
+        for target in self.targets:
+            if (profile := self.profiled[target.key].profile) is not None:
+                modules.setdefault(target.module, []).append(profile)
+        if self.spread is None or self.share is None or len(modules) < 2:
+            return {}
+        most, aim = min(1.0, self.spread * self.share), _AIM * self.share
+        return {
+            module: planning.solve_step(profiles, aim * sum(profile.change for profile in profiles), most)
+            for module, profiles in modules.items()
+        }
 
     def _most(self, step: float) -> float | None:
         """Return the share of its change that a tensor may lose at a step, None if that is all of it."""
@@ -142,17 +166,15 @@ class Passes:
         share = even_share(self.profiles.values(), step, self.spread) if self.share is None else self.share
         return self.spread * share if self.spread * share < 1 else None
 
-    def encode(self, encode: Callable[[Item], Encoding]) -> Attempt:
-        """Encode and measure every target."""
+    def encode(self, encode: Callable[[Item], tuple[Encoding, Errors]]) -> Attempt:
+        """Encode and measure every target; `encode` does both."""
 
         def work(given: _Given) -> tuple[Encoding, Errors]:
             profiled = self.profiled[given.target.key]
             if profiled.profile is None:
                 section = profiled.exact or encode_codes(self._item(given).opened)
                 return Encoding((section,)), Errors(0.0, 0.0, 0.0, profiled.outside)
-            item = self._item(given)
-            encoded = encode(item)
-            return encoded, measure(item.opened, encoded.sections)
+            return encode(self._item(given))
 
         life = self._lives.enter_context(ExitStack())
         writer = life.enter_context(ResidualWriter(self.objects, self.base))

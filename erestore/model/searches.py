@@ -10,7 +10,8 @@ from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.model.packing import ResidualWriter
 from erestore.model.passes import Attempt, Passes
 from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, ratio
-from erestore.model.tensor_encoding import Encoding, Item, LoadedItem
+from erestore.model.residuals import Errors
+from erestore.model.tensor_encoding import Encoding, Item, LoadedItem, measure
 from erestore.residual import allocation, planning
 from erestore.residual.codecs import dense, ere
 from erestore.residual.searching import StepSearch
@@ -148,7 +149,11 @@ def as_the_paper(passes: Passes, quality: Quality) -> Attempt:
     allocate = allocation.ALLOCATIONS[quality.allocation]
     ranks = dict(zip(known, allocate(list(known.values()), shapes, quality.rank, quality.alpha), strict=True))
 
-    def encode(item: Item) -> Encoding:
+    def encode(item: Item) -> tuple[Encoding, Errors]:
+        encoded = encode_ere(item)
+        return encoded, measure(item.opened, encoded.sections)
+
+    def encode_ere(item: Item) -> Encoding:
         assert isinstance(item, LoadedItem)
         delta = item.loaded.delta()
         if item.key not in ranks:

@@ -33,6 +33,8 @@ class Target:
     shared : int
         Rows of the matrix form that base and variant both have.
     role : Role
+    module : str
+        Folder of the module that it is in, with its slash; empty at the root.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Target:
     info: TensorInfo
     shared: int
     role: Role = Role.WEIGHT
+    module: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +112,8 @@ def divide(
         is_weight = is_of_state_dict(inside.get(name, name), checkpoint.structure, entries)
         if is_weight and key in base and fits(info, base[key]) and comparable(own[name], codes[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
-            targets.append(Target(key, name, info, shared, roles[name]))
+            module = name.removesuffix(inside.get(name, name))
+            targets.append(Target(key, name, info, shared, roles[name], module))
         else:
             whole.append(name)
     return sorted(targets, key=lambda target: target.key), whole

@@ -126,3 +126,23 @@ def test_shares_of_the_whole() -> None:
     assert shared([(5.0, 5.0), (10.0, 10.0)], 10) == 1
     assert shared([], 10) == 0
     assert 0 < shared([(0.0, 1000.0), (10.0, 10.0)], 10) < 0.001
+
+
+@pytest.mark.parametrize("folder", ["2_Dense", "0_Head"])
+def test_a_module_in_a_folder_of_its_own_is_held_to_the_bound_itself(folder: str, tmp_path: Path) -> None:
+    """A Dense behind a model whose change is large: of the sum its own is next to nothing."""
+    trunk, start = base(), {"linear.weight": 0.1 * random(48, 64, seed=7), "linear.bias": 0.1 * random(48, seed=8)}
+    moved = {name: tensor + 0.01 * random(*tensor.shape, seed=70) for name, tensor in start.items()}
+    for variant, weights, module in (("base", trunk, start), ("tuned", tuned(trunk, "embed.weight"), moved)):
+        (tmp_path / variant / folder).mkdir(parents=True)
+        save_file(weights, tmp_path / variant / "model.safetensors")
+        save_file(module, tmp_path / variant / folder / "model.safetensors")
+    store = Store.init(tmp_path / "store")
+    done = store.commit(tmp_path / "tuned", base=str(tmp_path / "base"), name="a")
+    assert done.relative_error <= 0.01
+    stored = {name: store.state_dict("a")[f"{folder}/{name}"] for name in start}
+    lost, change = (
+        sum(float((moved[name].double() - other[name].double()).square().sum()) for name in start)
+        for other in (stored, start)
+    )
+    assert lost <= 0.0105 * change
