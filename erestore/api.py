@@ -7,6 +7,7 @@ fields are those of the command's JSON. Heavy libraries load when a verb that ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from erestore.ops.verify import VerifyResult
     from erestore.report.probing import ProbeResult
     from erestore.report.spectral import DiffResult
+    from erestore.storage.abc import Storage
 
 
 class StateDict(Mapping[str, "torch.Tensor"]):
@@ -115,6 +117,12 @@ class Store(_store.Store):
         from erestore.report.notebook import store_html
 
         return store_html(self.url, self.branches())
+
+    def on(self, storage: Storage) -> Self:
+        """Return this store as another storage shows it, with the same :attr:`environment`."""
+        other = super().on(storage)
+        other.environment = self.environment
+        return other
 
     def close(self) -> None:
         """Do nothing: no file or connection is kept open between two calls. It goes with the ``with`` statement."""
@@ -182,36 +190,41 @@ class Store(_store.Store):
         quality: Quality | None = None,
         metrics: Mapping[str, str] | None = None,
         new: bool = False,
+        dry_run: bool = False,
         progress: Progress = silent,
         **options: Unpack[QualityOptions],
     ) -> CommitResult:
         """Store the checkpoint at `path` as a variant; see :func:`erestore.ops.commit.commit`.
 
         What the command's options say of the quality is given as `options` (``exact=True``, ``max_error=0.001``), see
-        :class:`erestore.model.quality.Quality`, or all at once as `quality`.
+        :class:`erestore.model.quality.Quality`, or all at once as `quality`. With `dry_run` all is done in a temporary
+        directory on top of the store, and nothing reaches the store: the result says what the commit would take.
         """
+        from erestore.dry_run import scratch_store
         from erestore.errors import UsageError
         from erestore.model.quality import Quality
-        from erestore.ops.commit import commit
+        from erestore.ops.commit import as_dry_run, commit
 
         if quality is not None and options:
             raise UsageError(
                 f"`quality` and `{next(iter(options))}` both decide the quality.", hint="Give one of them."
             )
         quality = quality or Quality(**({"max_error": self.setting("commit.max_error")} | options))
-        return commit(
-            self,
-            path,
-            base=base,
-            parent=parent,
-            name=name,
-            message=message,
-            quality=quality,
-            metrics=metrics,
-            new=new,
-            flatten_rank=self.setting("commit.flatten_rank"),
-            progress=progress,
-        )
+        with scratch_store(self) if dry_run else nullcontext(self) as target:
+            receipt = commit(
+                target,
+                path,
+                base=base,
+                parent=parent,
+                name=name,
+                message=message,
+                quality=quality,
+                metrics=metrics,
+                new=new,
+                flatten_rank=self.setting("commit.flatten_rank"),
+                progress=progress,
+            )
+        return as_dry_run(receipt) if dry_run else receipt
 
     def checkout(
         self,

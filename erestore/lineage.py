@@ -93,8 +93,8 @@ def _is_revision(store: Store, base: str) -> bool:
 
 def import_source(
     store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
-) -> tuple[str, str | None]:
-    """Return the name of the base in the store, and the same if it was imported just now."""
+) -> tuple[str, int | None]:
+    """Return the name of the base in the store, and the bytes that importing it added; None if it was there already."""
     name = check_name(base if not Path(base).expanduser().exists() else default_name(base))
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
@@ -108,5 +108,5 @@ def import_source(
             )
         record = base_commit(stored, checkpoint, operation.author, operation.time, "")
         lease.confirm()
-        store.record(record, name, operation, expected=entry.number if entry else 0)
-    return name, name
+        recorded = store.record(record, name, operation, expected=entry.number if entry else 0)
+    return name, recorded.stored_bytes

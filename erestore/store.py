@@ -207,6 +207,13 @@ class Store:
                 storage.shared = store.config().get(SHARED, storage.shared)
         return store
 
+    def on(self, storage: Storage) -> Self:
+        """Return this store as another storage shows it: the same one with more on top."""
+        other = type(self)(storage, {"id": self.id})
+        other.author = self.author
+        other.refs.has_spellings = self.refs.has_spellings
+        return other
+
     def require_writable(self) -> None:
         """Make sure that whatever is written or collected now does no harm to what a newer version keeps here.
 

@@ -20,7 +20,7 @@ LEVELS = (
     {"api"},
     {"ops"},
     {"derived", "ancestry", "checkouts", "detailing", "lineage", "live", "recipes"},
-    {"revisions", "versions"},
+    {"revisions", "versions", "dry_run"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},
     {"records", "graph"},

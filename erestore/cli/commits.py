@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import error_text, listed, plural, printable, share_text, short
+from erestore.cli.text import error_text, listed, plural, printable, share_text, short, size_text
 from erestore.errors import NotFoundError, UsageError
 from erestore.report.plain import json_text
 
@@ -120,7 +122,8 @@ def import_(
     'erestore commit ft/ --name task-mnli --exact -m "MNLI, seed 3"\n'
     "erestore commit ft/ --gate 'python eval.py {path}'\n"
     "erestore commit ft-more/ --parent task-mnli\n"
-    "erestore commit runs/*/ --base roberta-large",
+    "erestore commit runs/*/ --base roberta-large\n"
+    "erestore commit ft/ --exact --dry-run",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
@@ -132,6 +135,7 @@ def import_(
 @click.option("--parent", metavar="REVISION", help="The variant that PATH continues.")
 @click.option("--name", metavar="REF", help="Name of the variant. Default: the name of the directory.")
 @click.option("--new", is_flag=True, help="Refuse a name that exists, instead of committing its next version.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what the commit would take, and write nothing to the store.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
 @click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="A result to record; may be repeated.")
 @click.option("--author", metavar="TEXT", help="Who is committing. Default: user.name of the configuration.")
@@ -181,6 +185,7 @@ def commit(
     parent: str | None,
     name: str | None,
     new: bool,
+    dry_run: bool,
     message: str,
     metrics: tuple[str, ...],
     author: str | None,
@@ -202,6 +207,9 @@ def commit(
     PATH is a Hugging Face directory, a file of weights, or a PEFT adapter directory. A second commit under the same
     name is its next version. Several PATHs are committed one after the other, each under the name of its directory. Where
     there is no store yet, one is made in .erestore in the current directory.
+
+    With --dry-run all is done in a temporary directory on top of the store (a base that is not there yet takes its size
+    there), and forgotten: sizes, errors and notes are those of the commit, and no store is made.
 
     With --gate, COMMAND is run by the shell at most twelve times: first on the original, which has to pass, then on
     candidates that lose from a millionth to half of what changed, all from one decomposition, until the smallest that
@@ -228,6 +236,7 @@ def commit(
     if name is not None and len(paths) > 1:
         raise UsageError("--name is of one variant.", hint="Leave it out: each is named after its directory.")
     from erestore.model.quality import Quality
+    from erestore.ops.commit import as_dry_run
 
     with progress_bar(session) as progress:
         if gate is not None:
@@ -239,7 +248,7 @@ def commit(
             for path in paths:
                 _check_sources(path, base)
         done = []
-        with open_or_make(session) as store:
+        with _open_for_dry_run(session) if dry_run else open_or_make(session) as store:
             store.author = author or store.author
             for path in paths:
                 receipt = store.commit(
@@ -253,6 +262,8 @@ def commit(
                     new=new,
                     progress=progress,
                 )
+                if dry_run:
+                    receipt = as_dry_run(receipt)
                 done.append(receipt)
                 if not as_json:
                     with progress.paused():
@@ -286,6 +297,18 @@ def open_or_make(session: Session) -> Store:
     store = Store.init(Path(DIRECTORY))
     session.say(f"Made a store in {Path(DIRECTORY).absolute()}.")
     return session.open(store.url)
+
+
+@contextmanager
+def _open_for_dry_run(session: Session) -> Iterator[Store]:
+    """Open the store, or an empty one where there is none, such that nothing is kept of what is written."""
+    from erestore.api import Store
+    from erestore.dry_run import empty_store, scratch_store
+
+    place = session.place()
+    with empty_store(Store) if place is None else scratch_store(session.open(place)) as store:
+        store.environment = os.environ
+        yield store
 
 
 def _check_sources(path: str, base: str | None) -> None:
@@ -330,16 +353,16 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _summarise(session: Session, done: CommitResult) -> None:
     if done.unchanged:
-        session.result(
-            f"{_name(done.ref, done.commit)} Nothing to commit: these files are there already, at this quality."
-        )
+        name = _name(done.ref, done.previous)
+        session.result(f"{name} Nothing to commit: these files are there already, at this quality.")
         return
     which = {"whole": done.whole, "dropped": done.dropped}
     kinds = ", ".join(
         f"{count} {KINDS.get(kind, kind)}" + (f" ({printable(listed(which[kind]))})" if which.get(kind) else "")
         for kind, count in done.tensors.items()
     )
-    session.result(f"{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
+    would = "Would commit " if done.dry_run else ""
+    session.result(f"{would}{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
     if done.previous:
         session.result(f"  new version of {done.ref} (was {short(done.previous)})")
     session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")
@@ -351,7 +374,12 @@ def _summarise(session: Session, done: CommitResult) -> None:
 
 def _note(session: Session, done: CommitResult) -> None:
     if done.imported:
-        session.notice(f"The base '{done.imported}' was not in the store yet and was imported.")
+        base = f"The base '{done.imported}'"
+        session.notice(
+            f"{base} is not in the store yet: the commit would import it, {size_text(done.imported_bytes)}."
+            if done.dry_run
+            else f"{base} was not in the store yet and was imported."
+        )
     if done.matching:
         pairs = printable(done.matching.replace("''", "none"))
         session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
@@ -377,12 +405,14 @@ def _note(session: Session, done: CommitResult) -> None:
     ):  # an adapter's factors were matched by their names
         session.notice(
             f"Most tensors are not of the base '{done.base}': {whole} have no match there and were kept "
-            "whole. If this was tuned from another base, take it back with `erestore undo` and give that --base."
+            f"whole. If this was tuned from another base, {'' if done.dry_run else 'take it back with `erestore undo` and '}"
+            "give that --base."
         )
     elif done.distance > FAR:
         session.notice(
             f"The base does not fit: the residual is {done.distance:.2g} times as large as the base. "
-            "Stored anyway, in more space than a fine-tune of that base takes; check --base."
+            f"{'It takes' if done.dry_run else 'Stored anyway, in'} more space than a fine-tune of that base takes; check "
+            "--base."
         )
     if done.budget_left:
         session.notice(
@@ -405,5 +435,5 @@ def note_left_out(session: Session, left_out: Mapping[str, str]) -> None:
         session.notice(f"{listed(names)} {'was' if len(names) == 1 else 'were'} left out: {printable(reason)}.")
 
 
-def _name(ref: str, oid: str) -> str:
-    return f"[{click.style(ref, fg='green', bold=True)} {click.style(short(oid), fg='yellow')}]"
+def _name(ref: str, oid: str | None) -> str:
+    return f"[{click.style(ref, fg='green', bold=True)}{' ' + click.style(short(oid), fg='yellow') if oid else ''}]"

@@ -49,9 +49,12 @@ class CommitResult:
 
     Attributes
     ----------
-    commit, ref, base : str
-        Oid of the commit, its branch, and the name of the base.
+    commit : str or None
+        Oid of the commit; None for a dry run.
+    ref, base : str
+        Its branch, and the name of the base.
     parents : tuple of str
+        A base that a dry run would import has an oid of that run only.
     stored_bytes : int
         Bytes that this commit added to the store, everything included (not those of a base imported on the way).
     original_bytes : int
@@ -64,6 +67,8 @@ class CommitResult:
         Tensors kept whole because they hold NaN or infinity; files that were not kept, with reasons.
     imported : str or None
         Name of the base that was imported on the way.
+    imported_bytes : int
+        Bytes that importing it added.
     distance : float
         Norm of the residual over that of the parent: above 1, the base does not fit.
     matching : str
@@ -89,9 +94,11 @@ class CommitResult:
         relative to what changed since the base.
     trained_over : str
         Of an adapter whose files say that it was trained over quantised weights: which. Its residual is over the base's.
+    dry_run : bool
+        Whether nothing reached the store.
     """
 
-    commit: str
+    commit: str | None
     ref: str
     base: str
     parents: tuple[str, ...]
@@ -116,6 +123,8 @@ class CommitResult:
     notes: tuple[str, ...] = ()
     checkout_of: Marker | None = None
     is_adapter: bool = False
+    imported_bytes: int = 0
+    dry_run: bool = False
 
     def _repr_html_(self) -> str:
         from erestore.report.notebook import commit_html
@@ -214,13 +223,16 @@ def commit(
         if quality.gate and not is_same:
             trials = stack.enter_context(_trials(checkpoint, quality.gate))
             trials.try_original(checkpoint)
-        imported = None
+        imported_bytes = None
         if base is not None and source is not None:
-            base, imported = import_source(store, base, source, operation, lease, progress)
+            base, imported_bytes = import_source(store, base, source, operation, lease, progress)
+        imported = None if imported_bytes is None else base
         if known is None and base is not None:
             quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
-            return _unchanged(store, branch, previous, checkpoint, imported)
+            return replace(
+                _unchanged(store, branch, previous, checkpoint), imported=imported, imported_bytes=imported_bytes or 0
+            )
         lineage = find_lineage(store, base, parent, previous, branch)
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
@@ -258,6 +270,7 @@ def commit(
             not_finite=tuple(stored.outcome.not_finite),
             left_out=dict(checkpoint.left_out),
             imported=imported,
+            imported_bytes=imported_bytes or 0,
             distance=float(record.quality["relative_norm"]),
             matching=written.matching,
             whole=tuple(stored.outcome.whole),
@@ -271,6 +284,11 @@ def commit(
             previous=previous,
             checkout_of=read_marker(checkpoint.path),
         )
+
+
+def as_dry_run(receipt: CommitResult) -> CommitResult:
+    """Return what a commit in a scratch store did as what it would do in the store."""
+    return replace(receipt, commit=None, dry_run=True)
 
 
 def _trials(checkpoint: Checkpoint, gate: Gate) -> Trials:
@@ -306,7 +324,7 @@ def _used(calibration: Calibration | None) -> dict[str, str]:
     return {} if calibration is None else {"calibration": calibration.note.oid}
 
 
-def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, imported: str | None) -> CommitResult:
+def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint) -> CommitResult:
     """Return what there is already: as with git, committing the same again makes no new version."""
     held = store.commit_record(oid)
     return CommitResult(
@@ -320,7 +338,6 @@ def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint, impo
         exact=held.quality["exact"] == "yes",
         tensors={},
         left_out=dict(checkpoint.left_out),
-        imported=imported,
         distance=float(held.quality["relative_norm"]),
         unchanged=True,
         previous=oid,

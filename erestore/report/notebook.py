@@ -95,7 +95,8 @@ def commit_html(commit: Any) -> str:
         "message": getattr(commit, "message", ""),
         "metrics": ", ".join(f"{name} {value}" for name, value in sorted(getattr(commit, "metrics", {}).items())),
     }
-    return facts_html(f"commit {short(commit.commit)}", shown.items())
+    title = f"commit {short(commit.commit)}" if commit.commit else "commit (dry run)"
+    return facts_html(title, shown.items())
 
 
 def log_html(entries: Sequence[Any]) -> str:
