@@ -7,7 +7,7 @@ front, in one shape, and neither has a second candidate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.prefixes import Prefixes, splits
@@ -35,8 +35,22 @@ def match_towers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Pr
     return pairs
 
 
-def match_leftovers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, str]:
-    """Match names of which one is the other with something in front, in one shape; none that has a second candidate."""
+def match_leftovers(
+    own: Mapping[str, Typed],
+    base: Mapping[str, Typed],
+    own_modules: Collection[str],
+    base_modules: Collection[str],
+) -> dict[str, str]:
+    """Match names of which one is the other with a module in front, in one shape; none that has a second candidate.
+
+    Parameters
+    ----------
+    own, base : Mapping[str, Typed]
+        The tensors that are not matched yet.
+    own_modules, base_modules : collection of str
+        Names, with their dot, of the modules that have matched tensors. What is in front has to be one: below a module
+        of which nothing is matched, such as a head for another task, a name means something else.
+    """
     ours, theirs = _by_tail(own), _by_tail(base)
     candidates = {
         name: {key for key in (*theirs.get(name, ()), *_whole_tails(name, base)) if is_alike(own[name], base[key])}
@@ -52,7 +66,37 @@ def match_leftovers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict
             }
             if rivals == {name} and key not in _COMMON_WORDS:
                 matched[name] = key
-    return matched
+    return {
+        name: key
+        for name, key in matched.items()
+        if _is_in_matched_module(name, key, own_modules, base_modules)
+        and not _belong_to_other_modules(name, key, own, base)
+    }
+
+
+def _is_in_matched_module(name: str, key: str, own_modules: Collection[str], base_modules: Collection[str]) -> bool:
+    """Tell whether what the longer of two names has in front is a module with matched tensors."""
+    if len(name) == len(key):
+        return True
+    if len(name) > len(key):
+        return name[: -len(key)] in own_modules
+    return key[: -len(name)] in base_modules
+
+
+def _belong_to_other_modules(name: str, key: str, own: Mapping[str, Typed], base: Mapping[str, Typed]) -> bool:
+    """Tell whether two modules both have a further parameter that is not alike, as heads for other tasks have a weight."""
+    module, dot, _ = name.rpartition(".")
+    other, _, _ = key.rpartition(".")
+    if not dot or not other:
+        return False
+    pair = Prefixes(f"{module}.", f"{other}.")
+    return any(
+        (sibling := pair.rename(text)) in base
+        and "." not in text[len(pair.own) :]
+        and not is_alike(own[text], base[sibling])
+        for text in own
+        if text.startswith(pair.own)
+    )
 
 
 def _towers(tensors: Mapping[str, Typed]) -> dict[_Contents, list[str]]:
@@ -64,9 +108,15 @@ def _towers(tensors: Mapping[str, Typed]) -> dict[_Contents, list[str]]:
             below.setdefault(prefix, []).append((tail, kind, tuple(info.shape)))
     towers: dict[_Contents, list[str]] = {}
     for prefix, contents in below.items():
-        if len(contents) >= _SMALLEST_TOWER and len(set(_layers(tail for tail, _, _ in contents))) > 1:
+        if len(contents) >= _SMALLEST_TOWER and _is_stack(tail for tail, _, _ in contents):
             towers.setdefault(frozenset(contents), []).append(prefix)
     return towers
+
+
+def _is_stack(tails: Iterable[str]) -> bool:
+    layers = _layers(tails)
+    first = next(layers, None)
+    return any(layer != first for layer in layers)
 
 
 def _layers(tails: Iterable[str]) -> Iterator[str]:

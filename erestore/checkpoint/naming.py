@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from erestore.checkpoint.experts import FusedAgainstSingle, fused_against_single
 from erestore.checkpoint.leftovers import match_leftovers, match_towers
-from erestore.checkpoint.prefixes import Prefixes, best_pair, renamed, splits
+from erestore.checkpoint.prefixes import Prefixes, best_pair, modules, renamed, splits
 from erestore.checkpoint.quantised_weights import mark_codes
 from erestore.checkpoint.shapes import Codes, Typed, describe_form, elements, fits, shared_elements
-from erestore.checkpoint.spelling import Spelling, moved, name_by_name, spell, unwrapped, wrappers_of
+from erestore.checkpoint.spelling import Spelling, by_spelling, moved, name_by_name, spell, unwrapped, wrappers_of
 from erestore.errors import CheckpointError
 
 __all__ = ["Match", "Prefixes", "Typed", "fits", "match_names"]
@@ -144,6 +145,10 @@ def match_names(
     return matching.result()
 
 
+_Texts = tuple[Mapping[str, str], Mapping[str, str]]
+"""Of the checkpoint and of its base, how each name is spelled."""
+
+
 @dataclass
 class _Matching:
     """What is matched so far, and what is left on both sides."""
@@ -171,16 +176,22 @@ class _Matching:
 
     def match(self, spelling: Spelling) -> None:
         """Match what is left as it is spelled."""
+        if not self.left_own or not self.left_base:
+            return
+        texts = spelling(self.own), spelling(self.base)
         self._add_spelled(
-            spelling, lambda own, base: {name: name for name in own if name in base and fits(own[name], base[name])}
+            texts, lambda own, base: {name: name for name in own if name in base and fits(own[name], base[name])}
         )
         least = math.ceil(_SMALLEST_SHARE * self.total)
-        while pair := best_pair(*self._spelled(spelling), least):
-            self._add_pair(spelling, pair)
-        for pair in match_towers(*self._spelled(spelling)):
-            self._add_pair(spelling, pair)
+        while pair := best_pair(*self._spelled(texts), least):
+            self._add_pair(texts, pair)
+        for pair in match_towers(*self._spelled(texts)):
+            self._add_pair(texts, pair)
         if 2 * self.matched_elements >= self.total:
-            self._add_spelled(spelling, match_leftovers)
+            own, base = texts
+            own_modules = modules(own[name] for name in self.keys)
+            base_modules = modules(base[key] for key in self.keys.values())
+            self._add_spelled(texts, partial(match_leftovers, own_modules=own_modules, base_modules=base_modules))
 
     @property
     def matched_elements(self) -> int:
@@ -193,8 +204,13 @@ class _Matching:
         shapes = {tuple(tensor.shape) for tensor in self.left_base.values()}
         return elements(tensor for tensor in self.left_own.values() if tuple(tensor.shape) in shapes)
 
-    def _spelled(self, spelling: Spelling) -> tuple[dict[str, Typed], dict[str, Typed]]:
-        own, base = spell(self.left_own, spelling), spell(self.left_base, spelling)
+    def _names(self, texts: _Texts) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the names that are left on both sides by their spellings."""
+        own, base = texts
+        return by_spelling(self.left_own, own), by_spelling(self.left_base, base)
+
+    def _spelled(self, texts: _Texts) -> tuple[dict[str, Typed], dict[str, Typed]]:
+        own, base = self._names(texts)
         return (
             {text: self.left_own[name] for text, name in own.items()},
             {text: self.left_base[key] for text, key in base.items()},
@@ -202,15 +218,15 @@ class _Matching:
 
     def _add_spelled(
         self,
-        spelling: Spelling,
+        texts: _Texts,
         find: Callable[[Mapping[str, Typed], Mapping[str, Typed]], Mapping[str, str]],
     ) -> None:
-        own, base = spell(self.left_own, spelling), spell(self.left_base, spelling)
-        self.add({own[text]: base[key] for text, key in find(*self._spelled(spelling)).items()})
+        own, base = self._names(texts)
+        self.add({own[text]: base[key] for text, key in find(*self._spelled(texts)).items()})
 
-    def _add_pair(self, spelling: Spelling, pair: Prefixes) -> None:
+    def _add_pair(self, texts: _Texts, pair: Prefixes) -> None:
         self.pairs.append(pair)
-        self._add_spelled(spelling, lambda own, base: renamed(pair, own, base))
+        self._add_spelled(texts, lambda own, base: renamed(pair, own, base))
 
     def result(self) -> Match:
         """Return what is matched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from erestore.checkpoint.shapes import Typed, fits, shared_elements
@@ -58,23 +58,31 @@ def splits(name: str) -> Iterator[tuple[str, str]]:
         position = name.find(".", position + 1)
 
 
+def modules(names: Iterable[str]) -> set[str]:
+    """Return the names, with their dot, of the modules that tensors are in; the empty one included."""
+    return {prefix for name in names for prefix, _ in splits(name)}
+
+
 def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
     """Return the pairs of prefixes that names of equal shape suggest by a common tail, the weightiest first.
 
     A tail that many names share (``bias``) says little: of each own name only the longest one that the base has counts.
     """
-    tails: dict[str, list[str]] = {}
-    for key in base:
+    tails: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for key, tensor in base.items():
+        shape = tuple(tensor.shape)
         for _, tail in splits(key):
-            tails.setdefault(tail, []).append(key)
+            keys = tails.setdefault((tail, shape), [])
+            if len(keys) < _PAIRS_TRIED:
+                keys.append(key)
     votes: Counter[Prefixes] = Counter()
-    for name in own:
+    for name, tensor in own.items():
+        shape = tuple(tensor.shape)
         for prefix, tail in splits(name):
-            keys = [key for key in tails.get(tail, ()) if tuple(own[name].shape) == tuple(base[key].shape)]
-            for key in keys[:_PAIRS_TRIED]:
-                pair = Prefixes(prefix, key[: len(key) - len(tail)])
-                if "." in tail or not all(pair):
-                    votes[pair] += math.prod(own[name].shape)
-            if keys:
+            if keys := tails.get((tail, shape), []):
+                for key in keys:
+                    pair = Prefixes(prefix, key[: len(key) - len(tail)])
+                    if "." in tail or not all(pair):
+                        votes[pair] += math.prod(shape)
                 break
     return [pair for pair, _ in votes.most_common(_PAIRS_TRIED)]

@@ -29,12 +29,13 @@ WRAPPERS = (
 
 _WRAPPED = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(map(re.escape, WRAPPERS))})\.")
 
-_LEGACY = (
-    (re.compile(r"\.gamma$"), ".weight"),  # LayerNorm, as converted from TensorFlow
-    (re.compile(r"\.beta$"), ".bias"),
-    (re.compile(r"(^|\.)weight_g$"), r"\1parametrizations.weight.original0"),  # torch.nn.utils.weight_norm
-    (re.compile(r"(^|\.)weight_v$"), r"\1parametrizations.weight.original1"),
-)
+_LEGACY = {
+    "gamma": "weight",  # LayerNorm, as converted from TensorFlow
+    "beta": "bias",
+    "weight_g": "parametrizations.weight.original0",  # torch.nn.utils.weight_norm
+    "weight_v": "parametrizations.weight.original1",
+}
+"""Parameters inside of modules that have another name today."""
 
 _MOVED = (
     # Models of images and text before transformers 4.52, against the names of their modules since.
@@ -46,7 +47,9 @@ _MOVED = (
 
 def unwrapped(name: str) -> str:
     """Return a name without wrappers, and with today's name of the parameter."""
-    return _replaced(_WRAPPED.sub("", name), _LEGACY)
+    name = _WRAPPED.sub("", name)
+    module, dot, parameter = name.rpartition(".")
+    return f"{module}.{_LEGACY[parameter]}" if dot and parameter in _LEGACY else name
 
 
 def wrappers_of(name: str) -> set[str]:
@@ -56,12 +59,21 @@ def wrappers_of(name: str) -> set[str]:
 
 def moved(name: str) -> str:
     """Return a name without wrappers, as transformers' models of images and text have called it since 4.52."""
-    return _replaced(unwrapped(name), _MOVED)
+    name = unwrapped(name)
+    for pattern, replacement in _MOVED:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 def spell(names: Iterable[str], spelling: Spelling) -> dict[str, str]:
     """Return the names of a checkpoint by their spellings; names that would be spelled alike are spelled as they are."""
-    spelled = spelling(names)
+    names = list(names)
+    return by_spelling(names, spelling(names))
+
+
+def by_spelling(names: Iterable[str], texts: Mapping[str, str]) -> dict[str, str]:
+    """Return names by their spellings, which are known; alike ones as above."""
+    spelled = {name: texts[name] for name in names}
     count = Counter(spelled.values())
     return {(text if count[text] == 1 else name): name for name, text in spelled.items()}
 
@@ -69,9 +81,3 @@ def spell(names: Iterable[str], spelling: Spelling) -> dict[str, str]:
 def name_by_name(function: Callable[[str], str]) -> Spelling:
     """Return a spelling that looks at one name at a time."""
     return lambda names: {name: function(name) for name in names}
-
-
-def _replaced(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, replacement in rules:
-        name = pattern.sub(replacement, name)
-    return name

@@ -159,6 +159,8 @@ def test_towers_of_one_form_are_not_told_apart():
         (["head.weight"], ["first.head.weight", "second.head.weight"]),
         (["first.head.weight", "second.head.weight"], ["head.weight"]),
         (["weight"], ["cls.weight"]),
+        (["classifier.weight"], ["sop_classifier.classifier.weight"]),  # ALBERT, and its head of pretraining
+        (["decode_head.classifier.weight"], ["classifier.weight"]),
         ([f"score.{i}.weight" for i in range(3)], [f"cls.{i}.weight" for i in range(3)]),
     ],
 )
@@ -166,6 +168,38 @@ def test_what_may_be_another_tensor_is_not_matched(heads, base_heads):
     own, base = ({name: TensorInfo(name, "F32", (8, 8)) for name in names} for names in (heads, base_heads))
     match = match_names(BLOCKS | own, BLOCKS | base)
     assert set(match.unmatched_own) == set(heads)
+
+
+@pytest.mark.parametrize(("weight", "base_weight"), [((2, 8), (2, 8, 1, 1)), ((2, 8), (2, 16)), ((2, 4), (5, 8, 3))])
+def test_the_bias_of_a_head_is_not_that_of_a_head_for_another_task(weight, base_weight):
+    own = BLOCKS | infos(classifier__weight=weight, classifier__bias=(2,))
+    base = BLOCKS | infos(decode_head__classifier__weight=base_weight, decode_head__classifier__bias=(2,))
+    for one, two in ((own, base), (base, own)):
+        assert match_names(one, two).keys.keys() == BLOCKS.keys()
+
+
+class CountedTensor:
+    """A tensor whose shape counts how often it is looked at."""
+
+    dtype = "F32"
+    looks = 0
+
+    @property
+    def shape(self):
+        CountedTensor.looks += 1
+        return (8, 8)
+
+
+def test_names_without_a_counterpart_are_not_compared_each_with_each():
+    def layers(root, part, count):
+        return {f"{root}.{i}.experts.{j}.{part}.weight": CountedTensor() for i in range(count) for j in range(16)}
+
+    def looks(count):
+        CountedTensor.looks = 0
+        assert not match_names(layers("model.layers", "up", count), layers("transformer.h", "w1", count)).keys
+        return CountedTensor.looks
+
+    assert looks(16) < 3 * looks(8)
 
 
 def test_equal_tails_of_another_model_do_not_make_it_the_base():
