@@ -89,14 +89,12 @@ def _belong_to_other_modules(name: str, key: str, own: Mapping[str, Typed], base
     other, _, _ = key.rpartition(".")
     if not dot or not other:
         return False
-    pair = Prefixes(f"{module}.", f"{other}.")
-    return any(
-        (sibling := pair.rename(text)) in base
-        and "." not in text[len(pair.own) :]
-        and not is_alike(own[text], base[sibling])
-        for text in own
-        if text.startswith(pair.own)
-    )
+    for sibling in own:
+        parent, _, parameter = sibling.rpartition(".")
+        counterpart = f"{other}.{parameter}"
+        if parent == module and counterpart in base and not is_alike(own[sibling], base[counterpart]):
+            return True
+    return False
 
 
 def _towers(tensors: Mapping[str, Typed]) -> dict[_Contents, list[str]]:

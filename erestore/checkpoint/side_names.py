@@ -12,10 +12,6 @@ from collections.abc import Iterable
 
 from erestore.errors import CheckpointError
 
-_WEIGHTS = re.compile(
-    r"(?:.*/)?(?!training_args\.bin$)(?:model|[^/]+\.(?:safetensors|bin|pt|pth|ckpt|tar|pkl|pickle|joblib|npz|npy|h5|hdf5|keras|msgpack|nemo))"
-)
-
 LONGEST_NAME = 200
 DEEPEST_NAME = 8
 
@@ -46,11 +42,6 @@ def check_side_name(name: str) -> str:
     if not all(_COMPONENT.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts):
         raise CheckpointError(f"The file name {name!r} cannot be kept.", hint=_HINT)
     return name
-
-
-def holds_weights(name: str) -> bool:
-    """Tell by a side file's name whether it holds weights that are not read: pickles, arrays, spaCy's ``model``."""
-    return _WEIGHTS.fullmatch(name) is not None
 
 
 def check_side_names(names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.conversion import build_index
+from erestore.checkpoint.unread_weights import holds_weights, read_start
 from erestore.checkpoint.weights import SAFETENSORS_INDEX, TORCH_INDEX
 from erestore.errors import CheckpointError
 from erestore.model.adapter_files import adapted_places, replaced
@@ -87,7 +88,8 @@ def adapted_layout(
         for name, content in contents.items():
             blob = objects.put_blob(content)
             written[name], added = blob.oid, added + blob.added_bytes
-        places = adapted_places(checkpoint.side_files, layout.side_files, weights)
+        unread = {name for name, path in checkpoint.side_files.items() if holds_weights(name, read_start(path))}
+        places = adapted_places(checkpoint.side_files, layout.side_files, weights, unread)
         for name, path in checkpoint.side_files.items():
             blob = objects.put_blob_file(path)
             written[places[name]], added = blob.oid, added + blob.added_bytes

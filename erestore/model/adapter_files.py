@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from erestore.checkpoint.peft_configuration import CONFIGURATION
-from erestore.checkpoint.side_names import holds_weights
 from erestore.model.vocabularies import VOCABULARIES
 
 FOLDER = "adapter"
@@ -34,7 +33,9 @@ _TOKENIZER_FILES = VOCABULARIES | {
 }
 
 
-def adapted_places(names: Iterable[str], parent: Collection[str], weights: Collection[str]) -> dict[str, str]:
+def adapted_places(
+    names: Iterable[str], parent: Collection[str], weights: Collection[str], unread: Collection[str]
+) -> dict[str, str]:
     """Return where each of an adapter's side files is in the checkout.
 
     Parameters
@@ -45,8 +46,10 @@ def adapted_places(names: Iterable[str], parent: Collection[str], weights: Colle
         Those of the parent's side files.
     weights : collection of str
         Those of the weight files of the result.
+    unread : collection of str
+        Those of the adapter's side files that hold weights, which are not read.
     """
-    return {name: f"{FOLDER}/{name}" if _is_alone(name, parent, weights) else name for name in names}
+    return {name: f"{FOLDER}/{name}" if _is_alone(name, parent, weights, unread) else name for name in names}
 
 
 def replaced(names: Collection[str], parent: Iterable[str]) -> set[str]:
@@ -66,11 +69,11 @@ def replaced(names: Collection[str], parent: Iterable[str]) -> set[str]:
     return found
 
 
-def _is_alone(name: str, parent: Collection[str], weights: Collection[str]) -> bool:
+def _is_alone(name: str, parent: Collection[str], weights: Collection[str], unread: Collection[str]) -> bool:
     base_name = _base_name(name)
     if base_name == CONFIGURATION or base_name.startswith("adapter_model.") or name in weights:
         return True
-    return name in _ALONE or (holds_weights(name) and name not in parent)
+    return name in _ALONE or (name in unread and name not in parent)
 
 
 def _has_vocabulary(folder: str, names: Collection[str]) -> bool:

@@ -7,11 +7,12 @@ alone, is the result's, so that a pick brings the file that the picked commit ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from erestore.checkpoint.side_names import holds_weights
+from erestore.checkpoint.conversion import is_index
+from erestore.checkpoint.unread_weights import START, holds_weights, may_hold_weights
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
@@ -41,7 +42,7 @@ class SideWeights:
         self._states = [self._known(operand) for operand in combined.operands] if combined.differ else []
         paths = sorted({path for states in self._states for path, state in states.items() if state != _AS_TENSORS})
         differing = [path for path in paths if len({states.get(path) for states in self._whole()}) > 1]
-        self.files = {path: self._decided(path) for path in differing}
+        self.files = {path: self._decided(path) for path in differing if self._holds_weights(path)}
 
     def parts(self, key: str, having: Mapping[int, Parts]) -> Parts | None:
         """Return what the result has of a tensor whose file other variants hold as a side file; None where none does."""
@@ -70,10 +71,21 @@ class SideWeights:
             if path not in self.files and any(other.side_files.get(path) != oid for other in layouts)
         )
         if differing:
-            rest = len(differing) - _LISTED
-            names = ", ".join(differing[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
             self.conflicts.notes.append(
-                f"Side files differ between the variants; the result has those of '{primary.name}': {names}."
+                f"Side files differ between the variants; the result has those of '{primary.name}': {_listed(differing)}."
+            )
+        weights = {file.name for file in layout.files}
+        missing = {
+            path: operand.name
+            for operand in reversed(self.combined.operands)
+            if is_oid(operand.commit)
+            for path in self.combined.layout(operand).side_files
+            if path not in (layout.side_files.keys() | self.files.keys() | weights) and not is_index(path)
+        }
+        for name in dict.fromkeys(reversed(missing.values())):
+            paths = sorted(path for path, holder in missing.items() if holder == name)
+            self.conflicts.notes.append(
+                f"Side files of '{name}' that '{primary.name}' lacks are left out of the result: {_listed(paths)}."
             )
 
     def _whole(self) -> list[Mapping[str, str]]:
@@ -83,8 +95,16 @@ class SideWeights:
 
     def _known(self, operand: Operand) -> dict[str, str]:
         layout = self.combined.layout(operand)
-        known = {path: oid for path, oid in layout.side_files.items() if holds_weights(path)}
+        known = {path: oid for path, oid in layout.side_files.items() if may_hold_weights(path)}
         return known | {file.name: _AS_TENSORS for file in layout.files if file.module}
+
+    def _holds_weights(self, path: str) -> bool:
+        """Tell whether any operand has weights in a side file."""
+        states = {states[path] for states in self._states if path in states}
+        return any(
+            state == _AS_TENSORS or holds_weights(path, self.combined.objects.blob_start(state, START))
+            for state in states
+        )
 
     def _is_in(self, key: str, path: str) -> bool:
         return any(
@@ -119,3 +139,8 @@ class SideWeights:
         if len(having) == 1:
             return f"only {self.combined.listed(having)} has this file of weights, which is not read and not averaged"
         return "this file of weights differs, and is not read, so not averaged"
+
+
+def _listed(paths: Sequence[str]) -> str:
+    rest = len(paths) - _LISTED
+    return ", ".join(paths[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -9,7 +9,7 @@ import numpy as np
 
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.checkpoint.side_names import holds_weights
+from erestore.checkpoint.unread_weights import START, holds_weights
 from erestore.errors import UsageError
 from erestore.integrations.name_conversions import library_spelling
 from erestore.model.committing import VariantWriter
@@ -175,19 +175,18 @@ def rebase(
         exact=exact,
         loses_exact=(revision,) if carry and variant.manifest.patch is not None else (),
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
-        notes=_side_weights(revision, variant, base) if carry else (),
+        notes=_side_weights(revision, onto, variant, base) if carry else (),
     )
 
 
-def _side_weights(revision: str, variant: Variant, base: Variant) -> tuple[str, ...]:
+def _side_weights(revision: str, onto: str, variant: Variant, base: Variant) -> tuple[str, ...]:
     """Say which files of weights, which are not read, stay the variant's although its other weights move."""
     new = base.layout.side_files
-    kept = [
-        path for path, oid in sorted(variant.layout.side_files.items()) if holds_weights(path) and new.get(path) != oid
-    ]
     return tuple(
-        f"The file of weights '{path}' is that of '{revision}': it is not read, so what changed in it is not carried."
-        for path in kept
+        f"The file of weights '{path}' is not read and nothing is carried over to it: the result has that of "
+        f"'{revision}'{f', not that of {onto!r}' if path in new else ''}."
+        for path, oid in sorted(variant.layout.side_files.items())
+        if new.get(path) != oid and holds_weights(path, variant.objects.blob_start(oid, START))
     )
 
 

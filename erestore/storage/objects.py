@@ -105,6 +105,10 @@ class Objects:
         """Return a blob; see :meth:`get_record` for what is raised."""
         return b"".join(self.iter_blob(oid))
 
+    def blob_start(self, oid: str, length: int) -> bytes:
+        """Return the first bytes of a blob; little more of a big one is read."""
+        return next(self.iter_blob(oid), b"")[:length]
+
     def iter_blob(self, oid: str) -> Iterator[bytes]:
         """Yield a blob in chunks of at most :data:`BLOB_SEGMENT` bytes, each verified."""
         blob = self._past_cache("blob", oid, lambda: self._open_either("blob", oid))

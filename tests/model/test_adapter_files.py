@@ -52,7 +52,7 @@ def write_adapter(root: Path, scale: float = 1.0, *, tokenizer: bool = True) -> 
     ]
     for name in names:
         (root / name).write_text(json.dumps({"of": "adapter"}))
-    for name in ("README.md", "training_args.bin", "value_head.bin"):
+    for name in ("README.md", "training_args.bin", "value_head.pkl"):
         (root / name).write_text("adapter")
     write_modules(root, ["", "2_Dense"])
     return root
@@ -101,7 +101,7 @@ def test_what_the_adapter_has_wins_and_what_is_its_own_is_apart(store: Store, pl
         "adapter/README.md": "adapter",
         "adapter/config.json": "adapter",
         "adapter/training_args.bin": "adapter",
-        "adapter/value_head.bin": "adapter",
+        "adapter/value_head.pkl": "adapter",
     }
     assert not list((tmp_path / "out").glob("adapter_*"))
     assert (tmp_path / "out/adapter/adapter_config.json").is_file()
@@ -143,7 +143,8 @@ def test_a_module_that_the_base_holds_as_a_side_file_becomes_the_adapters_weight
 
 def test_places_of_files_that_are_weights_or_another_adapters() -> None:
     names = ["model_head.pkl", "other.pt", "reference/adapter_config.json", "2_Own/pytorch_model.bin"]
-    assert adapted_places(names, {"model_head.pkl"}, {"2_Own/pytorch_model.bin"}) == {
+    unread = {"model_head.pkl", "other.pt", "2_Own/pytorch_model.bin"}
+    assert adapted_places(names, {"model_head.pkl"}, {"2_Own/pytorch_model.bin"}, unread) == {
         "model_head.pkl": "model_head.pkl",
         "other.pt": "adapter/other.pt",
         "reference/adapter_config.json": "adapter/reference/adapter_config.json",

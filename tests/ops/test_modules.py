@@ -161,5 +161,38 @@ def head_of(store: Store, name: str, place: Path) -> bytes | None:
 def test_a_change_that_is_carried_says_which_file_of_weights_stays(heads: Store, tmp_path: Path) -> None:
     heads.import_base(write_headed(tmp_path / "other", 9, b"9"), name="other")
     made = heads.rebase("a", onto="other", name="carried", carry=True)
-    assert [note.split(":")[0] for note in made.notes] == ["The file of weights 'model_head.pkl' is that of 'a'"]
+    (note,) = made.notes
+    assert note.startswith("The file of weights 'model_head.pkl' is not read")
+    assert note.endswith("the result has that of 'a', not that of 'other'.")
+    assert head_of(heads, "carried", tmp_path) == b"1"
     assert heads.rebase("a", onto="other", name="kept").notes == ()
+
+
+def test_a_list_of_words_is_the_first_variants_and_what_others_have_more_is_left_out_with_a_note(
+    tmp_path: Path,
+) -> None:
+    store = Store.init(tmp_path / "store")
+    store.import_base(write(tmp_path / "base", 0), name="base")
+    for seed, name in enumerate(("a", "b", "c"), 1):
+        root = write(tmp_path / name, seed)
+        (root / "vocab.bin").write_text(f"the\n{name}\n")
+        (root / f"only-{name}.txt").write_text(name)
+        store.commit(root, base="base", quality=FINE)
+    notes = store.merge(["a", "b", "c"], name="m").notes
+    assert any("has those of 'a': only-a.txt, vocab.bin." in note for note in notes)
+    for name in "bc":
+        assert f"Side files of '{name}' that 'a' lacks are left out of the result: only-{name}.txt." in notes
+    store.checkout("m", tmp_path / "m")
+    assert (tmp_path / "m/vocab.bin").read_text() == "the\na\n"
+    assert not (tmp_path / "m/only-b.txt").exists()
+
+
+def test_weights_by_any_name_are_a_conflict(tmp_path: Path) -> None:
+    store = Store.init(tmp_path / "store")
+    store.import_base(write(tmp_path / "base", 0), name="base")
+    for seed, name in enumerate(("a", "b"), 1):
+        root = write(tmp_path / name, seed)
+        torch.save({"w": torch.full((2,), float(seed))}, root / "classifier.dat")
+        store.commit(root, base="base", quality=FINE)
+    with pytest.raises(CombinationError, match="differs"):
+        store.merge(["a", "b"], name="m")
