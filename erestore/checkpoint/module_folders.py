@@ -74,14 +74,14 @@ def find_module_weights(root: Path, *, has_model: bool) -> dict[str, Weights]:
     CheckpointError
         If ``modules.json`` is malformed.
     """
-    found = {}
+    modules = {}
     for module in _folders(root, has_model=has_model):
         if not any(_LOADED.fullmatch(path.name) for path in (root / module).iterdir()):
             continue
         weights = find_weights(root / module)
         if weights and all(_LOADED.fullmatch(name) for name in weights.files):
-            found[module] = weights
-    return found
+            modules[module] = weights
+    return modules
 
 
 def _folders(root: Path, *, has_model: bool) -> Iterator[str]:

@@ -60,13 +60,15 @@ def replaced(names: Collection[str], parent: Iterable[str]) -> set[str]:
     """
     parent = set(parent)
     folders = {_folder(name) for name in names if _base_name(name) == _TOKENIZER}
-    own = {folder for folder in folders if _has_vocabulary(folder, names)}
-    found = {
-        name for name in parent if _folder(name) in own and _base_name(name) in _TOKENIZER_FILES and name not in names
+    tokenizers = {folder for folder in folders if _has_vocabulary(folder, names)}
+    obsolete = {
+        name
+        for name in parent
+        if _folder(name) in tokenizers and _base_name(name) in _TOKENIZER_FILES and name not in names
     }
     if f"{FOLDER}/{CONFIGURATION}" in parent:
-        found |= {name for name in parent if name.startswith(FOLDER + "/")}
-    return found
+        obsolete |= {name for name in parent if name.startswith(FOLDER + "/")}
+    return obsolete
 
 
 def _is_alone(name: str, parent: Collection[str], weights: Collection[str], unread: Collection[str]) -> bool:

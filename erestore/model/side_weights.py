@@ -68,7 +68,9 @@ class SideWeights:
         differing = sorted(
             path
             for path, oid in layout.side_files.items()
-            if path not in self.files and any(other.side_files.get(path) != oid for other in layouts)
+            if path not in self.files
+            and not is_index(path)
+            and any(other.side_files.get(path) != oid for other in layouts)
         )
         if differing:
             self.conflicts.notes.append(

@@ -18,11 +18,14 @@ def with_tensors(files: Sequence[LayoutFile], homes: Mapping[str, LayoutFile]) -
         By own name, a file like the one that a tensor belongs into: it goes into the last file of the same folder, after
         what is there, which in most models is next to a head; into a new one of this path where the folder has none.
     """
-    found = list(files)
+    extended = list(files)
     for name, home in homes.items():
-        place = next((at for at in reversed(range(len(found))) if found[at].module == home.module), None)
-        if place is None:
-            found.append(replace(home, tensors=(name,)))
+        position = next(
+            (index for index in reversed(range(len(extended))) if extended[index].module == home.module), None
+        )
+        if position is None:
+            extended.append(replace(home, tensors=(name,)))
         else:
-            found[place] = replace(found[place], tensors=(*found[place].tensors, name))
-    return tuple(found)
+            file = extended[position]
+            extended[position] = replace(file, tensors=(*file.tensors, name))
+    return tuple(extended)

@@ -206,3 +206,11 @@ def test_layouts_of_combined_and_retyped_tensors_are_sound(world: World) -> None
     halves = tuple(Part(Fraction(1, 2), base.tensors[name]) for name in ("layer.weight", MASK))
     summed = replace(manifest, dense={"layer.weight": halves})
     assert list(layout_faults(layout, summed, base.tensors)) == []
+
+
+def test_an_index_of_shards_is_not_a_side_file_that_differs(tmp_path: Path) -> None:
+    world = World(tmp_path, {"layer.weight": torch.randn(8, 8), "norm.weight": torch.ones(8)})
+    world.commit("sharded", shards=2)
+    world.commit("single")
+    for names in (["sharded", "single"], ["single", "sharded"]):
+        assert world.store.merge(names, name="-".join(names)).notes == ()
