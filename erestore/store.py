@@ -147,6 +147,7 @@ class Store:
                 store = cls(storage, marker)
                 if shared is not None:
                     store.configure(SHARED, shared)
+                storage.reserve()
                 return store
         _read_marker(storage)
         raise TargetExistsError(f"There is a store at {storage.url} already.", hint="Use it as it is.")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from erestore.checkpoint import dequantisation
 from erestore.checkpoint.shapes import Codes, Typed
 
 if TYPE_CHECKING:
@@ -65,15 +64,16 @@ class Scheme:
     dtypes : frozenset of str
         Of the codes.
     parts : tuple of Part
-    value : callable or None
-        From arrays by role and ``quantization_config`` to the weight; None where that is the library's alone.
+    value : str
+        Function of :mod:`erestore.checkpoint.dequantisation` from arrays by role and ``quantization_config`` to the weight;
+        empty where that is the library's alone. A name, so that commands that compute nothing load no arrays.
     """
 
     name: str
     codes: str
     dtypes: frozenset[str]
     parts: tuple[Part, ...]
-    value: Callable[[Mapping[str, Array], Mapping[str, Any]], Array | None] | None = None
+    value: str = ""
 
     def weight_name(self, tensor: str) -> str | None:
         """Return the name of the weight whose codes a tensor holds by its name; None for another tensor."""
@@ -98,28 +98,28 @@ SCHEMES = (
         "{m}weight_packed",
         _PAIRS,
         (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("divisor", ("{w}_global_scale",))),
-        dequantisation.nvfp4,
+        "nvfp4",
     ),
     Scheme(
         "nvfp4",
         "{w}",
         _PAIRS,
         (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("factor", ("{w}_scale_2",))),
-        dequantisation.nvfp4,
+        "nvfp4",
     ),
     Scheme(
         "mxfp4",
         "{m}weight_packed",
         _PAIRS,
         (Part("scale", ("{w}_scale",), _EXPONENTS),),
-        dequantisation.mxfp4,
+        "mxfp4",
     ),
     Scheme(
         "mxfp4",
         "{w}_blocks",
         frozenset({"U8"}),
         (Part("scale", ("{w}_scales",), _EXPONENTS),),
-        dequantisation.mxfp4_blocks,
+        "mxfp4_blocks",
     ),
     Scheme(
         "packed integers",
@@ -131,28 +131,28 @@ SCHEMES = (
             _ZERO_POINT,
             _optional("group_index", "{w}_g_idx"),
         ),
-        dequantisation.packed_integers,
+        "packed_integers",
     ),
     Scheme(
         "gptq",
         "{m}qweight",
         frozenset({"I32"}),
         (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",)), Part("group_index", ("{m}g_idx",))),
-        dequantisation.gptq,
+        "gptq",
     ),
     Scheme(
         "awq",
         "{m}qweight",
         frozenset({"I32"}),
         (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",))),
-        dequantisation.awq,
+        "awq",
     ),
     Scheme(
         "bitsandbytes int8",
         "{w}",
         frozenset({"I8"}),
         (Part("scale", ("{m}SCB",)), _optional("format", "{m}weight_format")),
-        dequantisation.bitsandbytes_int8,
+        "bitsandbytes_int8",
     ),
     Scheme(
         "bitsandbytes 4-bit",
@@ -165,7 +165,7 @@ SCHEMES = (
             _optional("nested_absmax", "{w}.nested_absmax"),
             _optional("nested_quant_map", "{w}.nested_quant_map"),
         ),
-        dequantisation.bitsandbytes_4bit,
+        "bitsandbytes_4bit",
     ),
     Scheme(
         "torchao",
@@ -177,7 +177,7 @@ SCHEMES = (
             _optional("pre_scale", "{m}_weight_act_pre_scale"),
             _optional("tensor_scale", "{m}_weight_per_tensor_scale"),
         ),
-        dequantisation.torchao,
+        "torchao",
     ),
     Scheme(
         "quanto",
@@ -190,14 +190,14 @@ SCHEMES = (
         "{w}",
         FP8,
         (Part("scale", ("{w}_scale_inv", "{w}_scale", "{m}scale", "{m}qscale_weight", "{m}scale_weight")),),
-        dequantisation.scaled,
+        "scaled",
     ),
     Scheme(
         "int8",
         "{w}",
         frozenset({"I8"}),
         (Part("scale", ("{w}_scale", "{w}_scale_inv")), _ZERO_POINT),
-        dequantisation.scaled,
+        "scaled",
     ),
 )
 """Every scheme that is recognised; of several that fit, the first counts."""
@@ -251,10 +251,13 @@ class QuantisedWeight:
         read : callable
             Name of a tensor to its array.
         """
-        if self.scheme.value is None:
+        if not self.scheme.value:
             return None
+        from erestore.checkpoint import dequantisation
+
         arrays = {role: read(name) for role, name in self.parts.items() if not role.startswith("activation")}
-        return self.scheme.value(arrays, self.configuration)
+        weight: Array | None = getattr(dequantisation, self.scheme.value)(arrays, self.configuration)
+        return weight
 
 
 def quantisation_configuration(config: bytes | None) -> Mapping[str, Any]:
@@ -323,6 +326,8 @@ def _block(tensors: Mapping[str, Typed], parts: Mapping[str, str], configuration
     codes = tensors[parts["codes"]]
     if "scale" not in parts or codes.dtype not in FP8 | {"I8"}:
         return ()
+    from erestore.checkpoint import dequantisation
+
     return dequantisation.block_of(
         codes.shape, tensors[parts["scale"]].shape, dequantisation.stated_block_size(configuration)
     )

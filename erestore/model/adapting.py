@@ -24,7 +24,8 @@ from erestore.model.adapter_values import AdaptedWeight, AdapterValues, adapted_
 from erestore.model.committing import StoredVariant
 from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Outcome
-from erestore.model.residuals import Errors, matrix_shape
+from erestore.model.residuals import matrix_shape
+from erestore.model.squared_errors import Errors
 from erestore.model.tensors import TensorWriter, content_digest, value_digest
 from erestore.model.tied_heads import TiedHead, TiedWeights, find_ties, require_pair, vocabulary_sizes
 from erestore.model.variant import Variant, row_blocks

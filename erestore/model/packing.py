@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from erestore.model.residuals import EVALUATOR, Errors
+from erestore.model.residuals import EVALUATOR
+from erestore.model.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection
 from erestore.residual.runs import Group

@@ -22,7 +22,7 @@ from erestore.model.exact_codes import encode_codes
 from erestore.model.packing import ResidualWriter
 from erestore.model.profiles import Profiled, TensorSpool
 from erestore.model.quality import ratio
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.model.targets import Target
 from erestore.model.tensor_encoding import Encoding, Item, measure
 from erestore.progress import Progress

@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, Self, overload
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.model.fronts import WHOLE, Front, LeftError, StoredSection, band_stops
 from erestore.model.indexes import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
+from erestore.model.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import Section
 from erestore.residual.codecs.registry import codec, known_codecs
@@ -27,28 +28,6 @@ EVALUATOR = 1
 """Version of the evaluation contract."""
 CACHE_BYTES = 32 << 20
 """Decoded segments kept while a residual is read tensor by tensor."""
-
-
-class Errors(NamedTuple):
-    """Squared errors of one tensor: of the linear value, of the rounded value, and the residual's own squared norm.
-
-    A tensor that is kept exact and stands outside of what errors are relative to has `outside` in place of `norm`.
-    """
-
-    linear: float
-    rounded: float
-    norm: float
-    outside: float = 0.0
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Self:
-        """Read what an index says; residuals from before 2027 know nothing of `outside`."""
-        linear, rounded, norm = (float(record[name]) for name in ("linear", "rounded", "norm"))
-        return cls(linear, rounded, norm, float(record.get("outside", 0)))
-
-    def to_record(self) -> dict[str, str]:
-        """Return what an index says."""
-        return {name: f"{value:.4g}" for name, value in self._asdict().items() if value or name != "outside"}
 
 
 @dataclass(frozen=True)

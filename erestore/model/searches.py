@@ -10,7 +10,7 @@ from erestore.model.gating import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.model.packing import ResidualWriter
 from erestore.model.passes import Attempt, Passes
 from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, ratio
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.model.tensor_encoding import Encoding, Item, LoadedItem, measure
 from erestore.residual import allocation, planning
 from erestore.residual.codecs import dense, ere

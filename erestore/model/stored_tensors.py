@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from erestore.errors import CorruptionError
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.storage.segments import SegmentedObject
 
 

@@ -13,7 +13,7 @@ from erestore.arrays import as_tensor, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.model.calibrations import Calibration
 from erestore.model.profiles import Profiled, take_gamma
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.model.targets import Loaded, Opened
 from erestore.model.variant import evaluate
 from erestore.residual import factorising, planning, quantisation

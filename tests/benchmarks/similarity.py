@@ -26,7 +26,7 @@ from erestore.api import Store
 from erestore.model.inner import ResidualProducts
 from erestore.model.packing import ResidualWriter
 from erestore.model.product_table import ProductTable
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.model.variant import Variant
 from erestore.records import Base, Manifest, TensorRef, WholeTensor
 from erestore.residual.codecs import lowrank2

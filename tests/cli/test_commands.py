@@ -256,7 +256,7 @@ def test_diff(here: Here) -> None:
 def test_diff_by_kinds_and_in_order(here: Here) -> None:
     kinds = here.run("diff", "ft", "--stat", "--sort", "norm").out
     assert "\n\nkind " in kinds
-    assert "dense.weight" not in kinds
+    assert "\ndense.weight" not in kinds
     assert "\ndense " in kinds
     for sort in ("share", "norm", "erank", "energy", "name"):
         assert here.run("diff", "ft", "--sort", sort).code == here.run("diff", "ft", "--stat", "--sort", sort).code == 0

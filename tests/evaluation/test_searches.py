@@ -13,7 +13,7 @@ from erestore.errors import UsageError
 from erestore.model import passes
 from erestore.model.passes import Attempt, Passes
 from erestore.model.quality import Quality
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 
 
 @pytest.fixture

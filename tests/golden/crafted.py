@@ -14,7 +14,7 @@ import weights
 from erestore.api import Store
 from erestore.arrays import Array, as_array
 from erestore.model.packing import ResidualWriter
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.model.tensors import value_digest
 from erestore.model.variant import Variant
 from erestore.records import Commit, Term, normal_terms

@@ -16,7 +16,7 @@ from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
 from erestore.model.packing import ResidualWriter
 from erestore.model.quality import Quality
-from erestore.model.residuals import Errors
+from erestore.model.squared_errors import Errors
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base

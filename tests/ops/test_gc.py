@@ -182,10 +182,15 @@ def test_the_replaced_commit_stays_when_only_its_own_entry_has_expired(store: St
     assert fsck(store, deep=True).clean
 
 
-def test_manifests_that_exact_remainders_are_relative_to_stay(store: Store) -> None:
+def test_manifests_that_exact_remainders_are_relative_to_stay(store: Store, tmp_path: Path) -> None:
+    nudged = tiny.tensors_of(store, "exact")
+    nudged["embedding.weight"][0] *= 1.001
+    tiny.commit(
+        store, tiny.write_model(tmp_path / "nudged", nudged), name="exact", quality=tiny.Quality(exact_only=True)
+    )
     patch = store.manifest_of("exact").patch
     assert patch is not None
-    assert Patch.open(store.objects, patch).manifests, "the second version must be patched against the first"
+    assert Patch.open(store.objects, patch).manifests, "the last version must be patched against the one before"
     expected = tiny.tensors_of(store, "exact")
     # Drop the history, so that only the remainder needs the first version.
     record = store.commit_record(store.resolve("exact"))
