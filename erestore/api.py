@@ -679,11 +679,11 @@ class Store(_store.Store):
 
         return undo(self, operation, dry_run=dry_run)
 
-    def du(self, *, progress: Progress = silent) -> DuResult:
-        """Count bytes by name; see :func:`erestore.ops.du.du`."""
+    def du(self, names: Sequence[str] = (), *, progress: Progress = silent) -> DuResult:
+        """Count bytes by name, of some or of all; see :func:`erestore.ops.du.du`."""
         from erestore.ops.du import du
 
-        return du(self, progress=progress)
+        return du(self, names, progress=progress)
 
     def gc(
         self,

@@ -14,7 +14,7 @@ from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.drop_exact import DropResult
-    from erestore.ops.du import DuResult
+    from erestore.ops.du import DuResult, Selection
     from erestore.ops.fsck import Damage, FsckResult
     from erestore.ops.gc import GcResult
     from erestore.ops.status import StatusResult
@@ -58,16 +58,18 @@ def _status_rows(found: StatusResult) -> Iterator[list[str]]:
         yield ["running", f"{plural(found.running, 'operation')} writing now, or killed less than an hour ago"]
 
 
-@verb("du", "Show what takes how much space.", example="erestore du")
+@verb("du", "Show what takes how much space.", example="erestore du\nerestore du task-mnli task-qqp")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
 @json_option
 @click.pass_obj
-def du(session: Session, *, as_json: bool) -> None:
+def du(session: Session, *, names: tuple[str, ...], as_json: bool) -> None:
     """Show what takes how much space, and what separate checkpoints would take.
 
-    "own" is what only this name leads to, and so about what deleting it would free; "shared" is what others need, too.
+    "own" is what only this name leads to, and so about what deleting it would free; "shared" is what others need, too. With
+    NAMEs, of branches or tags, also what these take together and what deleting all of them would free.
     """
     with session.open() as store, progress_bar(session) as progress:
-        found = store.du(progress=progress)
+        found = store.du(names, progress=progress)
     if as_json:
         click.echo(json_text(found))
         return
@@ -85,7 +87,22 @@ def du(session: Session, *, as_json: bool) -> None:
         header = ["name", "kind", "own", "shared", "as a checkpoint"]
         click.echo(table(rows, right=(2, 3, 4), header=header))
         click.echo()
-    click.echo(_total(found))
+    click.echo(_total(found) if found.selection is None else _selected(found.selection))
+
+
+def _selected(selection: Selection) -> str:
+    taken = size_text(selection.own_bytes + selection.shared_bytes)
+    lines = [f"Together {taken}, of which {size_text(selection.own_bytes)} is reachable from no other name."]
+    if selection.kept_for:
+        lines.append(f"Needed by {listed(selection.kept_for)}.")
+    already = (
+        f", {size_text(selection.unreachable_bytes)} of it unreachable already" if selection.unreachable_bytes else ""
+    )
+    lines.append(
+        f"Deleting all of these frees {size_text(selection.freed_bytes)}{already}, once the reflog and the grace period have "
+        "passed or with `erestore gc --reflog-days 0 --grace-days 0`."
+    )
+    return "\n".join(lines)
 
 
 def _total(found: DuResult) -> str:

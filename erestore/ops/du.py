@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from erestore.model.garbage import plan, read_unreachable
 from erestore.model.reachable import Reference, closure, walk
 from erestore.progress import Progress, silent
 from erestore.storage.reflogs import read_reflogs
@@ -36,13 +39,39 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What some names take together.
+
+    Attributes
+    ----------
+    own_bytes : int
+        Of objects that no other name leads to.
+    shared_bytes : int
+        Of objects that others lead to as well.
+    unreachable_bytes : int
+        What garbage collection may delete already: former versions, deleted names.
+    freed_bytes : int
+        What is deleted once these names are and no reflog or grace period keeps anything: ``gc --grace-days 0
+        --reflog-days 0``.
+    kept_for : tuple of str
+        Other names that lead to a commit of these, such as tags and variants that continue them.
+    """
+
+    own_bytes: int
+    shared_bytes: int
+    unreachable_bytes: int
+    freed_bytes: int
+    kept_for: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DuResult:
     """What a store takes; the fields are those of its JSON.
 
     Attributes
     ----------
     variants : tuple of Usage
-        Every branch and tag, bases included, sorted by name.
+        Every branch and tag, bases included, sorted by name; or those that were asked for, in that order.
     stored_bytes : int
         All objects, whether any name leads to them or not.
     reachable_bytes : int
@@ -53,6 +82,8 @@ class DuResult:
         What the checkpoints of all names would take one by one; names of one commit count once.
     saved_ratio : float or None
         ``separate_bytes / stored_bytes``.
+    selection : Selection or None
+        What the names that were asked for take together.
     """
 
     variants: tuple[Usage, ...]
@@ -61,21 +92,27 @@ class DuResult:
     other_bytes: int
     separate_bytes: int
     saved_ratio: float | None
+    selection: Selection | None = None
 
 
-def du(store: Store, *, progress: Progress = silent) -> DuResult:
+def du(store: Store, names: Sequence[str] = (), *, progress: Progress = silent) -> DuResult:
     """Count bytes by name. No tensor is read.
 
     Parameters
     ----------
     store : Store
+    names : sequence of str
+        Branches and tags to show alone, with what they take together and what deleting them would free.
     progress : Progress
 
     Raises
     ------
     CorruptionError
         If an object on the way is missing or damaged.
+    UnknownRevisionError
+        If one of the names does not exist.
     """
+    selected = {store.ref(name).name: None for name in names}
     sizes = {held.oid: held.size for held in store.objects.list()}
     newest = (log[-1].entry for log in read_reflogs(store.storage).values())
     named = {entry.name: entry for entry in newest if entry is not None and entry.oid is not None}
@@ -107,10 +144,44 @@ def du(store: Store, *, progress: Progress = silent) -> DuResult:
         )
 
     return DuResult(
-        variants=tuple(usage(name, oid) for name, oid in tips.items()),
+        variants=tuple(usage(name, tips[name]) for name in selected or tips),
         stored_bytes=stored,
         reachable_bytes=reachable,
         other_bytes=stored - reachable,
         separate_bytes=separate,
         saved_ratio=separate / stored if stored else None,
+        selection=_select(store, selected, tips, reached, sizes) if selected else None,
     )
+
+
+def _select(
+    store: Store,
+    selected: Iterable[str],
+    tips: Mapping[str, str],
+    reached: Mapping[str, set[str]],
+    sizes: Mapping[str, int],
+) -> Selection:
+    """Return what some names take together, given the objects that every name leads to."""
+    rest = [name for name in tips if name not in selected]
+    kept = set[str]().union(*(reached[name] for name in rest))
+    taken = set[str]().union(*(reached[name] for name in selected))
+
+    def size(oids: Iterable[str]) -> int:
+        return sum(sizes.get(oid, 0) for oid in oids)
+
+    freed = _collectable(store, kept)
+    return Selection(
+        own_bytes=size(taken - kept),
+        shared_bytes=size(taken & kept),
+        unreachable_bytes=size(freed - taken),
+        freed_bytes=size(freed),
+        kept_for=tuple(name for name in rest if any(tips[one] in reached[name] for one in selected)),
+    )
+
+
+def _collectable(store: Store, kept: set[str]) -> set[str]:
+    """Return what garbage collection deletes where nothing but this is reachable and nothing waits."""
+    now = time.time()
+    rest = [stored for stored in store.objects.list() if stored.oid not in kept]
+    garbage = plan(read_unreachable(store.objects, rest, now), (), now, 0.0)
+    return {condemned.oid for generation in garbage.doomed for condemned in generation}

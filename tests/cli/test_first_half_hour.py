@@ -175,3 +175,14 @@ def test_short_forms_of_git(here: Here) -> None:
     assert here.run("help").out == here.run("--help").out
     assert here.run("help", "nothing").code == 2
     assert here.json("rm", "more")[0]["name"] == "more"
+
+
+def test_du_of_names_says_what_deleting_them_frees(here: Here) -> None:
+    ran = here.run("du", "ft")
+    assert "Needed by more, v1." in ran.out
+    assert "of which 0 B is reachable from no other name" in ran.out
+    assert "frees nothing" in ran.out
+    more = here.json("du", "more")["selection"]
+    here.run("branch", "-d", "more")
+    assert here.json("gc", "--grace-days", "0", "--reflog-days", "0")["freed_bytes"] == more["freed_bytes"] > 0
+    assert here.run("du", "nothing").code == 3

@@ -7,6 +7,7 @@ import tiny
 from lineages import empty_store, reopened
 
 from erestore.api import Store
+from erestore.errors import UnknownRevisionError
 from erestore.storage.abc import Storage
 from erestore.storage.memory import MemoryStorage
 
@@ -58,6 +59,43 @@ def test_what_no_name_leads_to_is_other(store: Store) -> None:
     own = next(usage.own_bytes for usage in store.du().variants if usage.name == "exact")
     store.delete_branches(["exact"])
     assert store.du().other_bytes == own
+
+
+@pytest.mark.parametrize(
+    "names", [("lossy",), ("exact", "lossy"), ("base",), ("base", "exact", "lossy"), ("child", "lossy")]
+)
+def test_what_deleting_names_frees_is_what_it_frees(store: Store, names: tuple[str, ...]) -> None:
+    store.branch("child", "lossy")
+    store.branch("old", "exact~1")
+    store.delete_branches(["old"])
+    found = store.du(names)
+    assert tuple(usage.name for usage in found.variants) == names
+    store.delete_branches(names)
+    assert store.gc(grace_days=0, reflog_days=0).freed_bytes == found.selection.freed_bytes
+    rest = store.du()
+    assert rest.stored_bytes == found.stored_bytes - found.selection.freed_bytes
+    assert rest.other_bytes == 0
+
+
+def test_what_is_unreachable_already_is_told_from_what_is_theirs(store: Store) -> None:
+    own = {usage.name: usage.own_bytes for usage in store.du().variants}
+    store.delete_branches(["exact"])
+    found = store.du(["lossy"]).selection
+    assert (found.own_bytes, found.unreachable_bytes) == (own["lossy"], own["exact"])
+    assert found.freed_bytes == own["lossy"] + own["exact"]
+
+
+def test_names_that_need_each_other_are_counted_together(store: Store) -> None:
+    store.branch("child", "lossy")
+    store.tag("v1", "lossy~1")
+    alone, both = store.du(["lossy"]), store.du(["lossy", "child"])
+    assert (alone.selection.own_bytes, alone.selection.kept_for) == (0, ("child",))
+    assert both.selection.own_bytes > 0
+    assert sum(usage.own_bytes for usage in both.variants) == 0
+    assert store.du(["v1"]).selection.kept_for == ("child", "lossy")
+    assert store.du().selection is None
+    with pytest.raises(UnknownRevisionError):
+        store.du(["lossy", "nothing"])
 
 
 def test_an_empty_store_takes_nothing() -> None:
