@@ -625,11 +625,11 @@ class Store(_store.Store):
 
         return blame(self, revision, tensor)
 
-    def branches(self) -> tuple[Branch, ...]:
-        """List the branches, sorted by name."""
+    def branches(self, *, sort: str = "name", where: Sequence[str] = ()) -> tuple[Branch, ...]:
+        """List the branches, those that meet conditions on their metrics; see :func:`erestore.ops.branch.branches`."""
         from erestore.ops.branch import branches
 
-        return branches(self)
+        return branches(self, sort=sort, where=where)
 
     def branch(self, name: str, revision: str, *, force: bool = False) -> BranchChange:
         """Make a branch, or with `force` move it; see :func:`erestore.ops.branch.branch`."""

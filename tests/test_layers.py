@@ -19,7 +19,7 @@ LEVELS = (
     {"ui"},
     {"api"},
     {"ops"},
-    {"derived", "ancestry", "checkouts", "detailing", "lineage", "live", "recipes"},
+    {"derived", "ancestry", "checkouts", "detailing", "lineage", "live", "recipes", "branch_filter"},
     {"revisions", "versions", "dry_run"},
     {"store", "model", "report", "integrations"},
     {"merge", "residual", "checkpoint", "storage", "execute"},

@@ -25,21 +25,46 @@ if TYPE_CHECKING:
     example="erestore branch\n"
     "erestore branch best task-mnli~1\n"
     "erestore branch -m best champion\n"
-    "erestore branch -d old",
+    "erestore branch -d old\n"
+    "erestore branch --where 'acc>=0.8' --sort=-metric:acc",
 )
 @click.argument("names", nargs=-1, metavar="[NAME REVISION]")
 @click.option("-d", "--delete", is_flag=True, help="Delete the branches that follow.")
 @click.option("-m", "--move", is_flag=True, help="Rename the first branch to the second name.")
 @click.option("-f", "--force", is_flag=True, help="Move an existing branch to REVISION.")
+@click.option(
+    "--sort",
+    metavar="KEY",
+    help="List by name, time, size, error or metric:NAME, the smallest first; a - in front reverses. What lacks the value "
+    "comes last. Default: name.",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="List those whose metric meets CONDITION: acc>=0.8, task=mnli, also > < <= and !=; may be repeated.",
+)
 @json_option
 @click.pass_obj
-def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool, force: bool, as_json: bool) -> None:
+def branch(
+    session: Session,
+    *,
+    names: tuple[str, ...],
+    delete: bool,
+    move: bool,
+    force: bool,
+    sort: str | None,
+    where: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """List branches, or make, rename or delete one.
 
     Deletes the name, not the data: `erestore undo` brings it back until garbage collection.
     """
     if delete and move:
         raise UsageError("--delete and --move exclude each other.")
+    if names and (sort or where):
+        raise UsageError("--sort and --where are for listing, and take no names.")
     with session.open() as store:
         if delete:
             changes = store.delete_branches(_some(names, "branch"))
@@ -57,7 +82,8 @@ def branch(session: Session, *, names: tuple[str, ...], delete: bool, move: bool
             renamed = store.rename_branch(*names)
             click.echo(json_text(renamed)) if as_json else session.result(f"Renamed {names[0]} to {renamed.name}.")
         elif not names:
-            _list_branches(session, store.branches(), as_json=as_json)
+            branches = store.branches(sort=sort or "name", where=where)
+            _list_branches(session, branches, metrics=_named_metrics(sort, where), as_json=as_json)
         elif len(names) == 2:
             with hint_at_order(store, f"branch {names[1]} {names[0]}", names[1], names[0], first="name"):
                 made = store.branch(*names, force=force)
@@ -90,17 +116,25 @@ def _deleted(session: Session, changes: Sequence[BranchChange | TagChange], *, a
         session.result(f"Deleted {change.name} (was {short(change.before or '')}); `erestore undo` brings it back.")
 
 
-def _list_branches(session: Session, branches: Sequence[Branch], *, as_json: bool) -> None:
+def _named_metrics(sort: str | None, where: Sequence[str]) -> list[str]:
+    """Return the metrics that were asked about, which are worth a column."""
+    from erestore.branch_filter import parse_condition, sort_metric
+
+    named = [parse_condition(text).metric for text in where]
+    return list(dict.fromkeys([*filter(None, [sort_metric(sort or "")]), *named]))
+
+
+def _list_branches(session: Session, branches: Sequence[Branch], *, metrics: Sequence[str], as_json: bool) -> None:
     if as_json:
         click.echo(json_text(branches))
         return
     if not branches:
-        session.say("There are no branches yet.")
+        session.say("There are no branches of these metrics." if metrics else "There are no branches yet.")
         return
-    click.echo(table([_row(branch) for branch in branches], right=(3,)))
+    click.echo(table([_row(branch, metrics) for branch in branches], right=(3,)))
 
 
-def _row(branch: Branch) -> list[str]:
+def _row(branch: Branch, metrics: Sequence[str]) -> list[str]:
     is_base = branch.edge == "imported"
     error = error_text(branch.relative_error, exact=branch.exact, bound=branch.error_bound)
     return [
@@ -109,6 +143,7 @@ def _row(branch: Branch) -> list[str]:
         "base" if is_base else f"on {branch.base}",
         size_text(branch.stored_bytes),
         "" if is_base else error,
+        *(printable(f"{name} {branch.metrics[name]}") if name in branch.metrics else "" for name in metrics),
         minute_text(branch.time),
         printable(branch.message.partition("\n")[0]),
     ]

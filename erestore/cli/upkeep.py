@@ -95,6 +95,8 @@ def _selected(selection: Selection) -> str:
     lines = [f"Together {taken}, of which {size_text(selection.own_bytes)} is reachable from no other name."]
     if selection.kept_for:
         lines.append(f"Needed by {listed(selection.kept_for)}.")
+    if not selection.freed_bytes:
+        return "\n".join([*lines, "Deleting all of these frees nothing."])
     already = (
         f", {size_text(selection.unreachable_bytes)} of it unreachable already" if selection.unreachable_bytes else ""
     )

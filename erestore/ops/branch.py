@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from erestore.branch_filter import matching, ordered
 from erestore.errors import ConflictError, TargetExistsError
 from erestore.model.ledger import recorded_error
 from erestore.revisions import require_commit
@@ -31,6 +32,8 @@ class Branch:
     time : datetime
         When the commit was made, UTC.
     message : str
+    metrics : Mapping[str, str]
+        Recorded with the commit.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Branch:
     time: datetime
     message: str
     error_bound: float | None = None
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,25 @@ class BranchChange:
     variants: tuple[str, ...] = ()
 
 
-def branches(store: Store) -> tuple[Branch, ...]:
-    """List the branches, sorted by name."""
+def branches(store: Store, *, sort: str = "name", where: Sequence[str] = ()) -> tuple[Branch, ...]:
+    """List the branches.
+
+    Parameters
+    ----------
+    store : Store
+    sort : str
+        ``name``, ``time``, ``size``, ``error`` or ``metric:NAME``, with a ``-`` in front for the other way round; see
+        :func:`erestore.branch_filter.ordered`.
+    where : sequence of str
+        Conditions on metrics, such as ``acc>=0.8`` or ``task=mnli``, which all have to hold.
+
+    Raises
+    ------
+    UsageError
+        If `sort` or a condition cannot be read.
+    """
+    ordered((), sort)  # refuses a key that does not exist before anything is read
+    matching((), where)
     names = {store.manifest_of(oid).base: name for name, oid in store.base_commits().items()}
     listed = []
     for name, entry in store.refs.all().items():
@@ -90,9 +111,10 @@ def branches(store: Store) -> tuple[Branch, ...]:
                 time=datetime.fromtimestamp(commit.time / 1e6, UTC),
                 message=commit.message,
                 error_bound=error.bound,
+                metrics=dict(commit.metrics),
             )
         )
-    return tuple(listed)
+    return tuple(ordered(matching(listed, where), sort))
 
 
 def branch(store: Store, name: str, revision: str, *, force: bool = False) -> BranchChange:

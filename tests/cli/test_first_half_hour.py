@@ -186,3 +186,17 @@ def test_du_of_names_says_what_deleting_them_frees(here: Here) -> None:
     here.run("branch", "-d", "more")
     assert here.json("gc", "--grace-days", "0", "--reflog-days", "0")["freed_bytes"] == more["freed_bytes"] > 0
     assert here.run("du", "nothing").code == 3
+
+
+def test_variants_are_sorted_and_filtered_by_metric(here: Here) -> None:
+    here.run("commit", "ft", "--base", "base", "--name", "worse", "--metric", "accuracy=0.8")
+    rows = here.json("branch", "--where", "accuracy>0.7", "--sort=-metric:accuracy")
+    assert [(row["name"], row["metrics"]) for row in rows] == [
+        ("more", {"accuracy": "0.9"}),
+        ("worse", {"accuracy": "0.8"}),
+    ]
+    ran = here.run("branch", "--where", "accuracy>0.7", "--sort", "metric:accuracy")
+    assert ["accuracy 0.8" in line for line in ran.out.splitlines()] == [True, False]
+    assert "accuracy" not in here.run("branch").out
+    assert "of these metrics" in here.run("branch", "--where", "accuracy>0.99").err
+    assert here.run("branch", "x", "ft", "--sort", "name").code == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from erestore.api import Store
@@ -39,6 +39,7 @@ def add(
     seconds: float = 0,
     operation: Operation | None = None,
     base: str = "base",
+    metrics: Mapping[str, str] | None = None,
 ) -> str:
     """Make a commit that `name` points to, and return its oid; every base is another record."""
     objects = store.objects
@@ -55,6 +56,7 @@ def add(
         author=operation.author,
         time=operation.time,
         message=message,
+        metrics=dict(metrics or {}),
         quality={"exact": "no", "relative_error": "0.25"} if parents else {"exact": "yes", "relative_error": "0.0"},
         original_bytes=1000,
         stored_bytes=100,

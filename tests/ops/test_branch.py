@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from lineages import add, empty_store, names
 
+from erestore.api import Store
 from erestore.errors import ConflictError, TargetExistsError, UnknownRevisionError, UsageError
 from erestore.storage.lease_records import PREFIX
 
@@ -120,3 +121,63 @@ def test_rename() -> None:
         store.rename_branch("y", "-z")
     store.undo()
     assert store.refs.names() == ["base", "x"]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Store:
+    store = empty_store()
+    add(store, "base")
+    metrics = {
+        "a": {"acc": "0.9", "task": "mnli"},
+        "b": {"acc": "0.10", "task": "qqp"},
+        "c": {"acc": "1e-1", "loss": "2"},
+        "d": {"acc": "n/a"},
+        "e": {"acc": "85%", "task": "mnli"},
+        "f": {"acc": "nan"},
+    }
+    for second, (name, values) in enumerate(metrics.items()):
+        add(store, name, "base", seconds=second, metrics=values)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("metric:acc", "b c e a d f base"),
+        ("-metric:acc", "a e b c f d base"),
+        ("metric:loss", "c a b base d e f"),
+        ("-name", "f e d c base b a"),
+        ("-time", "f e d c b a base"),
+    ],
+)
+def test_sorted_by_what_was_recorded(measured: Store, key: str, expected: str) -> None:
+    assert names(measured.branches(sort=key), "name") == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (["acc>=0.85"], "a e"),
+        (["acc = .1"], "b c"),
+        (["acc!=0.1"], "a d e f"),
+        (["acc<0.9", "task=mnli"], "e"),
+        (["task!=mnli"], "b"),
+        (["acc=n/a"], "d"),
+        (["task>=1"], ""),
+        (["nothing=1"], ""),
+    ],
+)
+def test_listed_by_what_was_recorded(measured: Store, where: list[str], expected: str) -> None:
+    assert names(measured.branches(where=where), "name") == expected.split()
+
+
+def test_what_is_no_order_and_no_condition(measured: Store) -> None:
+    for options in (
+        {"sort": "colour"},
+        {"sort": "metric:"},
+        {"where": ["acc"]},
+        {"where": ["acc>high"]},
+        {"where": [">1"]},
+    ):
+        with pytest.raises(UsageError):
+            measured.branches(**options)
