@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.abc import TensorInfo
@@ -104,8 +104,8 @@ def _folders(root: Path, *, has_model: bool) -> Iterator[str]:
 def _listed(path: Path) -> Iterator[str]:
     modules = _read_json(path)
     try:
-        folders = [module["path"] for module in modules]
-        yield from dict.fromkeys(check_side_name(folder.rstrip("/")) for folder in folders if folder.strip("./"))
+        folders = [PurePosixPath(module["path"]).as_posix() for module in modules]
+        yield from dict.fromkeys(check_side_name(folder) for folder in folders if folder != ".")
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"'{MODULES}' is malformed.", hint="Save the model again.") from error
 

@@ -52,6 +52,13 @@ def test_modules_that_are_listed_are_weights_and_no_others(tmp_path: Path) -> No
         assert torch.equal(checkpoint.rows("2_Dense/linear.weight", 1, 2), DENSE["linear.weight"][1:])
 
 
+@pytest.mark.parametrize("path", ["2_Dense/", "./2_Dense", ".//2_Dense/./"])
+def test_a_folder_is_the_same_however_its_path_is_written(tmp_path: Path, path: str) -> None:
+    weights = {"model.safetensors": ROOT, "2_Dense/model.safetensors": DENSE}
+    write(tmp_path, modules=["./", path], weights=weights)
+    assert names(tmp_path)[0] == ["q.weight", "2_Dense/linear.bias", "2_Dense/linear.weight"]
+
+
 def test_without_a_list_the_form_of_the_name_says_what_a_module_is(tmp_path: Path) -> None:
     write(
         tmp_path,
