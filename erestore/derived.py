@@ -125,6 +125,7 @@ def derive(
         previous = version.previous
         if tip is not None and previous != tip:
             raise RefConflictError(name)
+        version.require_continued(parents)
         combined = combine(store.objects, operands, choose)
         if previous is not None and _is_there(store, previous, None if encode else combined, edge, recipe):
             held = store.commit_record(previous)

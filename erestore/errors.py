@@ -103,6 +103,18 @@ class RefConflictError(ConflictError):
         self.name = name
 
 
+class ProtectedBranchError(ConflictError):
+    """A branch that the setting ``branch.protected`` names would be deleted or would lose versions from sight."""
+
+    def __init__(self, name: str, *, deleted: bool) -> None:
+        what = "is not deleted or renamed" if deleted else "only goes forward, and this does not continue it"
+        super().__init__(
+            f"'{name}' is protected: it {what}.",
+            hint="`erestore config branch.protected` shows the list; set it without this branch, or --unset it, to lift that.",
+        )
+        self.name = name
+
+
 class Conflict(NamedTuple):
     """One reason why variants cannot be combined as they are.
 

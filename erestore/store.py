@@ -6,9 +6,10 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -18,6 +19,7 @@ from erestore.errors import (
     CorruptionError,
     KeyNotFoundError,
     MissingObjectError,
+    ProtectedBranchError,
     RemoteError,
     StoreNotFoundError,
     TargetExistsError,
@@ -47,6 +49,8 @@ FEATURES_PREFIX = "features/"
 """Features that a store has got since it was made: empty objects ``features/read/<name>``, ``features/write/<name>``."""
 SHARED = "core.shared"
 """Key of the store's configuration: how a store in a directory is shared."""
+PROTECTED = "branch.protected"
+"""Key of the store's configuration: patterns of branches that are not deleted and only go forward."""
 DIRECTORY = ".erestore"
 """Folder that holds the store of a working directory."""
 
@@ -260,6 +264,32 @@ class Store:
         if self._config_log.append(number, content, lambda _: True) is None:
             raise ConflictError("The configuration was changed by another writer at the same time.", hint="Try again.")
 
+    def is_protected(self, name: str) -> bool:
+        """Tell whether the setting ``branch.protected`` names a branch."""
+        return any(fnmatchcase(name, pattern) for pattern in patterns_of(self.config().get(PROTECTED, "")))
+
+    def require_forward(self, name: str, before: str | None, after: Iterable[str]) -> None:
+        """Refuse to move a protected branch anywhere but forward.
+
+        Parameters
+        ----------
+        name : str
+        before : str or None
+            Its commit; a name that does not exist may be made.
+        after : iterable of str
+            Commits that it would lead to: its new one, or the parents of that; none to delete it.
+
+        Raises
+        ------
+        ProtectedBranchError
+            If the branch is protected, and none of them goes back to `before`.
+        """
+        after = tuple(after)
+        if before is None or before in after or not self.is_protected(name):
+            return
+        if not any(self.is_ancestor(before, oid) for oid in after):
+            raise ProtectedBranchError(name, deleted=not after)
+
     def commit_record(self, oid: str) -> Commit:
         """Return the commit called `oid`."""
         return Commit.from_record(self.objects.get_record("commit", oid))
@@ -300,7 +330,11 @@ class Store:
         ------
         RefConflictError
             If another writer moved the ref meanwhile.
+        ProtectedBranchError
+            If the branch is protected and the commit does not continue it.
         """
+        if expected and (current := self.refs.read(name)) is not None:
+            self.require_forward(name, current.oid, commit.parents)
         subject = subject or (commit.message or commit.edge).partition("\n")[0]
         previous = "0" * 64 if expected else None  # only the length of what it will be counts
         entry = RefEntry(
@@ -463,6 +497,11 @@ class Store:
     def near(self, name: str) -> tuple[str, ...]:
         """Return names of branches and tags that look like `name`."""
         return similar_names(name, self.refs.names())
+
+
+def patterns_of(text: str) -> tuple[str, ...]:
+    """Return the patterns of a comma-separated list."""
+    return tuple(pattern for part in text.split(",") if (pattern := part.strip()))
 
 
 def find_store(start: Path) -> Path | None:

@@ -45,6 +45,18 @@ class NextVersion:
         """Commit that the branch is at."""
         return self.entry.oid if self.entry else None
 
+    def require_continued(self, sources: Sequence[str]) -> None:
+        """Refuse a result that is made of other commits alone where the branch is protected.
+
+        Its former version would be a parent, but one whose value is lost.
+
+        Raises
+        ------
+        ProtectedBranchError
+            If none of `sources` goes back to it.
+        """
+        self.store.require_forward(self.name, self.previous, sources)
+
     def record(self, commit: Commit) -> Recorded:
         """Record a commit as this version.
 

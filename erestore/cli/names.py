@@ -59,7 +59,8 @@ def branch(
 ) -> None:
     """List branches, or make, rename or delete one.
 
-    Deletes the name, not the data: `erestore undo` brings it back until garbage collection.
+    Deletes the name, not the data: `erestore undo` brings it back until garbage collection. Branches that the setting
+    branch.protected names get new versions, and are not deleted, renamed or rewound.
     """
     if delete and move:
         raise UsageError("--delete and --move exclude each other.")

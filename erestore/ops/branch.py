@@ -142,6 +142,7 @@ def branch(store: Store, name: str, revision: str, *, force: bool = False) -> Br
                     f"There is a branch '{name}' already.",
                     hint=f"`erestore branch --force {name} {revision}` moves it; `erestore undo` takes that back.",
                 )
+            store.require_forward(name, entry.oid, (oid,))
         lease.confirm()
         _move(store, operation, entry, name, oid, message=f"branch: {revision}")
     return BranchChange(name, entry.oid if entry else None, oid, operation.id)
@@ -156,9 +157,13 @@ def delete_branches(store: Store, names: Sequence[str]) -> tuple[BranchChange, .
         If one does not exist; nothing is deleted then.
     ConflictError
         If one is a tag.
+    ProtectedBranchError
+        If one is protected; nothing is deleted then.
     """
     operation = store.begin()
     entries = [_existing(store, name) for name in dict.fromkeys(names)]
+    for entry in entries:
+        store.require_forward(entry.name, entry.oid, ())
     gone = {entry.name for entry in entries}
     changes = []
     for entry in entries:
@@ -181,11 +186,14 @@ def rename_branch(store: Store, old: str, new: str) -> BranchChange:
         If there is no branch `old`.
     TargetExistsError
         If there is a `new` already.
+    ProtectedBranchError
+        If `old` is protected.
     """
     check_name(new)
     operation = store.begin()
     with Lease(store.storage, "writer", operation.writer) as lease:
         entry = _existing(store, old)
+        store.require_forward(old, entry.oid, ())
         taken = store.refs.read(new)
         if taken is not None and taken.oid is not None:
             raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")

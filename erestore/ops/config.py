@@ -11,7 +11,7 @@ from typing import Any
 from erestore.errors import NotFoundError, StoreNotFoundError, UsageError, similar_names
 from erestore.storage.access import refusals
 from erestore.storage.sharing import CHOICES
-from erestore.store import SHARED, Store, default_author
+from erestore.store import PROTECTED, SHARED, Store, default_author
 
 ANYWHERE = ("store", "user")
 
@@ -71,6 +71,10 @@ def _sharing(text: str) -> str:
     return text
 
 
+def _patterns(text: str) -> str:
+    return _text(text) if text else ""
+
+
 def _cache_directory() -> str:
     import platformdirs
 
@@ -107,6 +111,13 @@ SETTINGS: Mapping[str, Setting] = {
         "a number of components; 0 for never",
         "Total rank of a chain past which a commit is encoded on the base.",
         "512",
+    ),
+    PROTECTED: Setting(
+        _patterns,
+        'names and patterns with commas between them, such as "main,release/*"',
+        "Branches that are not deleted, renamed or rewound.",
+        "",
+        ("store",),
     ),
     "gc.grace_days": Setting(
         _days, "a number of days", "How long an object has to be unreachable before it is deleted.", "14"

@@ -108,6 +108,7 @@ def _examine(store: Store, name: str) -> _Examined:
     if entry.kind == "tag":
         raise ConflictError(f"'{name}' is a tag, and a tag never moves.", hint="Name a branch.")
     commit = store.commit_record(entry.oid)
+    store.require_forward(name, entry.oid, commit.parents)
     require_lossy(commit, name, hint="Commit it again without --exact-only, or delete it.")
     manifest = store.manifest(commit)
     if manifest.patch is None:

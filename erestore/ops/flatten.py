@@ -127,6 +127,7 @@ def flatten(
     with next_version(store, branch) as version:
         if name is None and version.previous != oid:
             raise RefConflictError(branch)
+        version.require_continued((oid,))
         variant = Variant.open(store.objects, former.manifest)
         before = Size.of(variant)
         if before.terms == 0 or (before.terms == 1 and variant.residuals[0][0] == 1):

@@ -120,6 +120,7 @@ def rebase(
         )
     require_max_error(max_error)
     with next_version(store, name) as version:
+        version.require_continued((oid,))
         if carry:
             require_lossy(former, revision, hint="Leave --carry out, or commit it again with --exact.")
         variant, base = (

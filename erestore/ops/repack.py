@@ -290,6 +290,8 @@ class _Repacking:
     def _reason(self, candidate: Candidate, oid: str) -> str | None:
         """Say why a variant cannot gain anything."""
         commit, name = candidate.commit, candidate.name
+        if self.store.is_protected(name):
+            return "it is protected (branch.protected)"
         if commit.quality.get("codec") == "exact-only":
             return "all of it is an exact remainder"
         if not commit.own:

@@ -111,7 +111,8 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
     NotFoundError
         If there is nothing to undo, no such operation, or garbage collection has taken what would come back.
     ConflictError
-        If a name was moved again since, or the operation was undone before; nothing is changed then.
+        If a name was moved again since, the operation was undone before, or a protected branch would be deleted or rewound;
+        nothing is changed then.
     """
     if dry_run:
         return _plan(store, read_reflogs(store.storage), operation).result(store, None)
@@ -178,6 +179,9 @@ def _plan(store: Store, logs: Mapping[str, list[LoggedEntry]], operation: str | 
     entries = reversed(chosen.entries.items())  # the last move first: at no time does a commit lose its last name
     moves = tuple(_move(logs[name], moved) for name, moved in entries if name not in chosen.undone)
     _require_stored(store, [move.after for move in moves if move.after])
+    for move in moves:
+        if move.newest.kind == "branch":
+            store.require_forward(move.newest.name, move.newest.oid, (move.after,) if move.after else ())
     return _Plan(chosen, moves, _made(chosen, past))
 
 

@@ -200,3 +200,15 @@ def test_variants_are_sorted_and_filtered_by_metric(here: Here) -> None:
     assert "accuracy" not in here.run("branch").out
     assert "of these metrics" in here.run("branch", "--where", "accuracy>0.99").err
     assert here.run("branch", "x", "ft", "--sort", "name").code == 2
+
+
+def test_protected_branches_get_new_versions_and_are_not_deleted(here: Here) -> None:
+    assert here.run("config", "branch.protected", "ft,release/*").code == 0
+    assert here.run("commit", "more", "--name", "ft").code == 0
+    for line in ("branch -d ft", "branch -m ft new", "undo", "merge more base --name ft"):
+        ran = here.run(*line.split())
+        assert (ran.code, "'ft' is protected" in ran.err) == (5, True), line
+    (kept,) = [row for row in here.json("repack", "ft", "--dry-run")["kept"] if row["ref"] == "ft"]
+    assert "protected" in kept["reason"]
+    assert here.run("config", "branch.protected", "--unset").code == 0
+    assert here.run("branch", "-d", "ft").code == 0
