@@ -185,6 +185,10 @@ def session(
     return Session(monkeypatch, capsys)
 
 
+TOYS = "$ python examples/toy_models.py\n"
+"""Pages that begin with this make what they use, in an empty folder."""
+
+
 @pytest.mark.s3
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages_are_true(session, page, moto_url, monkeypatch):
@@ -192,7 +196,11 @@ def test_pages_are_true(session, page, moto_url, monkeypatch):
     url, options = moto_url
     for name, value in s3_environment(options).items():
         monkeypatch.setenv(name, value)
-    local = Path("page.md").absolute()
+    if TOYS in page.read_text("utf-8"):
+        Path("empty").mkdir()
+        monkeypatch.chdir("empty")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("no-cache").absolute()))
+    local = Path("../page.md").resolve()
     local.write_text(page.read_text("utf-8").replace(BUCKET, url), "utf-8")
     session.follow(local)
 
@@ -205,6 +213,12 @@ def test_the_tutorial_is_true(session, tmp_path, monkeypatch):
     (place / "models" / package.name).symlink_to(package)  # what the first command would download
     monkeypatch.chdir(place)
     session.follow(TUTORIAL)
+
+
+def test_pages_that_a_newcomer_meets_make_what_they_use():
+    for name in ("choose-the-quality", "versions-and-undo", "merge-and-pick"):
+        text = (ROOT / "docs" / "how-to" / f"{name}.md").read_text("utf-8")
+        assert text[text.index("\n$ ") + 1 :].startswith(TOYS)
 
 
 def test_readme_begins_with_the_commands_of_the_mission():

@@ -102,6 +102,13 @@ SETTINGS: Mapping[str, Setting] = {
         CHOICES[0],
         ("store",),
     ),
+    PROTECTED: Setting(
+        _patterns,
+        'names and patterns with commas between them, such as "main,release/*"',
+        "Branches that are not deleted, renamed or rewound.",
+        "",
+        ("store",),
+    ),
     "user.name": Setting(_text, "a name", "Who commits.", default_author),
     "commit.max_error": Setting(
         _share, "a number between 0 and 1", "Most of a residual's squared norm that a commit may lose.", "0.01"
@@ -111,13 +118,6 @@ SETTINGS: Mapping[str, Setting] = {
         "a number of components; 0 for never",
         "Total rank of a chain past which a commit is encoded on the base.",
         "512",
-    ),
-    PROTECTED: Setting(
-        _patterns,
-        'names and patterns with commas between them, such as "main,release/*"',
-        "Branches that are not deleted, renamed or rewound.",
-        "",
-        ("store",),
     ),
     "gc.grace_days": Setting(
         _days, "a number of days", "How long an object has to be unreachable before it is deleted.", "14"
