@@ -166,7 +166,8 @@ def run(arguments: Sequence[str]) -> int:
             cli.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code
-        code = report_failure(KeyboardInterrupt() if _interrupted else error, command)
+        is_interrupted = _interrupted and not isinstance(error, click.exceptions.Exit)
+        code = report_failure(KeyboardInterrupt() if is_interrupted else error, command)
         try:
             sys.stdout.flush()
         except OSError:
