@@ -70,7 +70,7 @@ def test_what_needs_code_is_refused_by_name(save, value, culprit):
 
 def test_bare_pickle_with_code(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(RunsCode(tmp_path / "ran")))
-    with pytest.raises(CheckpointError, match=r"needs to run code \(posix\.mkdir\)|damaged"):
+    with pytest.raises(CheckpointError, match="which torch reads only by running code"):
         open_checkpoint(tmp_path / "a.pkl")
     assert not (tmp_path / "ran").exists()
 
