@@ -42,8 +42,9 @@ transformers; the first run takes an hour, later ones use what is in DIRECTORY).
   a reader gets. **KL**: mean KL divergence, in nats, of the answers from the original classifier's, on 512 held-out texts.
 * **erestore**: all bytes that `commit --max-error E` adds to a store that has the base, for {grid} values of E and once more
   near every loss of ERE; between two of them its curve is taken as straight in logarithms. Where errors are compared, with
-  `--objective frobenius`; where answers are, with the default, which weighs what errors do to answers (measured before [decision
-  24](decisions/0024-no-tensor-pays-for-a-loud-one.md), which adds less than 0.1 % to a default commit of such a MiniLM).
+  `--objective frobenius`; where answers are, with the default, which weighs what errors do to answers (measured
+  before [decision 24](decisions/0024-no-tensor-pays-for-a-loud-one.md), which adds less than 0.1 % to a default commit of
+  such a MiniLM).
 * **ERE**: the encoding of Ryu, Seo and Yoo (prior rank r, α = 0.5, U and V in 4 bits), at every r where plain 4-bit
   quantisation (BITQ) is not smaller. It is charged in three ways. *Payload*: 4.0 bits a code and D in half precision,
   nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is no matrix in fp32.

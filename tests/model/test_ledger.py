@@ -109,10 +109,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("ledger"))
 
 
-def test_something_is_lost_without_being_listed(world: World) -> None:
-    index = world.store.objects.open("residual", world.own("a")).index
+def test_something_is_lost_without_being_listed(world: World, tmp_path: Path) -> None:
+    """Where the sum alone counts, what is small beside the rest is dropped."""
+    path = tiny.write_model(tmp_path / "a", world.original["a"])
+    quality = Quality(max_error=0.02, objective="frobenius")
+    world.store.commit(path, base="base", name="sum", quality=quality)
+    index = world.store.objects.open("residual", world.own("sum")).index
     assert {"small", "bias"} - set(index["tensors"])
-    recorded = read_errors(world.store.objects, world.own("a"))
+    recorded = read_errors(world.store.objects, world.own("sum"))
     assert recorded is not None
     gone = [key for key in SHAPES if key not in index["tensors"]]
     change = [world.original["a"][key].double() - world.original["base"][key].double() for key in gone]
