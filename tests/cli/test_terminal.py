@@ -161,7 +161,7 @@ def test_terminated(here: Here) -> None:
     )
     ran = python("-c", program, cwd=here.directory)
     assert (ran.returncode, ran.stdout, ran.stderr) == (143, "", "")
-    assert not [path for path in (here.directory / ".erestore" / "gc").rglob("*") if path.is_file()]
+    assert not [path for path in (here.directory / ".erestore" / "gc" / "leases").rglob("*") if path.is_file()]
 
 
 def test_a_read_only_store(here: Here) -> None:

@@ -108,7 +108,7 @@ def test_overlaps_tensor_by_tensor(store):
     assert [(pair.a, pair.b) for pair in found.overlaps] == [("one", "adapter"), ("one", "child"), ("adapter", "child")]
     (only,) = found.overlaps[0].tensors  # an adapter of one layer
     keys = floating_keys(store)
-    assert [tensor.name for tensor in found.overlaps[1].tensors] == [key for key in keys if key != "scale"]
+    assert [tensor.name for tensor in found.overlaps[1].tensors] == keys
     dense = {}
     for name in ("one", "adapter"):
         vector, start = changes(store, (name,))[0], 0

@@ -143,7 +143,7 @@ def test_entries_that_are_known_are_not_made_again(fleet: Store, monkeypatch: py
     first = listed(fleet, known=known)
     assert set(known) == {entry.commit for entry in first}
     assert first == fleet.log()
-    monkeypatch.setattr("erestore.ops.log.known_error", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("erestore.ops.log.recorded_error", lambda *_: pytest.fail("made again"))
     told: list[tuple[str, int, int]] = []
     assert listed(fleet, known=known, progress=lambda *each: told.append(each)) == first
     assert told[-1] == ("reading", len(first), len(first))
