@@ -84,6 +84,8 @@ class World:
 
 
 FLOATING = ("embed.weight", "layer.weight", "layer.bias", "norm.weight", "scale")
+WEIGHTS = FLOATING[:-1]
+"""What errors are relative to: a single number is exact, and stands outside of them."""
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_algebra import FLOATING, World
+from test_algebra import FLOATING, WEIGHTS, World
 
 from erestore.errors import ConflictError, UsageError
 from erestore.model.quality import Quality
@@ -30,7 +30,7 @@ def lost(world: World, before: str, after: str) -> float:
     """Squared error after rounding, over the squared norm of what `before` changed of the base."""
     error = norm = 0.0
     one, two, base = (world.store.state_dict(name) for name in (before, after, "base"))
-    for key in FLOATING:
+    for key in WEIGHTS:
         error += float((one[key].double() - two[key].double()).square().sum())
         norm += float((one[key].double() - base[key].double()).square().sum())
     return error / norm
