@@ -33,6 +33,7 @@ from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.framing import encode_record, is_oid
 from erestore.storage.holder import user_name
+from erestore.storage.keys import is_own_key
 from erestore.storage.local import LocalStorage
 from erestore.storage.log import NumberedLog
 from erestore.storage.objects import Objects
@@ -252,8 +253,7 @@ class Store:
     def configure(self, key: str, value: str | None) -> None:
         """Set one key of the store's configuration, or remove it with None."""
         self.require_writable()
-        if key == SHARED:
-            _directory(self.storage).share(value or CHOICES[0])
+        directory = _directory(self.storage) if key == SHARED else None
         latest = self._config_log.latest()
         number, values = (latest[0], dict(parse_canonical(latest[1])["values"])) if latest else (0, {})
         if value is None:
@@ -263,6 +263,8 @@ class Store:
         content = dump_canonical({"values": values, "id": new_id(), "time": time.time_ns() // 1000})
         if self._config_log.append(number, content, lambda _: True) is None:
             raise ConflictError("The configuration was changed by another writer at the same time.", hint="Try again.")
+        if directory is not None:  # the entry that says so is shared as well
+            directory.share(value or CHOICES[0])
 
     def is_protected(self, name: str) -> bool:
         """Tell whether the setting ``branch.protected`` names a branch."""
@@ -554,7 +556,7 @@ def _is_marker(marker: Any) -> bool:
 
 
 def _has_content(storage: Storage) -> bool:
-    return any(True for folder in ("objects/", "refs/") for _ in storage.list(folder))
+    return any(is_own_key(entry.key) for folder in ("objects/", "refs/") for entry in storage.list(folder))
 
 
 def _new_marker() -> dict[str, Any]:

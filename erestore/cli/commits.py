@@ -66,7 +66,9 @@ def init(session: Session, *, url: str | None, shared: bool, repair: bool, as_js
     from erestore.ops.init import init as make
     from erestore.store import DIRECTORY
 
-    place = url or session.named_place() or str(Path(DIRECTORY).absolute())
+    place = session.named_place() if url is None else url
+    if place is None:
+        place = str(Path(DIRECTORY).absolute())
     sharing = "group" if shared else None
     made = make(place, shared=sharing, repair=repair, **session.storage_options(place))
     if as_json:

@@ -32,17 +32,22 @@ class Session:
         """Return where the store is: ``--store``, else ``ERESTORE_STORE``, else the nearest ``.erestore`` upward."""
         from erestore.store import find_store
 
-        return self.named_place() or find_store(Path.cwd())
+        named = self.named_place()
+        return find_store(Path.cwd()) if named is None else named
 
     def named_place(self) -> str | None:
         """Return the place that was named explicitly, if one was."""
-        return self.store or os.environ.get("ERESTORE_STORE")
+        if (
+            self.store is not None
+        ):  # an empty one is not the store that happens to be near: it is refused where it is opened
+            return self.store
+        return os.environ.get("ERESTORE_STORE") or None
 
     def open(self, place: str | Path | None = None) -> Store:
         """Open the store at `place`, by default at :meth:`place`."""
         from erestore.api import Store
 
-        place = place or self.place()
+        place = self.place() if place is None else place
         if place is None:
             raise StoreNotFoundError(
                 f"There is no store in {Path.cwd()} or any folder above it.",
@@ -109,7 +114,7 @@ def cache_directory(kind: str) -> Path | None:
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def store_value(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         session = ctx.ensure_object(Session)
-        if value:
+        if value not in (None, False):  # an option after the command that is not given leaves the one before it
             setattr(session, name, value)
 
     return store_value

@@ -63,7 +63,9 @@ class Holder:
         if not self.boot or (self.host, self.boot) != (socket.gethostname(), _boot()):
             return False
         status = _status(self.pid)
-        return not status or status[_STATE] == "Z" or int(status[_STARTED]) != self.started
+        if not status:
+            return not _is_hidden(self.pid)
+        return status[_STATE] == "Z" or int(status[_STARTED]) != self.started
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}, process {self.pid}"
@@ -83,6 +85,17 @@ def _boot() -> str:
         return f"{boot} {(_PROC / 'self/ns/pid').readlink()}"
     except OSError:  # not Linux, or a sandbox
         return ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether there is a process that this user may not see, as where /proc is mounted with ``hidepid``."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _status(pid: int) -> list[str]:

@@ -15,6 +15,10 @@ _OWN_FOLDER = re.compile(
     r"objects/[0-9a-f]{2}|calibrations/[0-9a-f]{64}|gc/leases/(writer|collector)-[0-9a-f]{16}|probe/[0-9a-f]{16}"
 )
 _OWN_OBJECT = re.compile(r"objects/[0-9a-f]{2}/[0-9a-f]{62}|probe/.*")
+_OWN_KEY = re.compile(
+    r"erestore\.json|features/(read|write)/[^/]+|(refs/[^/]+|config|calibrations/[0-9a-f]{64})/[0-9]{16}"
+    r"|gc/condemned/[0-9a-f]{32}|gc/leases/(writer|collector)-[0-9a-f]{16}/([0-9]{16}|released)"
+)
 
 
 def is_component(name: str) -> bool:
@@ -43,3 +47,8 @@ def is_own_folder(path: str) -> bool:
 def is_own_object(key: str) -> bool:
     """Tell whether `key` is one of a value large enough to be written in parts, which only the store makes."""
     return _OWN_OBJECT.fullmatch(key) is not None
+
+
+def is_own_key(key: str) -> bool:
+    """Tell whether `key` is one of a store's, and not the path of a file that somebody put beside them."""
+    return _OWN_KEY.fullmatch(key) is not None or is_own_object(key)

@@ -88,10 +88,12 @@ class Lease:
         Raises
         ------
         ConflictError
-            If somebody removed it.
+            If somebody removed it, or it has lapsed: renewing would hide the gap in which others did not see it.
         """
         with self._lock:
             if self._number:
+                if self._renewed.seconds() >= self._expires:
+                    raise _lapsed()
                 self._look_up()
             renewed = _Stopwatch()  # started before the write: the term counts from the earlier moment
             content = LeaseContent(self._writer, time.time_ns() // 1000, Holder.current())
@@ -112,10 +114,7 @@ class Lease:
             been collected.
         """
         if self._renewed.seconds() > self._expires / 2:
-            raise ConflictError(
-                "This operation was interrupted for so long that garbage collection may have run meanwhile.",
-                hint="Nothing was changed; repeat the command.",
-            )
+            raise _lapsed()
         is_recent = self._looked_up is not None and self._looked_up.seconds() < LOOKED_UP_SECONDS
         if self.kind == "writer" or not is_recent:
             with self._lock:
@@ -163,7 +162,7 @@ class Lease:
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(self._expires / 6):
-            with suppress(ErestoreError):  # the next attempt may succeed; confirm() tells whether one did in time
+            with suppress(ErestoreError):  # the next attempt may succeed in time; else confirm() says so
                 self.renew()
 
     def remove(self) -> None:
@@ -192,6 +191,13 @@ def storage_time(storage: Storage) -> float:
         return read_leases(storage)[lease.name].modified
     finally:
         lease.remove()
+
+
+def _lapsed() -> ConflictError:
+    return ConflictError(
+        "This operation was interrupted for so long that garbage collection may have run meanwhile.",
+        hint="Nothing was changed; repeat the command.",
+    )
 
 
 def _removed() -> ConflictError:

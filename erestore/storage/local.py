@@ -19,7 +19,7 @@ from erestore.errors import AccessError, KeyNotFoundError
 from erestore.storage import reserve
 from erestore.storage.abc import Data, Entry, Storage
 from erestore.storage.access import access_error, is_full, refusals
-from erestore.storage.keys import FOLDERS, check_key, is_component, is_own_folder
+from erestore.storage.keys import FOLDERS, check_key, is_component, is_own_folder, is_own_key
 from erestore.storage.publish import publish
 from erestore.storage.reserve import Reserve
 from erestore.storage.sharing import Permissions, make_folder, permissions, widen
@@ -145,7 +145,9 @@ class LocalStorage(Storage):
         return permissions(self.directory, self.shared)
 
     def share(self, shared: str) -> None:
-        """Let new and existing files and folders of this user have the permissions of a way of sharing.
+        """Let new and existing files and folders of the store have the permissions of a way of sharing.
+
+        What somebody else put into the store's folder is left as it is, and so is what other users own.
 
         Parameters
         ----------
@@ -157,11 +159,15 @@ class LocalStorage(Storage):
         if self.directory.is_dir():
             widen(self.directory, bits.folder)
         for folder, names in self._walk():
-            if folder != self.directory:
-                widen(folder, bits.folder)
-            for name in names:
-                if folder != self.directory or is_component(name):
-                    widen(folder / name, bits.file)
+            paths = {name: (folder / name).relative_to(self.directory).as_posix() for name in names}
+            files = [name for name, path in paths.items() if is_own_key(path) or path == reserve.NAME]
+            for name in files:
+                widen(folder / name, bits.file)
+            if files or is_own_folder(folder.relative_to(self.directory).as_posix()):
+                for part in (folder, *folder.parents):
+                    if part == self.directory:
+                        break
+                    widen(part, bits.folder)
 
     def _keep_directory(self, directory: Path) -> None:
         """See to it that a power failure cannot take away the name of `directory`, which has a file in it by now."""
@@ -195,17 +201,20 @@ class LocalStorage(Storage):
         directory = self._path(folder) if folder else self.directory
         return self._scan(directory, f"{folder}/" if folder else "", start)
 
-    def _scan(self, directory: Path | str, key: str, start: str) -> Iterator[Entry]:
+    def _scan(self, directory: Path | str, key: str, start: str, *, linked: bool = False) -> Iterator[Entry]:
         try:
             with refusals("list", directory), os.scandir(directory) as scan:
-                found = [entry for entry in scan if entry.name.startswith(start) and is_component(entry.name)]
+                entries = [entry for entry in scan if entry.name.startswith(start) and is_component(entry.name)]
         except AccessError as error:
             if isinstance(error.__cause__, _ABSENT):
                 return
             raise
-        for entry in found:
+        for entry in entries:
             if entry.is_dir():
-                yield from self._scan(entry.path, f"{key}{entry.name}/", "")
+                # A link may lead to another disk; one behind a link may lead back, and so on without end.
+                is_link = entry.is_symlink()
+                if not (linked and is_link):
+                    yield from self._scan(entry.path, f"{key}{entry.name}/", "", linked=linked or is_link)
                 continue
             with suppress(FileNotFoundError):  # deleted since it was listed
                 status = entry.stat()

@@ -44,9 +44,13 @@ def parse_location(url: str | Path) -> Location:
     """
     text = str(url)
     scheme, separator, rest = text.partition("://")
+    if not text:
+        raise UsageError("The place of a store is empty.", hint="Write a folder, or s3://bucket/path.")
     if not separator:
         _refuse_lost_slash(text)
         return Location("file", text)
+    scheme = scheme.lower()  # RFC 3986, 3.1; fsspec knows them in small letters only
+    text = f"{scheme}://{rest}"
     if "?" in rest:
         raise UsageError(
             f"'{text}' has a query, and a store is not in one version of one object.",
@@ -58,7 +62,7 @@ def parse_location(url: str | Path) -> Location:
         return Location("file", _file_path(text, scheme))
     if scheme in _OBJECT_STORES and rest.startswith("/"):
         raise UsageError(f"'{text}' names no bucket.", hint=f"Write {scheme}://{rest.lstrip('/') or 'bucket/store'}")
-    if scheme.lower() in _UNSUPPORTED:
+    if scheme in _UNSUPPORTED:
         raise UnsupportedFormatError(
             f"This version keeps no stores at {scheme}:// URLs.",
             hint="Use a folder (one that is mounted from there as well), or an object store: s3://bucket/path.",

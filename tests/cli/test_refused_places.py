@@ -11,6 +11,7 @@ from commands import Here
     [
         ("s3:/bucket/models", 2, "s3://bucket/models"),
         ("s3://bucket/models?versionId=3", 2, "s3://bucket/models"),
+        ("", 2, "empty"),
         ("memory://x", 2, "gone when it ends"),
         ("sftp://user@host/store", 7, "sftp://"),
         ("webdav://host/store", 7, "webdav://"),

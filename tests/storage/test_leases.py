@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import threading
@@ -141,6 +142,18 @@ def test_confirming_after_a_long_pause(storage, monkeypatch):
         lease.confirm()
 
 
+@pytest.mark.parametrize("kind", ["writer", "collector"])
+def test_renewing_does_not_hide_that_a_lease_had_lapsed(storage, monkeypatch, kind):
+    with Lease(storage, kind, "on a laptop that slept") as lease:
+        clock = leases.time.time
+        monkeypatch.setattr(leases.time, "time", lambda: clock() + EXPIRES_SECONDS)
+        for _ in range(2):
+            with pytest.raises(ConflictError, match="interrupted"):
+                lease.renew()
+        with pytest.raises(ConflictError, match="interrupted"):
+            lease.confirm()
+
+
 def test_a_lease_that_somebody_removed_is_noticed(storage):
     with Lease(storage, "writer", "one") as lease:
         storage.delete(f"{PREFIX}{lease.name}/{1:016d}")
@@ -247,6 +260,33 @@ def test_a_process_of_this_machine_is_known_to_be_gone():
     assert replace(Holder.current(), started=1).is_gone  # another process got the number
     assert not replace(ended, host="elsewhere").is_gone
     assert not replace(ended, boot="another container").is_gone
+
+
+_LOOK_AT_HIDDEN = """
+import os, sys
+from erestore.storage.holder import Holder
+other = Holder(**{**Holder.current().to_record(), "pid": int(sys.argv[1]), "started": int(sys.argv[2])})
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+print(os.path.exists(f"/proc/{other.pid}"), other.is_gone)
+"""
+
+
+def test_a_process_that_is_hidden_from_this_user_is_not_gone():
+    if os.geteuid() != 0:
+        pytest.skip("takes root, to mount /proc with hidepid")
+    here = Holder.current()
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$0" "$@"']
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _LOOK_AT_HIDDEN, str(here.pid), str(here.started)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or done.stdout.startswith("True"):
+        pytest.skip(f"this system hides no processes: {done.stderr[-200:]}")
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_what_is_no_holder_is_nobody():

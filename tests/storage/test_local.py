@@ -269,3 +269,13 @@ def test_only_what_the_store_made_is_removed(storage):
     assert not any((storage.directory / folder).exists() for folder in own)
     assert all((storage.directory / folder).is_dir() for folder in others)
     assert len(files(storage)) == 4
+
+
+def test_links_that_lead_in_circles_are_not_followed_for_ever(storage):
+    storage.create("config/1", b"x")
+    (storage.directory / "disk").mkdir()
+    (storage.directory / "disk/2").write_bytes(b"y")
+    for link, target in {"config/loop": ".", "config/a": "../disk", "disk/b": "../config", "objects": "disk"}.items():
+        (storage.directory / link).symlink_to(target)
+    assert sorted(entry.key for entry in storage.list("config/")) == ["config/1", "config/a/2", "config/loop/1"]
+    assert sorted(entry.key for entry in storage.list("objects/")) == ["objects/2", "objects/b/1"]

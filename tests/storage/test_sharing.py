@@ -88,6 +88,24 @@ def test_init_shared(tmp_path: Path, umask: int) -> None:
     assert Store.open(tmp_path / "s").setting("core.shared") == "group"
 
 
+def test_what_somebody_put_beside_the_stores_files_is_not_shared(tmp_path: Path) -> None:
+    init(tmp_path / "s")
+    fill(tmp_path / "s")
+    names = ["token", "config/secrets.yaml", "objects/data/x", "refs/paper.txt", "gc/notes", "features/x/y"]
+    private = [tmp_path / "s" / name for name in names]
+    for path in private:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("private")
+        path.chmod(0o600)
+    (tmp_path / "s/objects/data").chmod(0o700)
+    (tmp_path / "s/config").chmod(0o700)  # holds the store's configuration, too
+    Store.open(tmp_path / "s").set_setting("core.shared", "all")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * len(private)
+    assert stat.S_IMODE((tmp_path / "s/objects/data").stat().st_mode) == 0o700
+    for name in ("config", "config/0000000000000001", "erestore.json", "gc/reserved space"):
+        assert (tmp_path / "s" / name).stat().st_mode & 0o064 == 0o064
+
+
 def test_only_files_have_permissions() -> None:
     with pytest.raises(UsageError, match="no permissions of files"):
         init("memory://shared", shared="group")

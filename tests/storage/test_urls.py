@@ -41,7 +41,7 @@ def test_a_url_that_is_not_one_of_a_place_is_refused_with_the_right_one(url: str
 
 @pytest.mark.parametrize("url", ["sftp://u@h/x", "ssh://h/x", "webdav://h/x", "ftp://h/x", "https://h/x", "SFTP://h/x"])
 def test_what_keeps_no_stores_yet_is_refused_by_name(url: str) -> None:
-    with pytest.raises(UnsupportedFormatError, match=url.partition(":")[0]) as caught:
+    with pytest.raises(UnsupportedFormatError, match=url.partition(":")[0].lower()) as caught:
         open_storage(url)
     assert caught.value.exit_code == 7
     assert "single-writer" not in str(caught.value.hint)
@@ -50,6 +50,23 @@ def test_what_keeps_no_stores_yet_is_refused_by_name(url: str) -> None:
 @pytest.mark.parametrize("url", ["c:/models", "x:y", "a?b", "models/s3", "s3/bucket", "2024:01:01/run"])
 def test_paths_are_paths(url: str) -> None:
     assert parse_location(url) == ("file", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("S3://Bucket/X", ("s3", "s3://Bucket/X")),
+        ("Memory://Name", ("memory", "Name")),
+        ("FILE:///srv/Store", ("file", "/srv/Store")),
+    ],
+)
+def test_schemes_are_the_same_in_capitals(url: str, location: tuple[str, str]) -> None:
+    assert parse_location(url) == location
+
+
+def test_no_place_is_not_the_current_folder() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        parse_location("")
 
 
 def test_file_and_local_urls_are_paths(tmp_path: Path) -> None:
