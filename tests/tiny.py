@@ -14,7 +14,7 @@ from erestore.model.variant import Variant
 from erestore.ops.commit import commit
 from erestore.ops.import_base import import_base
 from erestore.storage.abc import Storage
-from erestore.storage.canonical import parse_canonical
+from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
 from erestore.store import MARKER, Store
@@ -128,14 +128,30 @@ def same_tensors(one: Tensors, other: Tensors) -> bool:
 
 
 def make_older(storage: Storage, seconds: float, prefix: str = "") -> None:
-    """Let everything under a prefix look as if it had been written earlier."""
+    """Let everything under a prefix look as if it had been written earlier, by a writer whose clock was right."""
     for entry in list(storage.list(prefix)):
+        if entry.key.startswith("refs/"):
+            record = parse_canonical(storage.read(entry.key))
+            written = max(0, int(record["time"] - seconds * 1e6))
+            replace_value(storage, entry.key, dump_canonical({**record, "time": written}))
         if isinstance(storage, LocalStorage):
             os.utime(storage.directory / entry.key, (entry.modified - seconds, entry.modified - seconds))
         else:
             assert isinstance(storage, MemoryStorage)
             value, modified = storage._shelf.values[entry.key]
             storage._shelf.values[entry.key] = (value, modified - seconds)
+
+
+def replace_value(storage: Storage, key: str, value: bytes) -> None:
+    """Put another value in the place of one, with its time."""
+    if isinstance(storage, LocalStorage):
+        path = storage.directory / key
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(value)
+        os.utime(path, ns=times)
+    else:
+        assert isinstance(storage, MemoryStorage)
+        storage._shelf.values[key] = (value, storage._shelf.values[key][1])
 
 
 def delete_ref(store: Store, name: str) -> None:

@@ -13,6 +13,7 @@ from erestore.model.notes import is_calibration
 from erestore.model.reachable import READERS, REFERRING, references
 from erestore.storage.condemned import Condemned, CondemnedList
 from erestore.storage.framing import RECORD_HEADER, kind_of
+from erestore.storage.lease_records import SKEW_SECONDS
 from erestore.storage.objects import Objects, StoredObject
 from erestore.storage.segments import read_present
 
@@ -103,18 +104,19 @@ def plan(
 
     Deleted is what a list has condemned for the grace period, unless it was written again since or something that stays
     refers to it; condemned, what no list names and has not been written for the grace period. Without a grace period
-    everything is deleted at once.
+    everything is deleted at once, whatever its time. A list from the future does not say when the grace period began: it is
+    replaced by a new one.
     """
     lists = tuple(lists)
     since: dict[str, float] = {}
-    for condemned_list in lists:
+    for condemned_list in (condemned_list for condemned_list in lists if condemned_list.since <= now + SKEW_SECONDS):
         for each in condemned_list.objects:
             if _is_still_condemned(unreachable, each):
                 since.setdefault(each.oid, condemned_list.since)
     doomed = {
         oid
-        for oid, found in unreachable.items()
-        if found.age >= grace_seconds and (not grace_seconds or now - since.get(oid, now) >= grace_seconds)
+        for oid, candidate in unreachable.items()
+        if not grace_seconds or min(candidate.age, now - since.get(oid, now)) >= grace_seconds
     }
     _spare_needed(doomed, unreachable)
     rest = [found for oid, found in unreachable.items() if oid not in doomed]

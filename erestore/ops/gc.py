@@ -17,10 +17,11 @@ from erestore.model.reachable import READERS, Reference, walk
 from erestore.progress import Progress, silent
 from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note
 from erestore.storage.condemned import Condemned, read_lists, write_list
+from erestore.storage.expiry import Expiry, expired, former_commits, held_commits
 from erestore.storage.lease_records import PREFIX, SKEW_SECONDS, read_leases
 from erestore.storage.leases import Lease
 from erestore.storage.objects import StoredObject
-from erestore.storage.reflogs import LoggedEntry, expired, former_commits, held_commits, is_deleted, read_reflogs
+from erestore.storage.reflogs import LoggedEntry, is_deleted, read_reflogs
 from erestore.store import Store, new_id
 
 GRACE_DAYS = 14.0
@@ -207,13 +208,13 @@ class _Collection:
         """Reach everything that is held at a time by the storage's clock."""
         known = [logged for log in self.logs.values() for logged in log]
         self.logs = read_reflogs(self.store.storage, known)
-        limits = {"before": now - self.periods.reflog, "deleted_before": now - self.periods.deleted}
-        self.expired = expired(self.logs, **limits)
+        expiry = Expiry.at(now, self.logs, period=self.periods.reflog, deleted_period=self.periods.deleted)
+        self.expired = expired(self.logs, expiry)
         self.held = tuple(
             ReflogHold(name, gone := is_deleted(self.logs[name]), _moment(moved + self.periods.of(deleted=gone)))
-            for name, moved in sorted(former_commits(self.logs, **limits).items())
+            for name, moved in sorted(former_commits(self.logs, expiry).items())
         )
-        held, replaced = held_commits(self.logs, **limits)
+        held, replaced = held_commits(self.logs, expiry)
         # A commit is deleted before its parts: while it is there, they are.
         held |= set(filter(self.store.objects.exists, replaced))
         for _ in walk(self.store.objects, [Reference("commit", oid) for oid in sorted(held)], self.reached):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from erestore.model.reachable import Reference, walk
 from erestore.storage.lease_records import read_leases
-from erestore.storage.reflogs import LoggedEntry, held_commits, in_order, read_reflogs
+from erestore.storage.expiry import held_commits
+from erestore.storage.reflogs import LoggedEntry, in_order, read_reflogs
 from erestore.store import Store
 
 
@@ -69,7 +70,7 @@ def status(store: Store) -> StatusResult:
     reached: set[Reference] = set()
     tips = [Reference("commit", str(entry.oid)) for entry in named]
     commits = sum(visit.reference.kind == "commit" for visit in walk(store.objects, tips, reached))
-    held, replaced = held_commits(logs, before=0, deleted_before=0)
+    held, replaced = held_commits(logs)
     logged = [Reference("commit", oid) for oid in held | replaced]
     # Older entries of a log may lead to what garbage collection has taken; that is no concern of a summary.
     for _ in walk(store.objects, logged, reached, lambda *_: None):

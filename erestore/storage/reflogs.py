@@ -1,9 +1,9 @@
-"""Every entry of every ref, with when it was written: what garbage collection and fsck start from."""
+"""Every entry of every ref, with when it was written, and their order: what garbage collection, undo and fsck start from."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
@@ -14,10 +14,6 @@ from erestore.storage.abc import Storage
 from erestore.storage.log import entry_number
 from erestore.storage.refs import RefEntry
 from erestore.storage.sequence import count_of
-
-NO_STORE_YET = 946_684_800
-"""The year 2000, in POSIX seconds: some archives and file systems set all times to 1970 or 1980."""
-
 
 @dataclass(frozen=True)
 class LoggedEntry:
@@ -41,11 +37,6 @@ class LoggedEntry:
     modified: float
     entry: RefEntry | None
     error: ErestoreError | None = None
-
-    @property
-    def written(self) -> float:
-        """POSIX seconds: by the storage's clock, unless a copy has set the file's time to long before any store."""
-        return self.entry.time / 1e6 if self.modified < NO_STORE_YET and self.entry is not None else self.modified
 
     @property
     def count(self) -> int | None:
@@ -111,80 +102,6 @@ def in_order(logs: Mapping[str, list[LoggedEntry]]) -> list[LoggedEntry]:
     return [logged for *_, logged in sorted(positions, key=itemgetter(0, 1, 2, 3))]
 
 
-def expired(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float) -> list[LoggedEntry]:
-    """Return entries written before a time, of names that exist or of deleted ones, oldest first; never the newest.
-
-    Parameters
-    ----------
-    logs : Mapping[str, list of LoggedEntry]
-    before, deleted_before : float
-        POSIX seconds by the storage's clock.
-    """
-    found: list[LoggedEntry] = []
-    for log in logs.values():
-        limit = deleted_before if is_deleted(log) else before
-        for logged in log[:-1]:
-            if logged.written >= limit:
-                break  # younger ones may look older, where a loser's attempt refreshed this one: no log gets a hole
-            found.append(logged)
-    return found
-
-
-def is_deleted(log: list[LoggedEntry]) -> bool:
+def is_deleted(log: Sequence[LoggedEntry]) -> bool:
     """Tell whether the name of a log was deleted."""
     return log[-1].entry is not None and log[-1].entry.oid is None
-
-
-def former_commits(logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float) -> dict[str, float]:
-    """Return the names whose logs hold commits that no name points to now, and when each was last pointed elsewhere.
-
-    Parameters
-    ----------
-    logs, before, deleted_before
-        See :func:`held_commits`.
-
-    Returns
-    -------
-    dict of str to float
-        POSIX seconds by the storage's clock.
-    """
-    tips = {log[-1].entry.oid for log in logs.values() if log[-1].entry is not None}
-    names: dict[str, float] = {}
-    for name, log in logs.items():
-        limit = deleted_before if is_deleted(log) else before
-        for logged in log:
-            if logged.entry is None or logged.modified < limit:
-                continue
-            if {logged.entry.oid, logged.entry.previous} - tips - {None}:
-                names[name] = max(names.get(name, 0.0), logged.modified)
-    return names
-
-
-def held_commits(
-    logs: Mapping[str, list[LoggedEntry]], *, before: float, deleted_before: float
-) -> tuple[set[str], set[str]]:
-    """Return the commits that refs and their logs hold on to, and those that they hold on to if they are still there.
-
-    Every entry that has not expired holds what it points to and what it replaced. The newest entry of a name stays for
-    ever, so once it has expired only what it points to counts: else what a deletion replaced would stay for ever too.
-    Where an earlier collection has removed entries, what the oldest one left replaced may have gone with them.
-
-    Raises
-    ------
-    ErestoreError
-        If an entry cannot be read: what it holds is unknown.
-    """
-    held: set[str] = set()
-    replaced: set[str] = set()
-    for log in logs.values():
-        limit = deleted_before if is_deleted(log) else before
-        for number, logged in enumerate(log, 1):
-            if logged.error is not None:
-                raise logged.error
-            assert logged.entry is not None
-            is_young = logged.written >= limit
-            if logged.entry.oid and (is_young or number == len(log)):
-                held.add(logged.entry.oid)
-            if logged.entry.previous and is_young:
-                (held if number > 1 else replaced).add(logged.entry.previous)
-    return held, replaced - held

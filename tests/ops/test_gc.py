@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from erestore.model.reachable import references
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc
+from erestore.ops.undo import undo
 from erestore.storage.abc import Entry, Storage
 from erestore.storage.condemned import PREFIX as CONDEMNED
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.store import Store
+from erestore.store import Store, new_id
 
 DAY = tiny.DAY
 
@@ -378,8 +381,8 @@ def test_directories_of_leases_go_after_the_grace_period(tmp_path: Path) -> None
         assert gc(store).waiting
 
 
-@pytest.mark.parametrize("time", [0, 2**31])
-def test_times_of_files_that_a_copy_set_collect_nothing(filled: Storage, tmp_path: Path, time: int) -> None:
+@pytest.mark.parametrize("seconds", [0, 2**31])
+def test_times_of_files_that_a_copy_set_collect_nothing(filled: Storage, tmp_path: Path, seconds: int) -> None:
     store = tiny.copy_store(filled, LocalStorage(tmp_path))
     tiny.delete_ref(store, "lossy")
     blob = store.objects.put_blob(b"condemned")
@@ -387,12 +390,60 @@ def test_times_of_files_that_a_copy_set_collect_nothing(filled: Storage, tmp_pat
     assert gc(store).condemned_objects == 1
     before = tiny.keys_of(store.storage, "objects/") | tiny.keys_of(store.storage, "refs/")
     for path in tmp_path.rglob("*"):
-        os.utime(path, (time, time))
+        os.utime(path, (seconds, seconds))
     for _ in range(2):
         done = gc(store)
         assert (done.waiting, done.deleted_objects, done.expired_entries) == (None, 0, 0)
     assert store.objects.exists(blob.oid)
     assert tiny.keys_of(store.storage, "objects/") | tiny.keys_of(store.storage, "refs/") == before
+
+
+@pytest.mark.parametrize("years", [3, 40, 60])
+def test_what_a_clock_that_was_reset_deleted_can_be_undone(store: Store, years: int) -> None:
+    before = objects(store)
+    tiny.make_older(store.storage, 40 * DAY, "refs/")
+    store.refs.update("seen", store.resolve("base"), expected=0, kind="tag", operation="", writer=new_id(), message="")
+    tiny.delete_ref(store, "lossy")
+    tiny.make_older(store.storage, min(years * 365 * DAY, time.time() - 5), "refs/lossy/0000000000000002")
+    tiny.make_older(store.storage, 15 * DAY, "objects/")
+    done = gc(store, dry_run=True)
+    assert done.condemned_objects == 0
+    assert {hold.name: hold.until > datetime.now(UTC) for hold in done.reflog}["lossy"]
+    gc(store)
+    assert store.refs.read("lossy").oid is None
+    undo(store)
+    assert store.has_ref("lossy")
+    assert objects(store) == before
+    # Once it is older than what others saw after it, its age is known again.
+    tiny.delete_ref(store, "lossy")
+    tiny.make_older(store.storage, 40 * DAY, "refs/")
+    assert gc(store).condemned_objects > 0
+
+
+def test_without_any_time_nothing_expires_unless_all_may(store: Store) -> None:
+    tiny.delete_ref(store, "lossy")
+    tiny.make_older(store.storage, time.time() - 5)
+    assert gc(store).deleted_objects == gc(store).condemned_objects == 0
+    assert gc(store, reflog_days=0, grace_days=0).deleted_objects > 0
+    assert not fsck(store).unreachable
+
+
+def test_what_comes_from_the_future_has_a_way_out(store: Store) -> None:
+    tiny.delete_ref(store, "lossy")
+    tiny.make_older(store.storage, -4000 * DAY)
+    assert gc(store, grace_days=0).deleted_objects == 0
+    assert gc(store, reflog_days=0, grace_days=0).deleted_objects > 0
+    assert not fsck(store).unreachable
+
+
+def test_a_list_from_the_future_is_made_anew(store: Store) -> None:
+    store.objects.put_blob(b"condemned by a clock that was ahead")
+    tiny.make_older(store.storage, 15 * DAY, "objects/")
+    assert gc(store).condemned_objects == 1
+    tiny.make_older(store.storage, -4000 * DAY, CONDEMNED)
+    assert gc(store).condemned_objects == 1
+    tiny.make_older(store.storage, 15 * DAY, CONDEMNED)
+    assert gc(store).deleted_objects == 1
 
 
 def test_every_record_is_read_once(filled: Storage) -> None:
