@@ -15,6 +15,7 @@ from erestore.execute import bounded_map
 from erestore.model.garbage import Garbage, plan, read_unreachable
 from erestore.model.reachable import READERS, Reference, walk
 from erestore.progress import Progress, silent
+from erestore.storage.access import is_full
 from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note
 from erestore.storage.condemned import Condemned, read_lists, write_list
 from erestore.storage.expiry import Expiry, expired, former_commits, held_commits
@@ -239,13 +240,25 @@ class _Collection:
         self._forget_calibrations(garbage, now, lease)
         self._delete(garbage, lease)
         lease.confirm()
-        if garbage.fresh:
-            write_list(self.store.storage, garbage.fresh)
         for key in garbage.finished:
             self.store.storage.delete(key)
         self._remove_dead_leases(now)
         unfinished = self.store.storage.remove_unfinished(now - self.periods.grace)
+        if garbage.fresh:  # last, when all space is free that can be
+            self._condemn(garbage.fresh)
         return self.result(garbage, unfinished=unfinished)
+
+    def _condemn(self, objects: tuple[Condemned, ...]) -> None:
+        try:
+            write_list(self.store.storage, objects)
+        except AccessError as error:
+            if not is_full(error):
+                raise
+            raise AccessError(
+                error.message,
+                hint="`erestore gc --grace-days 0` needs no space: it deletes what is unreachable at once. Only run it when "
+                "nobody else is writing.",
+            ) from error
 
     def _forget_calibrations(self, garbage: Garbage, now: float, lease: Lease) -> None:
         """Remove what names a note before the note, and entries that no longer count."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.model.reachable import Reference, walk
-from erestore.storage.lease_records import read_leases
 from erestore.storage.expiry import held_commits
+from erestore.storage.lease_records import read_leases
 from erestore.storage.reflogs import LoggedEntry, in_order, read_reflogs
 from erestore.store import Store
 

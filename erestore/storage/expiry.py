@@ -1,9 +1,9 @@
 """When entries of reflogs expire, though clocks and copies may have given them any time.
 
 Two times are known of an entry: that of its file, by the storage's clock, and that of its writer. A copy may have set the one,
-and the other's clock may have been wrong, or both where they are one machine's that lost its time. The later one counts, since what is
-kept for too long does less harm than what goes too early. Neither counts where it is of before there were stores, or of the
-future; and no entry is older than those that its writer saw (:mod:`erestore.storage.sequence`).
+and the other's clock may have been wrong, or both where they are one machine's that lost its time. The later one counts,
+since what is kept for too long does less harm than what goes too early. Neither counts where it is of before there were
+stores, or of the future; and no entry is older than those that its writer saw (:mod:`erestore.storage.sequence`).
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def former_commits(logs: Mapping[str, list[LoggedEntry]], expiry: Expiry) -> dic
     return names
 
 
-def held_commits(
-    logs: Mapping[str, list[LoggedEntry]], expiry: Expiry | None = None
-) -> tuple[set[str], set[str]]:
+def held_commits(logs: Mapping[str, list[LoggedEntry]], expiry: Expiry | None = None) -> tuple[set[str], set[str]]:
     """Return the commits that refs and their logs hold on to, and those that they hold on to if they are still there.
 
     Every entry that has not expired (where nothing is said, none has) holds what it points to and what it replaced. The

@@ -47,7 +47,7 @@ class LocalStorage(Storage):
         self.shared = "folder"
         self._ignores_case: bool | None = None
         self._durable: set[Path] = set()
-        self._reserve = Reserve(self.directory / reserve.NAME)
+        self._reserve = Reserve(self.directory)
 
     @property
     def ignores_case(self) -> bool:
@@ -160,7 +160,7 @@ class LocalStorage(Storage):
             widen(self.directory, bits.folder)
         for folder, names in self._walk():
             paths = {name: (folder / name).relative_to(self.directory).as_posix() for name in names}
-            files = [name for name, path in paths.items() if is_own_key(path) or path == reserve.NAME]
+            files = [name for name, path in paths.items() if is_own_key(path) or path in reserve.NAMES]
             for name in files:
                 widen(folder / name, bits.file)
             if files or is_own_folder(folder.relative_to(self.directory).as_posix()):

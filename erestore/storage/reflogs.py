@@ -15,6 +15,7 @@ from erestore.storage.log import entry_number
 from erestore.storage.refs import RefEntry
 from erestore.storage.sequence import count_of
 
+
 @dataclass(frozen=True)
 class LoggedEntry:
     """One entry of a reflog.

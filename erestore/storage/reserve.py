@@ -10,35 +10,37 @@ from pathlib import Path
 
 from erestore.storage.sharing import Permissions, make_folder, widen
 
-NAME = "gc/reserved space"
-"""Relative path of the file; the blank is in no key."""
+NAMES = ("gc/reserved space", *(f"gc/reserved space {number}" for number in range(2, 17)))
+"""Relative paths of the files; the blank is in no key."""
 
-BYTES = 64 << 10
-_STEP = 16 << 10  # freed at once: some blocks for a lease, an entry and their folders
+BYTES = 4 << 10
+"""Of each file: a block, and an entry in the table of files, for a lease, an entry of a log or a folder."""
 
 
 class Reserve:
-    """A file of bytes that nothing can compress, which is cut shorter where space is needed.
+    """Files of bytes that nothing can compress, which are removed where space is needed, or where files are counted.
 
     Parameters
     ----------
-    path : Path
+    directory : Path
+        Of the store.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, directory: Path) -> None:
+        self._paths = tuple(directory / name for name in NAMES)
         self._users = 0
         self._lock = threading.Lock()
 
     def fill(self, bits: Permissions) -> None:
-        """Fill up to the full size, as far as the disk and the owner of the file allow."""
+        """Fill up to the full size, as far as the disk and the owners of the files allow."""
         with suppress(OSError):
-            missing = BYTES - (self._path.stat().st_size if self._path.exists() else 0)
-            if missing > 0:
-                make_folder(self._path.parent, bits.folder)
-                with self._path.open("ab", buffering=0) as file:
-                    widen(file.fileno(), bits.file)
-                    file.write(os.urandom(missing))
+            for path in self._paths:
+                missing = BYTES - (path.stat().st_size if path.exists() else 0)
+                if missing > 0:
+                    make_folder(path.parent, bits.folder)
+                    with path.open("ab", buffering=0) as file:
+                        widen(file.fileno(), bits.file)
+                        file.write(os.urandom(missing))
 
     @contextmanager
     def spending(self, bits: Permissions) -> Iterator[None]:
@@ -54,9 +56,9 @@ class Reserve:
 
     def spend(self) -> bool:
         """Free some space; tell whether there was any left to free, and it may be."""
-        with self._lock, suppress(OSError):
-            size = self._path.stat().st_size
-            if self._users and size:
-                os.truncate(self._path, max(0, size - _STEP))
-                return True
+        with self._lock:
+            for path in self._paths if self._users else ():
+                with suppress(OSError):  # spent before, or not this user's to remove
+                    path.unlink()
+                    return True
         return False
