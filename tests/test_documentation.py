@@ -5,6 +5,7 @@ and dates may differ. Blocks marked ``python`` are run as well; one marked ``yam
 names. One page is one session in one directory.
 """
 
+import inspect
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from servers import s3_environment
 
+from erestore import Store
 from erestore.cli.main import VERBS, run
 
 ROOT = Path(__file__).parents[1]
@@ -240,7 +242,21 @@ def test_readme_lists_every_verb():
     assert sorted(re.findall(r"[a-z-]+", " ".join(table))) == sorted(verb.name for verb in VERBS)
 
 
-@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem
+)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / link).exists(), link
+
+
+REFERENCE = ROOT / "docs" / "reference" / "python.md"
+
+
+def test_the_reference_has_all_that_verbs_return():
+    described = set(re.findall(r"autoclass:: [\w.]+\.(\w+)", REFERENCE.read_text("utf-8")))
+    elsewhere = {"Any", "DiGraph", "None", "Operation", "Self"}
+    for name, method in inspect.getmembers(Store, inspect.isfunction):
+        if not name.startswith("_") and method.__module__ == Store.__module__:
+            returned = set(re.findall(r"\b[A-Z]\w+", str(inspect.signature(method).return_annotation)))
+            assert returned <= described | elsewhere, name

@@ -1,0 +1,55 @@
+"""The site of these pages, as the step "docs" of ``tests/run`` builds it: ``python -m sphinx -W docs FOLDER``."""
+
+import re
+from importlib import import_module, metadata
+from inspect import getdoc
+from typing import Any
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+project = "erestore"
+author = "the authors of erestore"
+project_copyright = "the authors of erestore, Apache-2.0"
+release = metadata.version("erestore")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+html_theme = "furo"
+html_title = f"erestore {release}"
+html_show_sourcelink = False
+smartquotes = False  # they make one dash of the two of an option
+
+myst_heading_anchors = 4  # so that links to headings work here as they do on GitHub
+autodoc_typehints = "none"
+autodoc_class_signature = "separated"  # results have twenty fields; they are listed once, with what they mean
+napoleon_use_ivar = True
+
+CHILDREN = {"decisions/README": "0*"}
+"""Pages that lead to others by a list that a reader on GitHub sees too; the navigation needs a ``toctree`` besides."""
+
+DELEGATED = re.compile(r"[;.]? see :func:`(erestore\.[\w.]+)\.(\w+)`\.?", re.IGNORECASE)
+"""How a method of ``Store`` says which function it calls."""
+
+
+def add_children(_: Sphinx, page: str, source: list[str]) -> None:
+    """Add the pages that a page leads to, below it in the navigation."""
+    if page in CHILDREN:
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{CHILDREN[page]}\n```\n"
+
+
+def document_delegates(_: Sphinx, kind: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Give a method the parameters, results and errors of the function that it calls."""
+    text = "\n".join(lines)
+    delegate = DELEGATED.search(text)
+    if kind == "method" and delegate:
+        function = getattr(import_module(delegate[1]), delegate[2])
+        _, _, details = (getdoc(function) or "").partition("\n")
+        details = re.sub(r"(?m)^(Parameters\n-+\n)store : Store\n(    .*\n)*", r"\1", details)
+        lines[:] = (DELEGATED.sub(".", text).rstrip() + "\n" + details).splitlines()
+
+
+def setup(app: Sphinx) -> None:
+    """Register what the settings above cannot say."""
+    app.add_lexer("example", TextLexer)  # the worked examples of the format, which a test reads
+    app.connect("source-read", add_children)
+    app.connect("autodoc-process-docstring", document_delegates, priority=400)  # before napoleon reads the sections
