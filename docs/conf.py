@@ -30,6 +30,9 @@ CHILDREN = {"decisions/README": "0*"}
 DELEGATED = re.compile(r"[;.]? see :func:`(erestore\.[\w.]+)\.(\w+)`\.?", re.IGNORECASE)
 """How a method of ``Store`` says which function it calls."""
 
+STORE = re.compile(r"(?m)^(Parameters\n-+\n)store : Store\n(?:    .*\n)*")
+"""The first parameter of such a function, which a method is bound to."""
+
 
 def add_children(_: Sphinx, page: str, source: list[str]) -> None:
     """Add the pages that a page leads to, below it in the navigation."""
@@ -37,19 +40,20 @@ def add_children(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{CHILDREN[page]}\n```\n"
 
 
-def document_delegates(_: Sphinx, kind: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """Give a method the parameters, results and errors of the function that it calls."""
+def document_verbs(_: Sphinx, kind: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Give a method the parameters, results and errors of the function that it calls, less the store."""
+    if kind != "method":
+        return
     text = "\n".join(lines)
-    delegate = DELEGATED.search(text)
-    if kind == "method" and delegate:
+    if delegate := DELEGATED.search(text):
         function = getattr(import_module(delegate[1]), delegate[2])
         _, _, details = (getdoc(function) or "").partition("\n")
-        details = re.sub(r"(?m)^(Parameters\n-+\n)store : Store\n(    .*\n)*", r"\1", details)
-        lines[:] = (DELEGATED.sub(".", text).rstrip() + "\n" + details).splitlines()
+        text = DELEGATED.sub(".", text).rstrip() + "\n" + details
+    lines[:] = STORE.sub(r"\1", text).splitlines()
 
 
 def setup(app: Sphinx) -> None:
     """Register what the settings above cannot say."""
     app.add_lexer("example", TextLexer)  # the worked examples of the format, which a test reads
     app.connect("source-read", add_children)
-    app.connect("autodoc-process-docstring", document_delegates, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", document_verbs, priority=400)  # before napoleon reads the sections
