@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,11 @@ class Here:
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
         self._capsys = capsys
+
+    def refill(self, template: Path) -> Here:
+        """Make the directory a copy of another."""
+        shutil.copytree(template, self.directory, dirs_exist_ok=True)
+        return self
 
     def run(self, *arguments: str | Path) -> Ran:
         """Run one command."""

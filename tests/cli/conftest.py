@@ -58,11 +58,19 @@ def here(empty: Here, prepared: Path) -> Here:
     return empty
 
 
-@pytest.fixture
-def work(here: Here) -> Here:
-    """A directory with a base that knows words and is in the store, a classifier tuned from it, and texts."""
+@pytest.fixture(scope="session")
+def prepared_words(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`prepared` with a base that knows words and is in the store, a classifier tuned from it, and texts."""
     from word_models import write_word_models
 
-    write_word_models(here.directory)
-    assert here.run("import", "words", "--name", "words").code == 0
-    return here
+    from erestore.api import Store
+
+    directory = shutil.copytree(prepared, tmp_path_factory.mktemp("words") / "work")
+    write_word_models(directory)
+    Store.open(directory / ".erestore").import_base(directory / "words", name="words")
+    return directory
+
+
+@pytest.fixture
+def work(prepared_words: Path, empty: Here) -> Here:
+    return empty.refill(prepared_words)

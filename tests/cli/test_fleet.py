@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
 from commands import Here
 
+from erestore.api import Store
 from erestore.cli.fleet import MATRIX
 
 
+@pytest.fixture(scope="module")
+def prepared_fleet(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = shutil.copytree(prepared, tmp_path_factory.mktemp("fleet") / "work")
+    tiny.write_model(directory / "one", tiny.tuned(tiny.base_weights(), 5))
+    Store.open(directory / ".erestore").commit(directory / "one", base="base")
+    return directory
+
+
 @pytest.fixture
-def work(here: Here, monkeypatch: pytest.MonkeyPatch) -> Here:
+def work(prepared_fleet: Path, empty: Here, monkeypatch: pytest.MonkeyPatch) -> Here:
     """With `one` beside `ft` and `more`; caches in a folder of the test's own."""
-    monkeypatch.setenv("ERESTORE_CACHE_DIRECTORY", str(here.directory / "cache"))
-    tiny.write_model(here.directory / "one", tiny.tuned(tiny.base_weights(), 5))
-    assert here.run("commit", "one", "--base", "base").code == 0
-    return here
+    monkeypatch.setenv("ERESTORE_CACHE_DIRECTORY", str(empty.directory / "cache"))
+    return empty.refill(prepared_fleet)
 
 
 def test_similar_in_words(work: Here) -> None:

@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
 from commands import Here
 
+from erestore.api import Store
 from erestore.cli.merges import LINEAR, OTHERS
 from erestore.merge.registry import BUILT_IN
 
 
-@pytest.fixture
-def work(here: Here) -> Here:
-    """With `one` and `two`, whose heads are alike, beside `ft` and `more`."""
-    base = tiny.base_weights()
+@pytest.fixture(scope="module")
+def prepared_pair(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = shutil.copytree(prepared, tmp_path_factory.mktemp("pair") / "work")
+    store, base = Store.open(directory / ".erestore"), tiny.base_weights()
     for number, name in enumerate(("one", "two"), 5):
-        tiny.write_model(here.directory / name, tiny.tuned(base, number))
-        assert here.run("commit", name, "--base", "base").code == 0
-    return here
+        tiny.write_model(directory / name, tiny.tuned(base, number))
+        store.commit(directory / name, base="base")
+    return directory
+
+
+@pytest.fixture
+def work(prepared_pair: Path, empty: Here) -> Here:
+    """With `one` and `two`, whose heads are alike, beside `ft` and `more`."""
+    return empty.refill(prepared_pair)
 
 
 def test_the_strategies_of_the_help_are_those_there_are() -> None:

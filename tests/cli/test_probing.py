@@ -15,13 +15,20 @@ from commands import Here
 from transformers import BertModel, PreTrainedTokenizerFast
 
 from erestore.api import Store
+from erestore.model.quality import Quality
+
+
+@pytest.fixture(scope="module")
+def prepared_tuned(prepared_words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = shutil.copytree(prepared_words, tmp_path_factory.mktemp("tuned") / "work")
+    Store.open(directory / ".erestore").commit(directory / "tuned", base="words", quality=Quality(exact=True))
+    return directory
 
 
 @pytest.fixture
-def tuned(work: Here) -> Here:
+def tuned(prepared_tuned: Path, empty: Here) -> Here:
     """A variant that is kept exactly."""
-    assert work.run("commit", "tuned", "--base", "words", "--exact").code == 0
-    return work
+    return empty.refill(prepared_tuned)
 
 
 def test_by_default_noise_and_truncation_of_the_weights_alone(tuned: Here) -> None:

@@ -122,7 +122,7 @@ def decode_changed(data: st.DataObject) -> None:
     assert len(found) == size
 
 
-@settings(settings.get_profile("hostile"), max_examples=3_000)
+@settings(settings.get_profile("hostile"), max_examples=300)
 @given(data=st.data())
 def test_a_changed_segment(data: st.DataObject) -> None:
     decode_changed(data)
@@ -159,7 +159,7 @@ def decode_changed_chunk(dtype: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", CHUNKS)
-@settings(settings.get_profile("hostile"), max_examples=1_000)
+@settings(settings.get_profile("hostile"), max_examples=200)
 @given(data=st.data())
 def test_a_changed_chunk(dtype: str, data: st.DataObject) -> None:
     decode_changed_chunk(dtype, data)
