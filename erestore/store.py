@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import time
 import uuid
@@ -155,7 +156,9 @@ class Store:
                 storage.reserve()
                 return store
         _read_marker(storage)
-        raise TargetExistsError(f"There is a store at {storage.url} already.", hint="Use it as it is.")
+        raise TargetExistsError(
+            f"There is a store at {storage.url} already.", hint="Use it as it is; in Python, Store.open opens it."
+        )
 
     @classmethod
     def repair(cls, url: str | Path, **options: Any) -> Self:
@@ -200,7 +203,7 @@ class Store:
         try:
             marker = _read_marker(storage)
         except KeyNotFoundError:
-            hint = "`erestore init` makes one; --store names another place."
+            hint = f"`erestore init {shlex.quote(storage.url)}` makes one; --store names another place."
             if _has_content(storage):
                 hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` writes it anew."
             raise StoreNotFoundError(f"There is no store at {storage.url}.", hint=hint) from None

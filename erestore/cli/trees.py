@@ -147,7 +147,7 @@ def _verified(found: VerifyResult) -> Iterator[str]:
     path = printable(found.path)
     name = printable(found.revision) if found.revision != found.commit else short(found.commit)
     if found.state == "equal":
-        yield f"{path} is {name}, bit for bit: {plural(found.tensors, 'tensor')}."
+        yield f"{path} is {name}{_part(found)}, bit for bit: {plural(found.tensors, 'tensor')}."
         return
     error = "" if found.relative_error is None else f"relative error {found.relative_error:.2g}"
     if found.state == "within":
@@ -159,6 +159,15 @@ def _verified(found: VerifyResult) -> Iterator[str]:
         yield f"  {printable(difference.name)}: {_DIFFERENCE[difference.reason]}"
     if len(found.differences) > SHOWN:
         yield f"  and {len(found.differences) - SHOWN} more; --json has all."
+
+
+def _part(found: VerifyResult) -> str:
+    """Say with which option the folder was checked out, if it has less than the commit."""
+    if not found.lossy:
+        return ""
+    limits = {"--max-rank": found.max_rank, "--max-bytes": found.max_bytes}
+    option = next((f"{name} {limit}" for name, limit in limits.items() if limit is not None), "--lossy")
+    return f" as checked out with {option}"
 
 
 _DIFFERENCE = {

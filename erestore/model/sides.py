@@ -121,6 +121,18 @@ class VariantSide(Side):
         return key in self.variant.manifest.dense or key not in self.variant.base
 
 
+def require_whole(checkpoint: Checkpoint, *, hint: str) -> None:
+    """Refuse to compare an adapter.
+
+    Raises
+    ------
+    CheckpointError
+        If it is one: it has no values without its base.
+    """
+    if checkpoint.format == "peft":
+        raise CheckpointError(f"{checkpoint.path} is an adapter, which has no values of its own to compare.", hint=hint)
+
+
 class CheckpointSide(Side):
     """A checkpoint on disk.
 
@@ -136,11 +148,7 @@ class CheckpointSide(Side):
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.format == "peft":
-            raise CheckpointError(
-                f"{checkpoint.path} is an adapter, which has no values of its own to compare.",
-                hint="Commit it, then compare the variant.",
-            )
+        require_whole(checkpoint, hint="Commit it, then compare the variant.")
         followers = {name for group in checkpoint.ties for name in group[1:]}
         self.checkpoint = checkpoint
         self.tensors = {

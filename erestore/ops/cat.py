@@ -42,6 +42,6 @@ def cat(store: Store, revision: str, tensor: str, *, lossy: bool = False) -> Cat
     held = variant.layout.tensors.get(tensor)
     if held is None:
         near = similar_names(tensor, variant.layout.tensors)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision}` lists its tensors."
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision} --all` lists its tensors."
         raise NotFoundError(f"'{revision}' has no tensor '{tensor}'.", hint=hint)
     return CatResult(found.oid, tensor, held.dtype, held.shape, variant.tensor(tensor))

@@ -14,6 +14,7 @@ from erestore.integrations.name_conversions import library_spelling
 from erestore.model.identifying import Distances, measure
 from erestore.model.matching import match_base
 from erestore.model.product_table import ProductTable
+from erestore.model.sides import require_whole
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Manifest
@@ -124,11 +125,7 @@ def identify(
     """
     bases = store.base_commits()
     with open_checkpoint(Path(path).expanduser()) as checkpoint:
-        if checkpoint.format == "peft":
-            raise CheckpointError(
-                f"{checkpoint.path} is an adapter, which has no values of its own to compare.",
-                hint="Commit it with --base, then use `erestore similar`.",
-            )
+        require_whole(checkpoint, hint="Commit it with --base, then use `erestore similar`.")
         if not bases:
             raise NotFoundError("The store has no base to compare with.", hint="`erestore import` stores one.")
         branches = _branches(store, bases)

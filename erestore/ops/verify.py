@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.checkouts import TensorDifference, differences, open_marked
-from erestore.checkpoint.marker import read_marker
+from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import UsageError
 from erestore.model.ledger import read_errors, recorded_error
+from erestore.model.sides import require_whole
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.revisions import Revision, open_revision
@@ -42,6 +43,10 @@ class VerifyResult:
         recorded, or not all differences are of values.
     limit : float or None
         The commit's own error, as it was measured or else an upper bound.
+    lossy : bool
+        Whether the folder was compared with a part of the commit only, since no more was checked out into it.
+    max_rank, max_bytes : int or None
+        How much of the residuals was checked out.
     """
 
     path: str
@@ -52,6 +57,9 @@ class VerifyResult:
     differences: tuple[TensorDifference, ...]
     relative_error: float | None
     limit: float | None
+    lossy: bool = False
+    max_rank: int | None = None
+    max_bytes: int | None = None
 
 
 def verify(store: Store, path: str | Path, revision: str | None = None, *, progress: Progress = silent) -> VerifyResult:
@@ -71,32 +79,41 @@ def verify(store: Store, path: str | Path, revision: str | None = None, *, progr
         If there is no such checkpoint or revision.
     UsageError
         If `revision` is left out and the folder does not say what it is, or not of this store.
+    CheckpointError
+        If it is an adapter, which has no values of its own.
     CorruptionError
         If what is stored does not decode.
     """
-    opened, variant = _open(store, Path(path), revision)
+    marker = read_marker(Path(path)) if revision is None else None
+    opened, variant = _open(store, Path(path), revision, marker)
     with open_checkpoint(Path(path).expanduser()) as checkpoint:
-        found = tuple(sorted(differences(checkpoint, variant, progress), key=lambda difference: difference.name))
+        require_whole(
+            checkpoint,
+            hint=f"`erestore commit {path} --name NAME --dry-run` finds nothing to commit if NAME is what it was stored as.",
+        )
+        unequal = tuple(sorted(differences(checkpoint, variant, progress), key=lambda difference: difference.name))
     norm, limit = _recorded(store, opened, variant)
-    error = _relative(found, norm)
+    error = _relative(unequal, norm)
     is_within = error is not None and limit is not None and error <= limit * (1 + SLACK)
     return VerifyResult(
         path=str(path),
         revision=opened.text,
         commit=opened.oid,
-        state=WITHIN if found and is_within else DIFFERENT if found else EQUAL,
+        state=WITHIN if unequal and is_within else DIFFERENT if unequal else EQUAL,
         tensors=len(variant.layout.tensors),
-        differences=found,
+        differences=unequal,
         relative_error=error,
         limit=limit,
+        lossy=marker is not None and marker.lossy,
+        max_rank=None if marker is None else marker.max_rank,
+        max_bytes=None if marker is None else marker.max_bytes,
     )
 
 
-def _open(store: Store, path: Path, revision: str | None) -> tuple[Revision, Variant]:
+def _open(store: Store, path: Path, revision: str | None, marker: Marker | None) -> tuple[Revision, Variant]:
     if revision is not None:
         opened = open_revision(store, revision)
         return opened, opened.variant(store)
-    marker = read_marker(path)
     marked = None if marker is None else open_marked(store, marker)
     if marked is None:
         reason = "does not say what it is a checkout of" if marker is None else "is not a checkout of this store"
@@ -115,8 +132,8 @@ def _recorded(store: Store, opened: Revision, variant: Variant) -> tuple[float |
     return None if recorded is None else recorded.norm, limit
 
 
-def _relative(found: Sequence[TensorDifference], norm: float | None) -> float | None:
-    errors = [difference.squared_error for difference in found if difference.squared_error is not None]
-    if not norm or len(errors) < len(found):
-        return 0.0 if not found else None
+def _relative(unequal: Sequence[TensorDifference], norm: float | None) -> float | None:
+    errors = [difference.squared_error for difference in unequal if difference.squared_error is not None]
+    if not norm or len(errors) < len(unequal):
+        return 0.0 if not unequal else None
     return sum(errors) / norm

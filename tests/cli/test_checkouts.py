@@ -134,8 +134,35 @@ def test_verify_without_a_revision_needs_a_marker(original: Here) -> None:
     ran = original.run("verify", "lossy")
     assert (ran.code, "`erestore verify lossy REVISION`" in ran.err) == (2, True)
     original.json("checkout", "lossy", "cut", "--max-rank", "1")
-    assert original.json("verify", "cut")["state"] == "equal"
+    whole = original.json("verify", "cut")
+    assert (whole["state"], whole["lossy"], whole["max_rank"], whole["max_bytes"]) == ("equal", True, 1, None)
     assert original.run("verify", "cut", "lossy").code == 1
+
+
+def test_a_part_is_not_called_the_commit(original: Here) -> None:
+    original.json("commit", "lossy", "--name", "every-bit", "--exact")
+    for options in (["--lossy"], ["--max-rank", "1"], ["--max-bytes", "2000"]):
+        original.json("checkout", "every-bit", "part", *options, "--force")
+        assert f" as checked out with {' '.join(options)}, bit for bit: " in original.run("verify", "part").out
+    original.json("checkout", "lossy", "out")
+    assert "as checked out" not in original.run("verify", "out").out
+
+
+def test_an_adapter_is_not_compared_as_if_it_were_a_model(original: Here) -> None:
+    folder = Path("adapter")
+    folder.mkdir()
+    rows, columns = tiny.base_weights()["dense.weight"].shape
+    sides = {"lora_A": torch.ones(2, columns), "lora_B": torch.ones(rows, 2)}
+    save_file(
+        {f"base_model.model.dense.{side}.weight": sides[side] for side in sides}, folder / "adapter_model.safetensors"
+    )
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["dense"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    original.json("commit", "adapter", "--base", "base")
+    ran = original.run("verify", "adapter", "adapter")
+    assert (ran.code, ran.out) == (9, "")
+    assert "`erestore commit adapter --name NAME --dry-run`" in ran.err
+    assert "Nothing to commit" in original.run("commit", "adapter", "--name", "adapter", "--dry-run").out
 
 
 def test_a_bit_that_is_no_difference_of_values_is_one(original: Here) -> None:

@@ -125,6 +125,7 @@ def test_commit_does_not_make_a_store_that_was_named(empty: Here, monkeypatch: p
     for ran in (named, variable):
         assert ran.code == 3
         assert "There is no store at " in ran.err
+        assert "hint: `erestore init elsewhere` makes one" in ran.err
     assert sorted(path.name for path in empty.directory.iterdir()) == ["base", "ft", "more"]
 
 
@@ -196,6 +197,8 @@ def test_cat(here: Here) -> None:
     assert here.run("cat", "more", "scale", "-o", "one.safetensors").code == 5
     assert here.run("cat", "more", "scale", "-o", "one.safetensors", "--force").code == 0
     assert list(load_file(here.directory / "one.safetensors")) == ["scale"]
+    assert "`erestore show more --all` lists its tensors" in here.run("cat", "more", "zzz").err
+    assert "  dense.weight " in here.run("show", "more", "--all").out
     ran = here.run("cat", "more", "dense.weigth")
     assert (ran.code, "dense.weight" in ran.err) == (3, True)
 
