@@ -439,6 +439,7 @@ class Store(_store.Store):
         onto: str,
         name: str,
         carry: bool = False,
+        choose: str | None = None,
         max_error: float | None = None,
         message: str = "",
         progress: Progress = silent,
@@ -448,7 +449,15 @@ class Store(_store.Store):
 
         error = REBASE_ERROR if max_error is None else max_error
         return rebase(
-            self, revision, onto=onto, name=name, carry=carry, max_error=error, message=message, progress=progress
+            self,
+            revision,
+            onto=onto,
+            name=name,
+            carry=carry,
+            choose=choose,
+            max_error=error,
+            message=message,
+            progress=progress,
         )
 
     def bisect(self, good: str, bad: str, passes: Callable[[StateDict], bool]) -> BisectResult:

@@ -11,7 +11,7 @@ import click
 
 from erestore.cli.session import Session
 from erestore.cli.text import coefficient_text, error_text, listed, plural, printable, short, size_text
-from erestore.errors import CombinationError, UsageError
+from erestore.errors import CombinationError, Conflict, UsageError
 from erestore.report.plain import json_text
 
 if TYPE_CHECKING:
@@ -115,9 +115,14 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
     text = ", ".join(f"{coefficient_text(coefficient)} {printable(name)}" for name, coefficient in shown[:8])
     session.result(f"  {text}{f' and {len(shown) - 8} more' if len(shown) > 8 else ''}")
     notice_lost_remainders(session, done.loses_exact)
-    for conflict in done.chosen:
+    notice_decisions(session, done.chosen, done.notes)
+
+
+def notice_decisions(session: Session, chosen: Sequence[Conflict], notes: Sequence[str]) -> None:
+    """Say which conflicts were decided, and what was resolved without being one."""
+    for conflict in chosen:
         session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
-    for note in done.notes:
+    for note in notes:
         session.notice(printable(note))
 
 

@@ -6,10 +6,12 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.deriving import (
+    conflicts_as_data,
     headline,
     max_error_option,
     message_options,
     name_option,
+    notice_decisions,
     notice_lost_remainders,
     one_of,
 )
@@ -34,6 +36,16 @@ from erestore.report.plain import json_text
         "preserve": ("weights", "Keep the variant's weights, held against the new base."),
     },
 )
+@one_of(
+    "choose",
+    {
+        "ours": (
+            "ours",
+            "With --carry, where both sides changed what cannot be added: take the new base's.",
+        ),
+        "theirs": ("theirs", "With --carry, where both sides changed what cannot be added: take the variant's."),
+    },
+)
 @name_option(required=True)
 @max_error_option("Most of the squared norm of what the result changes of the new base")
 @message_options
@@ -45,6 +57,7 @@ def rebase(
     revision: str,
     onto: str,
     kept: str | None,
+    choose: str | None,
     name: str,
     max_error: float | None,
     message: str,
@@ -55,18 +68,21 @@ def rebase(
 
     With --preserve its weights stay what they are (those of an exact variant to the bit), and take less space where the new
     base is nearer. With --carry what it changed of its old base is added to the new one, as if it had been tuned from that.
+    What cannot be added (integers, quantised weights, files of weights that are not read) is that of the side that changed
+    it; where both did, nothing is stored unless --ours or --theirs says whose.
     """
     if kept is None:
         raise UsageError(
             "A rebase has two meanings.", hint="Add --preserve (the weights stay) or --carry (the change is moved)."
         )
-    with session.open() as store, progress_bar(session) as progress:
+    with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
         done = store.rebase(
             revision,
             onto=onto,
             name=name,
             carry=kept == "change",
+            choose=choose,
             max_error=max_error,
             message=message,
             progress=progress,
@@ -78,8 +94,7 @@ def rebase(
     lost = "exact" if done.exact else f"lost {done.rebase_error:.3g} of what it changes of that"
     session.result(f"{head} {size_text(done.stored_bytes)}, the {done.kept} on {done.base}; {lost}")
     notice_lost_remainders(session, done.loses_exact)
-    for note in done.notes:
-        session.notice(printable(note))
+    notice_decisions(session, done.chosen, done.notes)
 
 
 @verb(

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from erestore.arrays import as_tensor, widen
-from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
-from erestore.checkpoint.unread_weights import START, holds_weights
-from erestore.errors import UsageError
+from erestore.errors import Conflict, CorruptionError, UsageError
 from erestore.integrations.name_conversions import library_spelling
+from erestore.model.carrying import Carried
 from erestore.model.committing import VariantWriter
 from erestore.model.computed import ComputedCheckpoint
 from erestore.model.ledger import known_error, require_lossy
 from erestore.model.matching import match_base
 from erestore.model.quality import Quality, require_max_error
-from erestore.model.residuals import matrix_shape
-from erestore.model.variant import Variant, row_blocks
+from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
-from erestore.records import Manifest
-from erestore.residual.rounding import round_to
+from erestore.records import Commit, Manifest
 from erestore.revisions import require_commit
 from erestore.store import Store
 from erestore.versions import next_version
-
-if TYPE_CHECKING:
-    import torch
 
 REBASE_ERROR = 0.001
 """What is lost by default, of the squared norm of all that the result changes of its new base."""
@@ -56,6 +47,8 @@ class RebaseResult:
         How far the result is from its new base, relative to that.
     notes : tuple of str
         Sentences about what is not what the change of weights would make of it.
+    chosen : tuple of Conflict
+        What both sides changed and cannot be added, decided as asked.
     """
 
     commit: str
@@ -70,6 +63,7 @@ class RebaseResult:
     loses_exact: tuple[str, ...]
     relative_norm: float
     notes: tuple[str, ...] = ()
+    chosen: tuple[Conflict, ...] = ()
 
 
 def rebase(
@@ -79,6 +73,7 @@ def rebase(
     onto: str,
     name: str,
     carry: bool = False,
+    choose: str | None = None,
     max_error: float = REBASE_ERROR,
     message: str = "",
     progress: Progress = silent,
@@ -97,14 +92,19 @@ def rebase(
     carry : bool
         Add what the variant changed of its old base to the new one. Else its weights stay what they are, exact ones to
         the bit, and only what they are held against is another.
+    choose : str, optional
+        With `carry`, where both the variant and the new base changed what cannot be added: ``ours`` (the new base's, as in
+        ``git rebase``) or ``theirs`` (the variant's).
     max_error : float
     message : str
     progress : Progress
 
     Raises
     ------
+    CombinationError
+        If there is such a thing and nothing was chosen.
     UsageError
-        If `revision` is a base, `onto` is none, or the variant is on it already.
+        If `choose` is given without `carry`, `revision` is a base, `onto` is none, or the variant is on it already.
     CheckpointError
         If the bases are of different architectures.
     ConflictError
@@ -117,6 +117,10 @@ def rebase(
     if new.edge != "imported":
         raise UsageError(
             f"'{onto}' is a variant, not a base.", hint=f"`erestore cherry-pick {revision} --onto {onto}`?"
+        )
+    if choose is not None and (not carry or choose not in ("ours", "theirs")):
+        raise UsageError(
+            "'ours' and 'theirs' are of what is carried.", hint="Add --carry, or leave --ours and --theirs out."
         )
     require_max_error(max_error)
     with next_version(store, name) as version:
@@ -131,14 +135,14 @@ def rebase(
             raise UsageError(f"'{revision}' is on '{onto}' already.", hint="Name another base.")
         exact = variant.patch is not None
         keys = match_base(ComputedCheckpoint(variant), base, library_spelling).keys
+        carried = _carried(store, oid, (revision, onto), (variant, base), keys, choose) if carry else None
+        checkpoint = ComputedCheckpoint(variant, carried) if carried else ComputedCheckpoint(variant)
         layout = replace(
             variant.layout,
-            tensors={own: replace(tensor, key=keys[own]) for own, tensor in variant.layout.tensors.items()},
+            tensors={name: replace(tensor, key=keys[name]) for name, tensor in variant.layout.tensors.items()},
+            side_files=carried.side_files if carried else variant.layout.side_files,
         )
         stored_layout = store.objects.put_record("layout", layout.to_record())
-        carried = {tensor.key: keys[own] for own, tensor in variant.layout.tensors.items()}
-        compute = _Carried(variant, base, carried) if carry else None
-        checkpoint = ComputedCheckpoint(variant, compute) if compute else ComputedCheckpoint(variant)
         plain = Manifest(base.manifest.base, (), stored_layout.oid)
         stored = VariantWriter(
             store.objects,
@@ -176,41 +180,31 @@ def rebase(
         exact=exact,
         loses_exact=(revision,) if carry and variant.manifest.patch is not None else (),
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
-        notes=_side_weights(revision, onto, variant, base) if carry else (),
+        notes=tuple(carried.notes) if carried else (),
+        chosen=tuple(carried.conflicts) if carried else (),
     )
 
 
-def _side_weights(revision: str, onto: str, variant: Variant, base: Variant) -> tuple[str, ...]:
-    """Say which files of weights, which are not read, stay the variant's although its other weights move."""
-    new = base.layout.side_files
-    return tuple(
-        f"The file of weights '{path}' is not read and nothing is carried over to it: the result has that of "
-        f"'{revision}'{f', not that of {onto!r}' if path in new else ''}."
-        for path, oid in sorted(variant.layout.side_files.items())
-        if new.get(path) != oid and holds_weights(path, variant.objects.blob_start(oid, START))
-    )
+def _carried(
+    store: Store,
+    oid: str,
+    names: tuple[str, str],
+    sides: tuple[Variant, Variant],
+    keys: Mapping[str, str],
+    choose: str | None,
+) -> Carried:
+    variant, base = sides
+    old = Variant.open(store.objects, _base_commit(store, oid, variant.manifest.base).manifest)
+    pairs = {tensor.key: keys[name] for name, tensor in variant.layout.tensors.items()}
+    return Carried(variant, base, names, pairs, old.layout.side_files, choose)
 
 
-@dataclass(frozen=True)
-class _Carried:
-    """Computes ``new base + (variant - old base)``; what has no place in the new base keeps its own value."""
-
-    variant: Variant
-    base: Variant
-    keys: dict[str, str]
-
-    def __call__(self, key: str) -> torch.Tensor | None:
-        held = next(tensor for tensor in self.variant.layout.tensors.values() if tensor.key == key)
-        if key in self.variant.manifest.dense or key not in self.variant.base or not is_floating(held.dtype):
-            return None
-        place = self.base.base.get(self.keys[key])
-        if place is None or not is_floating(place.dtype) or place.shape[1:] != held.shape[1:]:
-            return None
-        old, new = self.variant.linear(key), self.base.linear(self.keys[key]).base
-        own = self.variant.rounded(key, held.dtype, held.shape).reshape(matrix_shape(held.shape))
-        rows = min(len(own), len(old.base), len(new))
-        found = np.array(own)
-        for start, stop in row_blocks(rows, own.shape[1]):
-            change = old.rows(start, stop) - widen(old.base[start:stop])
-            found[start:stop] = round_to(widen(new[start:stop]) + change, array_dtype(held.dtype))
-        return as_tensor(found.reshape(held.shape), torch_dtype(held.dtype))
+def _base_commit(store: Store, oid: str, base: str) -> Commit:
+    """Return the ancestor of a variant that brought its base into the store."""
+    waiting = [oid]
+    for ancestor in waiting:
+        commit = store.commit_record(ancestor)
+        if commit.edge == "imported" and store.manifest_of(ancestor).base == base:
+            return commit
+        waiting.extend(parent for parent in commit.parents if parent not in waiting)
+    raise CorruptionError(f"The commit {oid[:12]} does not descend from its base.")

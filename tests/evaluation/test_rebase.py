@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_algebra import FLOATING, WEIGHTS, World, save
 
-from erestore.errors import CheckpointError, ConflictError, UsageError
+from erestore.errors import CheckpointError, CombinationError, ConflictError, UsageError
 from erestore.model.quality import Quality
 
 
@@ -61,6 +61,30 @@ def test_a_carried_change_is_added_to_the_new_base(world: World) -> None:
         norm += float(np.square(change).sum())
     assert lost / norm < 1e-3  # bfloat16 is rounded once more
     assert torch.equal(found["head.weight"], world.tensors["head.weight"])
+
+
+def integers(world: World, name: str, positions: torch.Tensor, scale: float, base: str | None) -> None:
+    save(world.place / name, {**world.base, "positions": positions, "scale": torch.tensor(scale)})
+    path = world.place / name
+    world.store.commit(path, base=base, name=name) if base else world.store.import_base(path, name=name)
+
+
+def test_integers_are_the_sides_that_changed_them_and_a_conflict_where_both_did(world: World) -> None:
+    first, second, third = torch.arange(6), torch.arange(6) + 1, torch.arange(6) * 2
+    integers(world, "counted", first, 1.0, None)
+    integers(world, "same", first, 1.0, "counted")
+    integers(world, "moved", second, 1.5, "counted")
+    integers(world, "recounted", third, 4.0, None)
+    done = world.store.rebase("same", onto="recounted", name="taken", carry=True)
+    assert done.chosen == ()
+    assert torch.equal(world.store.state_dict("taken")["positions"], third)
+    with pytest.raises(CombinationError, match="'positions' cannot be carried to 'recounted': both sides changed it"):
+        world.store.rebase("moved", onto="recounted", name="x", carry=True)
+    for choose, wanted in {"ours": third, "theirs": second}.items():
+        assert world.store.rebase("moved", onto="recounted", name=choose, carry=True, choose=choose).chosen
+        result = world.store.state_dict(choose)
+        assert torch.equal(result["positions"], wanted)
+        assert float(result["scale"]) == 4.5  # a single number is kept whole, and carried all the same
 
 
 def test_what_cannot_be_rebased_is_refused(world: World, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.errors import CombinationError, CorruptionError, UnsupportedFormatError
+from erestore.errors import CombinationError, CorruptionError, UnsupportedFormatError, UsageError
 from erestore.model.quality import Quality
 from erestore.records import Layout
 
@@ -158,14 +158,32 @@ def head_of(store: Store, name: str, place: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def test_a_change_that_is_carried_says_which_file_of_weights_stays(heads: Store, tmp_path: Path) -> None:
+def test_a_file_of_weights_that_both_sides_of_a_carried_change_replaced_is_a_conflict(
+    heads: Store, tmp_path: Path
+) -> None:
     heads.import_base(write_headed(tmp_path / "other", 9, b"9"), name="other")
-    made = heads.rebase("a", onto="other", name="carried", carry=True)
-    (note,) = made.notes
-    assert note.startswith("The file of weights 'model_head.pkl' is not read")
-    assert note.endswith("the result has that of 'a', not that of 'other'.")
-    assert head_of(heads, "carried", tmp_path) == b"1"
-    assert heads.rebase("a", onto="other", name="kept").notes == ()
+    with pytest.raises(CombinationError, match="both sides changed it") as caught:
+        heads.rebase("a", onto="other", name="carried", carry=True)
+    assert [(conflict.kind, conflict.subject) for conflict in caught.value.conflicts] == [("file", "model_head.pkl")]
+    assert not heads.has_ref("carried")
+    for choose, head in {"ours": b"9", "theirs": b"1"}.items():
+        made = heads.rebase("a", onto="other", name=f"carried-{choose}", carry=True, choose=choose)
+        assert [conflict.subject for conflict in made.chosen] == ["model_head.pkl"]
+        assert any("has those of 'a': README.md" in note for note in made.notes)
+        assert head_of(heads, made.ref, tmp_path) == head
+    kept = heads.rebase("a", onto="other", name="kept")
+    assert (kept.notes, kept.chosen) == ((), ())
+    with pytest.raises(UsageError, match="carried"):
+        heads.rebase("a", onto="other", name="kept", choose="ours")
+
+
+def test_a_file_of_weights_that_one_side_changed_is_that_ones(heads: Store, tmp_path: Path) -> None:
+    heads.commit(write_headed(tmp_path / "untouched", 6, b"0"), base="base", name="untouched", quality=FINE)
+    heads.import_base(write_headed(tmp_path / "new-head", 10, b"9"), name="new-head")
+    heads.import_base(write_headed(tmp_path / "old-head", 11, b"0"), name="old-head")
+    for variant, base, head in (("untouched", "new-head", b"9"), ("a", "old-head", b"1")):
+        made = heads.rebase(variant, onto=base, name=f"{variant}-{base}", carry=True)
+        assert (made.chosen, head_of(heads, made.ref, tmp_path)) == ((), head)
 
 
 def test_a_list_of_words_is_the_first_variants_and_what_others_have_more_is_left_out_with_a_note(
