@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from erestore.checkpoint.dtypes import is_floating
-from erestore.checkpoint.prefixes import Prefixes, splits
+from erestore.checkpoint.prefixes import Prefixes, is_other_half, splits
 from erestore.checkpoint.shapes import Typed, is_alike
 
 _SMALLEST_TOWER = 8
@@ -30,7 +30,9 @@ def match_towers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Pr
     for contents in sorted(ours.keys() & theirs.keys(), key=lambda contents: (-len(contents), min(ours[contents]))):
         if len(ours[contents]) == len(theirs[contents]) == 1:
             pair = Prefixes(ours[contents][0], theirs[contents][0])
-            if not any(pair.own.startswith(other.own) or pair.base.startswith(other.base) for other in pairs):
+            if not is_other_half(pair) and not any(
+                pair.own.startswith(other.own) or pair.base.startswith(other.base) for other in pairs
+            ):
                 pairs.append(pair)
     return pairs
 

@@ -183,7 +183,7 @@ class _Matching:
             texts, lambda own, base: {name: name for name in own if name in base and fits(own[name], base[name])}
         )
         least = math.ceil(_SMALLEST_SHARE * self.total)
-        while pair := best_pair(*self._spelled(texts), least):
+        while pair := best_pair(*self._spelled(texts), least, self._matched(texts)):
             self._add_pair(texts, pair)
         for pair in match_towers(*self._spelled(texts)):
             self._add_pair(texts, pair)
@@ -215,6 +215,11 @@ class _Matching:
             {text: self.left_own[name] for text, name in own.items()},
             {text: self.left_base[key] for text, key in base.items()},
         )
+
+    def _matched(self, texts: _Texts) -> dict[str, str]:
+        """Return the names that are matched, as they are spelled."""
+        own, base = texts
+        return {own[name]: base[key] for name, key in self.keys.items()}
 
     def _add_spelled(
         self,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from erestore.checkpoint.shapes import Typed, fits, shared_elements
 
 _PAIRS_TRIED = 16
+_HALVES = ("encoder", "decoder")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Prefixes(NamedTuple):
@@ -23,21 +26,46 @@ class Prefixes(NamedTuple):
         return self.base + name[len(self.own) :] if name.startswith(self.own) else None
 
 
-def best_pair(own: Mapping[str, Typed], base: Mapping[str, Typed], least: int) -> Prefixes | None:
+def best_pair(
+    own: Mapping[str, Typed], base: Mapping[str, Typed], least: int, matched: Mapping[str, str] = _NOTHING
+) -> Prefixes | None:
     """Return the pair that matches most elements, of those that match at least so many.
+
+    Of pairs that match as many, the one below which the fewest names are left without a counterpart: an encoder is that of
+    the base and not its decoder, the layers of which have the same tensors and more. If names could be several of the base
+    still, it is none of them.
 
     Parameters
     ----------
     own, base : Mapping[str, Typed]
         The tensors that are not matched yet.
     least : int
+    matched : Mapping[str, str]
+        The names that are.
     """
-    best, best_elements = None, max(1, least)
+    stacks = {(_stack(name), _stack(key)) for name, key in matched.items()}
+    scored: dict[tuple[tuple[str, str], ...], tuple[int, int, Prefixes]] = {}
     for pair in _candidates(own, base):
-        elements = sum(shared_elements(own[name], base[key]) for name, key in renamed(pair, own, base).items())
-        if elements >= best_elements:
-            best, best_elements = pair, elements + 1
-    return best
+        keys = renamed(pair, own, base)
+        elements = sum(shared_elements(own[name], base[key]) for name, key in keys.items())
+        if elements >= max(1, least) and not is_other_half(pair) and not _is_in_other_stack(pair, stacks):
+            left = sum(name.startswith(pair.own) for name in own) + sum(key.startswith(pair.base) for key in base)
+            scored.setdefault(tuple(sorted(keys.items())), (elements, 2 * len(keys) - left, pair))
+    for keys, score in sorted(scored.items(), key=lambda item: item[1][:2], reverse=True):
+        rivals = [other for other, (*rank, _) in scored.items() if other != keys and tuple(rank) == score[:2]]
+        if dict(keys).keys().isdisjoint(name for other in rivals for name, _ in other):
+            return score[2]
+    return None
+
+
+def is_other_half(pair: Prefixes) -> bool:
+    """Tell whether one prefix is of an encoder and the other of a decoder, which are not the same whatever is in them."""
+    own, base = pair.own.split("."), pair.base.split(".")
+    while own and base and own[-1] == base[-1]:
+        own.pop()
+        base.pop()
+    halves = [{half for part in parts for half in _HALVES if part == half} for parts in (own, base)]
+    return bool(halves[0] and halves[1]) and halves[0].isdisjoint(halves[1])
 
 
 def renamed(pair: Prefixes, own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, str]:
@@ -56,6 +84,20 @@ def splits(name: str) -> Iterator[tuple[str, str]]:
     while position >= 0:
         yield name[: position + 1], name[position + 1 :]
         position = name.find(".", position + 1)
+
+
+def _stack(name: str) -> str:
+    """Return what is in front of the last number of a layer in a name or prefix; empty if there is none."""
+    parts = name.split(".")
+    numbers = [place for place, part in enumerate(parts) if part.isdecimal()]
+    return "".join(f"{part}." for part in parts[: numbers[-1]]) if numbers else ""
+
+
+def _is_in_other_stack(pair: Prefixes, stacks: Collection[tuple[str, str]]) -> bool:
+    """Tell whether a pair is of one layer, of a stack whose other layers are matched to those of another stack."""
+    own, base = _stack(pair.own), _stack(pair.base)
+    partners = {theirs for ours, theirs in stacks if own and ours == own}
+    return bool(partners) and base not in partners
 
 
 def modules(names: Iterable[str]) -> set[str]:

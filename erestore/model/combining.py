@@ -3,7 +3,8 @@
 ``base + sum(c_i * (variant_i - base))`` has the variants' terms with multiplied coefficients. Tensors that are held whole
 have no base to be a difference from, and are combined where that means something, else they are a conflict:
 
-* a head that all variants have, in one shape and with one map of labels, is combined like everything else;
+* a head that all variants have, in one shape and with one map of labels, is combined like everything else (one that the
+  base has as well, where the maps agree of those that change it);
 * what only some of the variants have is taken if their coefficients sum to 1, since a scaled head is no head;
 * rows that were added to a vocabulary likewise, where the vocabularies agree;
 * codes of quantised weights go with their scales: one variant's, or in conflict;
@@ -16,10 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erestore.errors import Conflict
+from erestore.model.chosen_tensors import ChosenTensors
 from erestore.model.conflicts import Conflicts
 from erestore.model.fitting import ResultLayout
+from erestore.model.labelled_heads import decide_labelled_heads
 from erestore.model.operands import Combined, Operand, each_once, require_one_base
 from erestore.model.parts import sum_terms
+from erestore.model.presence import find_presence
 from erestore.model.quantised_values import QuantisedValues
 from erestore.model.side_weights import SideWeights
 from erestore.model.whole_tensors import WholeTensors
@@ -48,7 +52,7 @@ class Combination:
     notes : tuple of str
         Sentences about what was resolved without being a conflict.
     written : Written or None
-        Where that took to store tensors of quantised weights.
+        Where tensors had to be stored whole that are one operand's, as chosen.
     """
 
     manifest: Manifest
@@ -82,8 +86,8 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
     summed = each_once(operands)
     remaining = [operand for operand in summed if operand.coefficient] or summed[:1]
     conflicts = Conflicts([operand.name for operand in remaining], choose)
-    quantised = QuantisedValues(Combined(objects, remaining), conflicts)
-    manifest, layout = _result(quantised, conflicts)
+    chosen = ChosenTensors(Combined(objects, remaining))
+    manifest, layout = _result(chosen, conflicts)
     conflicts.require_none()
     commits = (operand for operand in summed if is_oid(operand.commit))  # not parts of commits
     equal = next((operand for operand in commits if _same_value(operand.manifest, manifest)), None)
@@ -99,7 +103,7 @@ def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = 
         () if equal else exact,
         tuple(conflicts.found),
         tuple(conflicts.notes),
-        quantised.written,
+        chosen.written,
     )
 
 
@@ -108,12 +112,17 @@ def layout_oid(layout: Layout) -> str:
     return record_oid("layout", dump_canonical(layout.to_record()))
 
 
-def _result(quantised: QuantisedValues, conflicts: Conflicts) -> tuple[Manifest, Layout]:
-    combined = quantised.combined
+def _result(chosen: ChosenTensors, conflicts: Conflicts) -> tuple[Manifest, Layout]:
+    combined = chosen.combined
+    quantised = QuantisedValues(combined, conflicts, chosen)
     side_weights = SideWeights(combined, conflicts)
-    tensors = WholeTensors(combined, conflicts, side_weights, quantised.keys)
+    heads = decide_labelled_heads(combined, conflicts, chosen)
+    tensors = WholeTensors(combined, conflicts, side_weights, chosen, quantised.keys)
     dense, rows = tensors.dense() | quantised.parts(), tensors.rows()
-    primary, layout = ResultLayout(combined, conflicts, dense, rows).find()
+    present, others = find_presence(combined, conflicts, chosen)
+    from_one = {**heads, **others, **chosen.store()}
+    dense, rows = dense | from_one, {key: parts for key, parts in rows.items() if key not in from_one}
+    primary, layout = ResultLayout(combined, conflicts, dense, rows, present).find()
     layout = side_weights.put_into(layout)
     side_weights.note_others(primary, layout)
     named = {tensor.key for tensor in layout.tensors.values()}

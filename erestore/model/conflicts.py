@@ -12,10 +12,19 @@ CHOICES = ("ours", "theirs", "drop")
 
 QUANTISED = "quantised"
 """Kind of the conflicts over codes and scales."""
-_DEQUANTISE = (
-    "Dequantise the variants with the library that wrote them, commit and combine those, and quantise the result again; or "
-    "merge with --ours or --theirs, which takes every such weight from one variant."
-)
+LABELS = "labels"
+"""Kind of the conflicts over heads whose classes differ."""
+_HINTS = {
+    QUANTISED: (
+        "Dequantise the variants with the library that wrote them, commit and combine those, and quantise the result again; "
+        "or merge with --ours or --theirs, which takes every such weight from one variant."
+    ),
+    LABELS: (
+        "If they are the same classes in the same order, make id2label and label2id in the variants' config.json equal and "
+        f"commit them again. Else: {CombinationError.CHOOSE}"
+    ),
+}
+"""By kind of conflict, what to do that a choice alone does not say; of several kinds the first counts."""
 
 
 class Conflicts:
@@ -56,17 +65,19 @@ class Conflicts:
             return ()
         return having[min(having) if self.choose == "ours" else max(having)]
 
-    def decide_among_all(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
-        """Note a conflict over a tensor that all have in some way; return what the chosen operand holds whole of it."""
+    def decide_among_all(self, kind: str, key: str, reason: str, having: Collection[int]) -> int | None:
+        """Note a conflict over a tensor that all have in some way; return the place of the chosen operand, None for none."""
         self.note(kind, key, reason, [self._names[place] for place in having])
         if self.choose in (None, "drop"):
             self._drop(kind, key)
-            return ()
-        return having.get(len(self._names) - 1 if self.choose == "theirs" else 0, ())
+            return None
+        return len(self._names) - 1 if self.choose == "theirs" else 0
 
-    def decide_quantised(self, weight: str, keys: Collection[str], reason: str, places: Sequence[int]) -> int | None:
-        """Note a conflict over a quantised weight; return the place of the chosen operand, None where it is left out."""
-        self.note(QUANTISED, weight, reason, [self._names[place] for place in places])
+    def decide_operand(
+        self, kind: str, subject: str, keys: Collection[str], reason: str, places: Collection[int]
+    ) -> int | None:
+        """Note a conflict over tensors that are one operand's or nobody's; return its place, None where they are left out."""
+        self.note(kind, subject, reason, [self._names[place] for place in places])
         if self.choose in (None, "drop"):
             self.dropped.update(keys)
             return None
@@ -86,8 +97,8 @@ class Conflicts:
             If nothing was chosen; it lists them.
         """
         if self.found and self.choose is None:
-            is_quantised = any(conflict.kind == QUANTISED for conflict in self.found)
-            hint = _DEQUANTISE if is_quantised else None
+            kinds = {conflict.kind for conflict in self.found}
+            hint = next((_HINTS[kind] for kind in _HINTS if kind in kinds), None)
             raise CombinationError(_sentence(self.found), tuple(self.found), hint=hint)
 
 

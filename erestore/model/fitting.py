@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 from erestore.checkpoint.dtypes import is_floating
 from erestore.errors import CombinationError, Conflict
-from erestore.model.buffers import is_buffer
 from erestore.model.conflicts import Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
@@ -18,15 +17,24 @@ from erestore.records import Layout, LayoutFile, LayoutTensor
 
 
 class ResultLayout:
-    """Finds the layout of a result that holds `dense` tensors and added `rows`; conflicts are noted, and decided as chosen."""
+    """Finds the layout of a result that holds `dense` tensors and added `rows`; conflicts are noted, and decided as chosen.
+
+    `present` says of the base's tensors whether the result has them; it has those of which it says nothing.
+    """
 
     def __init__(
-        self, combined: Combined, conflicts: Conflicts, dense: Mapping[str, Parts], rows: Mapping[str, Parts]
+        self,
+        combined: Combined,
+        conflicts: Conflicts,
+        dense: Mapping[str, Parts],
+        rows: Mapping[str, Parts],
+        present: Mapping[str, bool],
     ) -> None:
         self.combined = combined
         self.conflicts = conflicts
         self.dense = dense
         self.rows = rows
+        self.present = present
 
     def find(self) -> tuple[Operand, Layout]:
         """Return the operand whose layout it is, perhaps but for some tensors, and the layout.
@@ -36,11 +44,10 @@ class ResultLayout:
         CombinationError
             If the operand's files have no place for the tensors.
         """
-        differ = self.combined.differ
-        heights = self._heights() if differ else {}
+        heights = self._heights() if self.combined.differ else {}
         primary = self._primary(heights)
         own = self.combined.layout(primary)
-        layout = self._fit(own, self._present() if differ else {})
+        layout = self._fit(own)
         if layout != own and layout.structure is not None and layout.tensors.keys() != own.tensors.keys():
             reason = "the torch file around the weights has no place for tensors that come or go"
             raise CombinationError(
@@ -73,72 +80,43 @@ class ResultLayout:
                 heights[key] = left[0]
         return heights
 
-    def _present(self) -> dict[str, bool]:
-        """Return of the base's tensors that only some variants have whether the result has them."""
-        held = [
-            {tensor.key for tensor in self.combined.layout(operand).tensors.values()}
-            for operand in self.combined.operands
-        ]
-        found = {}
-        for key in sorted(set().union(*held) & set(self.combined.base)):
-            having = [place for place, keys in enumerate(held) if key in keys]
-            lacking = self.combined.weight(place for place in range(len(held)) if place not in having)
-            if len(having) == len(held) or not lacking:
-                found[key] = True
-            elif not self.combined.weight(having):
-                found[key] = False
-            elif self._is_buffer_of_base(key, having):
-                found[key] = True
-                self.conflicts.notes.append(
-                    f"Only {self.combined.listed(having)} still {'has' if len(having) == 1 else 'have'} the buffer "
-                    f"'{key}', as it is in the base; the result has it too."
-                )
-            else:
-                reason = f"only {self.combined.listed(having)} of the variants still have this base tensor"
-                self.conflicts.note("tensor", key, reason, self.combined.names(having))
-                chosen = {"ours": 0 in having, "theirs": len(held) - 1 in having}
-                found[key] = chosen.get(self.conflicts.choose or "", False)
-        return found
-
-    def _is_buffer_of_base(self, key: str, having: Collection[int]) -> bool:
-        """Tell whether a tensor is a buffer that those operands which have it have as the base has it."""
-        base = self.combined.base[key]
-        return is_buffer(key, base.shape) and not any(
-            key in operand.manifest.dense or self.combined.touches(operand, key)
-            for operand in (self.combined.operands[place] for place in having)
-        )
-
     def _primary(self, heights: Mapping[str, int]) -> Operand:
-        """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it."""
+        """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it.
+
+        Of several, one that lacks what the result lacks: its configuration describes a model without these, as that of a
+        model whose head is its embedding does.
+        """
         ordered = (
             list(reversed(self.combined.operands))
             if self.conflicts.choose == "theirs"
             else list(self.combined.operands)
         )
 
-        def lacking(operand: Operand) -> int:
+        def unlike(operand: Operand) -> tuple[int, int]:
             shapes = {tensor.key: tensor.shape for tensor in self.combined.layout(operand).tensors.values()}
             missing = sum(key not in shapes for key in self.dense)
             missing += sum(
                 key not in shapes or shapes[key][0] < self._height(key, own) for key, own in self.rows.items()
             )
-            return missing + sum(key in shapes and shapes[key][0] < height for key, height in heights.items())
+            missing += sum(key in shapes and shapes[key][0] < height for key, height in heights.items())
+            missing += sum(is_there and key not in shapes for key, is_there in self.present.items())
+            return missing, sum(not self._is_wanted(key) for key in shapes)
 
-        return min(ordered, key=lacking)
+        return min(ordered, key=unlike)
 
     def _height(self, key: str, parts: Parts) -> int:
         return self.combined.base[key].shape[0] + parts[0].tensor.shape[0]
 
-    def _fit(self, layout: Layout, present: Mapping[str, bool]) -> Layout:
+    def _fit(self, layout: Layout) -> Layout:
         """Return a layout with the tensors that the result has, no others, in the shapes that it has them in."""
         tensors = {
             name: fitted
             for name, tensor in layout.tensors.items()
-            if (fitted := self._fitted(tensor)) is not None and self._is_wanted(tensor.key, present)
+            if (fitted := self._fitted(tensor)) is not None and self._is_wanted(tensor.key)
         }
         named = {tensor.key for tensor in tensors.values()}
-        for key in dict.fromkeys((*self.dense, *self.rows, *present)):
-            if key not in named and self._is_wanted(key, present):
+        for key in dict.fromkeys((*self.dense, *self.rows, *self.present)):
+            if key not in named and self._is_wanted(key):
                 name, tensor = self._named(key, tensors)
                 fitted = self._fitted(tensor)
                 assert fitted is not None
@@ -170,8 +148,8 @@ class ResultLayout:
         }
         return {name: homes.get(name, fallback) for name in names}
 
-    def _is_wanted(self, key: str, present: Mapping[str, bool]) -> bool:
-        return present.get(key, True) and key not in self.conflicts.dropped
+    def _is_wanted(self, key: str) -> bool:
+        return self.present.get(key, True) and key not in self.conflicts.dropped
 
     def _fitted(self, tensor: LayoutTensor) -> LayoutTensor | None:
         """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from erestore.errors import CombinationError, Conflict
-from erestore.records import Base, Layout, Manifest, Term, WholeTensor
+from erestore.records import Base, Layout, LayoutTensor, Manifest, Term, WholeTensor
 from erestore.storage.objects import Objects
 
 
@@ -93,6 +93,10 @@ class Combined:
         if oid not in self._keys:
             self._keys[oid] = frozenset(tensor.key for tensor in self.layout(operand).tensors.values())
         return key in self._keys[oid]
+
+    def tensor(self, operand: Operand, key: str) -> LayoutTensor:
+        """Return what an operand's layout says of a tensor that it has."""
+        return next(tensor for tensor in self.layout(operand).tensors.values() if tensor.key == key)
 
     @property
     def differ(self) -> bool:

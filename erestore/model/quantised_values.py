@@ -8,21 +8,16 @@ one has weight 1, and its codes and scales are taken together.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from erestore.arrays import raw_bytes
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
-from erestore.model.conflicts import Conflicts
+from erestore.model.chosen_tensors import ChosenTensors
+from erestore.model.conflicts import QUANTISED, Conflicts
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
-from erestore.model.patches import Patch
 from erestore.model.residuals import matrix_shape
-from erestore.model.tensors import TensorWriter, content_digest
 from erestore.model.variant import Variant
-from erestore.records import LayoutTensor, Part, TensorRef, WholeTensor
-from erestore.storage.segments import Written
 
 Members = Mapping[str, str]
 """Role of a quantised weight's tensors to their keys."""
@@ -43,19 +38,15 @@ class QuantisedValues:
     ----------
     combined : Combined
     conflicts : Conflicts
-
-    Attributes
-    ----------
-    written : Written or None
-        Where tensors had to be stored whole: those of a chosen variant, of which the sum of residuals is another value.
+    chosen : ChosenTensors
+        Is told what is taken from one variant, where the sum of residuals is another value.
     """
 
-    def __init__(self, combined: Combined, conflicts: Conflicts) -> None:
+    def __init__(self, combined: Combined, conflicts: Conflicts, chosen: ChosenTensors) -> None:
         self.combined = combined
         self.conflicts = conflicts
-        self.written: Written | None = None
+        self.chosen = chosen
         self._weights = [self._of(operand) for operand in combined.operands]
-        self._patches: dict[str, Patch] = {}
 
     @property
     def keys(self) -> frozenset[str]:
@@ -66,8 +57,7 @@ class QuantisedValues:
 
     def parts(self) -> dict[str, Parts]:
         """Return what the result holds whole of these tensors."""
-        held: dict[str, Parts] = {}
-        copies: dict[str, int] = {}
+        whole: dict[str, Parts] = {}
         for codes in sorted(set().union(*self._weights)):
             sides = {place: weights[codes] for place, weights in enumerate(self._weights) if codes in weights}
             weight, members = sides[min(sides)]
@@ -75,17 +65,15 @@ class QuantisedValues:
             place = left[0].places[0]
             if reason := self._reason(weight.scheme.name, sides, left):
                 keys = {key for _, each in sides.values() for key in each.values()}
-                chosen = self.conflicts.decide_quantised(weight.name, keys, reason, list(sides))
+                chosen = self.conflicts.decide_operand(QUANTISED, weight.name, keys, reason, list(sides))
                 if chosen is None:
                     continue
                 place = chosen
             members = sides.get(place, (weight, members))[1]
             for key in members.values():
-                if reason and self._is_computed(place, key):
-                    copies[key] = place
-                elif parts := self._parts(place, key):
-                    held[key] = parts
-        return held | self._copied(copies)
+                if parts := self.chosen.take(place, key) if reason else self._parts(place, key):
+                    whole[key] = parts
+        return whole
 
     def _of(self, operand: Operand) -> dict[str, tuple[QuantisedWeight, Members]]:
         """Return an operand's quantised weights and the keys of their tensors, by the key of the codes."""
@@ -106,7 +94,7 @@ class QuantisedValues:
         if len(left) == 1:
             place = left[0].places[0]
             keys = sides[place][1].values() if place in sides else ()
-            is_patched = any(self._is_patched(place, key) for key in keys)
+            is_patched = any(self.chosen.is_patched(place, key) for key in keys)
             return (
                 f"its {scheme} codes are in an exact remainder, of which a combination has nothing"
                 if is_patched
@@ -145,66 +133,18 @@ class QuantisedValues:
             yield manifest.digests.get(key) or self._linear_digest(operand, key)
         elif key in self.combined.base:
             yield self.combined.base[key].digest
-        if (patch := self._patch(manifest.patch)) is not None and key in patch.tensors:
+        if (patch := self.chosen.patch(manifest.patch)) is not None and key in patch.tensors:
             yield patch.tensors[key].digest
 
     def _linear_digest(self, operand: Operand, key: str) -> str:
         """Evaluate a tensor of a combination, which records no digests."""
-        tensor = self._layout_tensor(operand, key)
+        tensor = self.combined.tensor(operand, key)
         rows = min(matrix_shape(shape)[0] for shape in (tensor.shape, self.combined.base[key].shape))
-        return self._variant(operand, lossy=True).linear_digest(key, tensor.dtype, rows)
-
-    def _variant(self, operand: Operand, *, lossy: bool) -> Variant:
-        return Variant(self.combined.objects, operand.manifest, layout=self.combined.layout(operand), lossy=lossy)
-
-    def _layout_tensor(self, operand: Operand, key: str) -> LayoutTensor:
-        return next(tensor for tensor in self.combined.layout(operand).tensors.values() if tensor.key == key)
-
-    def _patch(self, oid: str | None) -> Patch | None:
-        if oid is None:
-            return None
-        if oid not in self._patches:
-            self._patches[oid] = Patch.open(self.combined.objects, oid)
-        return self._patches[oid]
-
-    def _is_patched(self, place: int, key: str) -> bool:
-        patch = self._patch(self.combined.operands[place].manifest.patch)
-        return patch is not None and key in patch.tensors
-
-    def _is_computed(self, place: int, key: str) -> bool:
-        """Tell whether an operand's tensor is neither held whole nor the base's."""
-        operand = self.combined.operands[place]
-        is_whole = key in operand.manifest.dense
-        return not is_whole and (self.combined.touches(operand, key) or self._is_patched(place, key))
+        variant = Variant(self.combined.objects, operand.manifest, layout=self.combined.layout(operand), lossy=True)
+        return variant.linear_digest(key, tensor.dtype, rows)
 
     def _parts(self, place: int, key: str) -> Parts:
-        """Return what the result holds whole of a tensor that an operand holds whole, or has of the base."""
-        if place != _BASE and key in (dense := self.combined.operands[place].manifest.dense):
-            return dense[key]
-        if place != _BASE and self._is_computed(place, key):
-            return ()
-        base = self.combined.base.get(key)
-        is_changed = any(self.combined.touches(operand, key) for operand in self.combined.operands)
-        return (Part(Fraction(1), base),) if base is not None and is_changed else ()
-
-    def _copied(self, copies: Mapping[str, int]) -> dict[str, Parts]:
-        """Store tensors of chosen operands whole."""
-        if not copies:
-            return {}
-        fresh: dict[str, WholeTensor] = {}
-        with TensorWriter(self.combined.objects, align=1) as writer:
-            for key, place in sorted(copies.items()):
-                operand = self.combined.operands[place]
-                tensor = self._layout_tensor(operand, key)
-                value = self._variant(operand, lossy=False).stored(key, tensor.dtype, tensor.shape)
-                content = raw_bytes(value)
-                digest = content_digest(tensor.dtype, tensor.shape, content)
-                fresh[key] = WholeTensor(
-                    tensor.dtype, tensor.shape, digest, TensorRef("", *writer.add(content, tensor.dtype))
-                )
-            self.written = writer.finish()
-        oid = self.written.oid
-        return {
-            key: (Part(Fraction(1), replace(tensor, data=tensor.data._replace(oid=oid))),)
-            for key, tensor in fresh.items()
-        }
+        """Return what the result holds whole of the one value that is left: an operand's, or the base's."""
+        if place != _BASE:
+            return () if self.chosen.is_computed(place, key) else self.chosen.take(place, key)
+        return self.chosen.base_parts(key)

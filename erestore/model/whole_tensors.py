@@ -7,11 +7,12 @@ from fractions import Fraction
 
 from erestore.checkpoint.dtypes import is_floating
 from erestore.model.buffers import is_buffer
-from erestore.model.conflicts import Conflicts
+from erestore.model.chosen_tensors import ChosenTensors
+from erestore.model.conflicts import LABELS, Conflicts
 from erestore.model.operands import Combined
 from erestore.model.parts import Parts, sum_parts
 from erestore.model.side_weights import SideWeights
-from erestore.model.vocabularies import same_labels, same_vocabulary
+from erestore.model.vocabularies import OTHER_CLASSES, class_labels, same_vocabulary
 from erestore.records import Manifest, Part, WholeTensor
 
 
@@ -23,16 +24,24 @@ class WholeTensors:
     combined : Combined
     conflicts : Conflicts
     side_weights : SideWeights
+    chosen : ChosenTensors
+        Is told what is taken from one variant.
     decided : collection of str
         Keys of tensors that are not combined here.
     """
 
     def __init__(
-        self, combined: Combined, conflicts: Conflicts, side_weights: SideWeights, decided: Collection[str] = ()
+        self,
+        combined: Combined,
+        conflicts: Conflicts,
+        side_weights: SideWeights,
+        chosen: ChosenTensors,
+        decided: Collection[str] = (),
     ) -> None:
         self.combined = combined
         self.conflicts = conflicts
         self.side_weights = side_weights
+        self.chosen = chosen
         self.decided = decided
 
     def dense(self) -> dict[str, Parts]:
@@ -80,9 +89,7 @@ class WholeTensors:
         if reason := self._partly(having):
             return self.conflicts.decide("tensor", key, reason, having)
         if len(parts) > 1 and not self._same_labels(having, parts):
-            return self.conflicts.decide(
-                "labels", key, "the classes have other names or another order (id2label)", having
-            )
+            return self.conflicts.decide(LABELS, key, OTHER_CLASSES, having)
         return parts
 
     def _buffer(self, key: str, having: Mapping[int, Parts]) -> Parts:
@@ -124,20 +131,25 @@ class WholeTensors:
             held[digest] = parts or ()
         left = [digest for digest, weight in total.items() if weight] or list(total)[:1]
         if len(left) > 1:
-            return self.conflicts.decide_among_all(
-                "integers", key, "its values differ, and integers are not averaged", having
-            )
+            return self._decide_among_all("integers", key, "its values differ, and integers are not averaged", having)
         return held[left[0]]
 
     def _over_base(self, key: str, having: Mapping[int, Parts], base: WholeTensor) -> Parts:
         """Combine what the base has too and some variants hold whole: the base's own value is a part like others."""
         if any(self.combined.touches(operand, key) for operand in self.combined.others(having)):
-            return self.conflicts.decide_among_all(
+            return self._decide_among_all(
                 "tensor", key, "some variants hold it whole and others as a difference", having
             )
         rest = 1 - self.combined.weight(having)
         parts = sum_parts([*self._weighted(having), (rest, (Part(Fraction(1), base),))])
         return () if len(parts) == 1 and parts[0] == Part(Fraction(1), base) else parts
+
+    def _decide_among_all(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
+        """Note a conflict over a tensor that the base has; return what the result holds whole of the chosen operand's."""
+        place = self.conflicts.decide_among_all(kind, key, reason, having)
+        if place is None or not self.combined.has(self.combined.operands[place], key):
+            return ()
+        return self.chosen.take(place, key)
 
     def _sum(self, having: Mapping[int, Parts]) -> Parts:
         return sum_parts(self._weighted(having))
@@ -159,4 +171,4 @@ class WholeTensors:
         """Tell whether the variants whose tensors are left name their classes alike."""
         left = {part.tensor.digest for part in parts}
         places = [place for place, own in having.items() if any(part.tensor.digest in left for part in own)]
-        return same_labels(self.combined, places)
+        return len({class_labels(self.combined, self.combined.operands[place]) for place in places}) == 1

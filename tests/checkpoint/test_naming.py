@@ -51,11 +51,54 @@ def test_any_change_of_prefix_both_ways(old, new):
 
 
 def test_two_prefixes_for_two_towers():
-    own = renamed(LAYERS, "model.", "vision.") | renamed(LAYERS, "model.", "text.")
-    base = renamed(LAYERS, "model.", "image_encoder.") | LAYERS
+    images = {name: TensorInfo(name, "F32", (*info.shape[:-1], 9)) for name, info in LAYERS.items()}
+    own = renamed(images, "model.", "vision.") | renamed(LAYERS, "model.", "text.")
+    base = renamed(images, "model.", "image_encoder.") | LAYERS
     match = match_names(own, base)
     assert len(match.keys) == len(own)
-    assert len(set(match.keys.values())) == len(own)
+    assert {name.partition(".")[0]: key.partition(".")[0] for name, key in match.keys.items()} == {
+        "vision": "image_encoder",
+        "text": "model",
+    }
+
+
+def test_one_tower_that_may_be_two_of_the_base_is_neither():
+    base = renamed(LAYERS, "model.", "question.") | renamed(LAYERS, "model.", "context.")
+    for own in (LAYERS, renamed(LAYERS, "model.", "")):
+        assert match_names(own, base).keys == {}
+        assert len(match_names(base, own).keys) == len(own)
+
+
+CROSS = {name.replace(".up.", ".encoder_attn."): info for name, info in LAYERS.items() if ".up." in name}
+ENCODER = renamed(LAYERS, "model.", "model.encoder.")
+DECODER = renamed(LAYERS | CROSS, "model.", "model.decoder.")
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "audio_tower."])
+@pytest.mark.parametrize("full", [ENCODER | DECODER, DECODER | ENCODER])
+def test_an_encoder_alone_is_the_encoder_of_the_base(prefix, full):
+    own = renamed(LAYERS, "model.", prefix)
+    for one, two in ((own, full), (full, own)):
+        match = match_names(one, two)
+        assert len(match.keys) == len(LAYERS)
+        assert not any("decoder" in name for names in match.keys.items() for name in names)
+
+
+def test_an_encoder_is_no_decoder():
+    for own in (ENCODER, renamed(ENCODER, "model.", "")):
+        for one, two in ((own, DECODER), (DECODER, own)):
+            with pytest.raises(CheckpointError, match="another architecture"):
+                match_names(one, two).require_same_architecture()
+
+
+def test_further_layers_of_an_encoder_are_not_those_of_the_decoder():
+    alike = {f"layers.{i}.{part}.weight": (8, 8) for i in range(4) for part in ("q", "k", "up")}
+    own = {name: TensorInfo(name, "F32", shape) for name, shape in alike.items()}
+    half = {name: info for name, info in own.items() if int(name.split(".")[1]) < 2}
+    cross = {f"layers.{i}.encoder_attn.weight": TensorInfo("x", "F32", (8, 8)) for i in range(2)}
+    base = renamed(half, "", "model.encoder.") | renamed(half | cross, "", "model.decoder.")
+    match = match_names(own, base)
+    assert match.keys == {name: f"model.encoder.{name}" for name in half}
 
 
 def test_two_names_for_one_tensor_of_the_base():

@@ -151,6 +151,20 @@ def test_a_parameter_that_one_lacks_is_a_conflict_still(world: World) -> None:
         world.store.merge(["a", "b"], name="m")
 
 
+@pytest.mark.parametrize(("order", "choice"), [("ab", "theirs"), ("ba", "ours"), ("cba", "theirs"), ("bca", "ours")])
+def test_a_parameter_of_the_base_that_is_chosen_is_the_variants_own(world: World, order: str, choice: str) -> None:
+    """Not half of what it changed, nor with what another one changed of it."""
+    world.commit("a", "head.weight")
+    world.commit("b", head__weight=torch.randn(3, 8, generator=torch.Generator().manual_seed(1)))
+    world.commit("c", head__weight=torch.randn(3, 8, generator=torch.Generator().manual_seed(2)))
+    world.store.merge(list(order), name="m", choose=choice)
+    chosen = order[0] if choice == "ours" else order[-1]
+    merged = world.checked_out("m")
+    assert ("head.weight" in merged) == (chosen != "a")
+    assert chosen == "a" or torch.equal(merged["head.weight"], world.store.state_dict(chosen)["head.weight"])
+    assert world.store.fsck(deep=True).clean
+
+
 def records(world: World, name: str) -> tuple[Layout, Manifest, Base]:
     store = world.store
     manifest = store.manifest_of(name)

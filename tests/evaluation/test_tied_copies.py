@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from test_buffers_and_drops import Tensors, World
 
+from erestore.api import Store
 from erestore.errors import CombinationError
 from erestore.model.quality import Quality
 
@@ -98,11 +101,50 @@ def test_a_head_that_differs_is_its_own_tensor(world: World, choice: str, order:
         world.store.merge(order, name="m")
     world.store.merge(order, name="m", choose=choice)
     merged = world.checked_out("m")
-    assert (HEAD not in merged or not torch.equal(merged[HEAD], merged[EMBED])) == (
-        choice != "drop" or order[0] == "untied"
-    )
-    assert choice == "drop" or torch.equal(merged[HEAD], head)
+    assert torch.equal(merged[HEAD], merged[EMBED] if choice == "drop" else head)
     assert world.store.fsck(deep=True).clean
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("in_base", [False, True])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_head_that_is_dropped_or_chosen_loads_in_transformers(tmp_path: Path, kind: str, in_base: bool) -> None:
+    """Dropped, it is the embedding again, as config.json says; chosen, it is that variant's and no half of it."""
+    store = Store.init(tmp_path / "store")
+    tied, untied = (tiny(kind, is_tied=is_tied, seed=int(not is_tied)) for is_tied in (True, False))
+    tiny(kind, is_tied=True).save_pretrained(tmp_path / "base")
+    if in_base:
+        path = tmp_path / "base" / "model.safetensors"
+        tensors = load_file(path)
+        (name,) = (name for name in tensors if name.endswith(("embed_tokens.weight", "wte.weight")))
+        save_file(tensors | {HEAD: tensors[name].clone()}, path, metadata={"format": "pt"})
+    for name, model in (("tied", tied), ("untied", untied)):
+        model.save_pretrained(tmp_path / name)
+        store.commit(tmp_path / name, base=str(tmp_path / "base") if name == "tied" else None, name=name)
+    stored = store.state_dict("untied")[HEAD]
+    for choice in ("drop", "ours"):
+        store.merge(["untied", "tied"], name=choice, choose=choice)
+        store.checkout(choice, tmp_path / choice)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / choice, output_loading_info=True)
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        wanted = stored if choice == "ours" else model.get_input_embeddings().weight
+        assert torch.equal(model.lm_head.weight, wanted)
+
+
+def tiny(kind: str, *, is_tied: bool, seed: int | None = None) -> torch.nn.Module:
+    """Return a model of which the weights are those of seed 0, a little changed by `seed`."""
+    settings = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model(kind, **settings, intermediate_size=24, tie_word_embeddings=is_tied)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        if not is_tied:
+            model.lm_head.weight.copy_(model.get_input_embeddings().weight)
+        if seed is not None:
+            for number, parameter in enumerate(model.parameters()):
+                parameter.add_(0.01 * noise(*parameter.shape, seed=100 * seed + number))
+    return model
 
 
 def test_a_head_that_was_equal_in_the_base_and_no_longer_is(tmp_path: Path) -> None:
