@@ -13,7 +13,7 @@ import click
 
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.text import error_text, listed, plural, printable, share_text, short, size_text
+from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, short, size_text
 from erestore.errors import NotFoundError, UsageError
 from erestore.report.plain import json_text
 
@@ -383,8 +383,7 @@ def _note(session: Session, done: CommitResult) -> None:
             else f"{base} was not in the store yet and was imported."
         )
     if done.matching:
-        pairs = printable(done.matching.replace("''", "none"))
-        session.notice(f"Names were matched to the base's by exchanging prefixes: {pairs}.")
+        session.notice(f"Names were matched to the base's by {printable(matching_text(done.matching))}.")
     for note in done.notes:
         session.notice(printable(note))
     if done.checkout_of and not done.unchanged:

@@ -73,15 +73,15 @@ def repack(
 
 def _report(done: RepackResult) -> Iterator[str]:
     if not done.repacked:
-        yield f"Nothing to repack: names lead to {size_text(done.bytes_before)}."
+        yield f"Nothing to repack: {size_text(done.bytes_before)} is reachable."
         return
     header = ["name", "added to", "before", "after", "lost now", "in all", "total rank"]
     yield table([list(_row(each)) for each in done.repacked], right=range(2, 7), header=header)
     for shared in done.means:
         yield f"The mean of {plural(len(shared.refs), 'variant')} takes {size_text(shared.bytes)}."
-    verbs = ("Would repack", "would lead") if done.dry_run else ("Repacked", "lead")
+    verbs = ("Would repack", "would be") if done.dry_run else ("Repacked", "is")
     yield (
-        f"{verbs[0]} {plural(len(done.repacked), 'variant')}: names {verbs[1]} to {size_text(done.bytes_after)} instead of "
+        f"{verbs[0]} {plural(len(done.repacked), 'variant')}: {size_text(done.bytes_after)} {verbs[1]} reachable instead of "
         f"{size_text(done.bytes_before)}, {size_text(done.added_bytes)} of it new."
     )
     freed = size_text(done.freed_bytes)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import click
 
+from erestore.checkpoint.spelling import WRAPPERS
 from erestore.report.words import (
     SHORT,
     coefficient_text,
@@ -26,6 +28,7 @@ __all__ = [
     "date_text",
     "error_text",
     "listed",
+    "matching_text",
     "minute_text",
     "plural",
     "printable",
@@ -60,3 +63,15 @@ def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: S
             cells.append(gap + cell if column in right else cell + gap)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def matching_text(matching: str) -> str:
+    """Say how names were matched, given pairs such as ``'' → 'bert.'``: what is taken off, and what is put on."""
+    return ", ".join(_exchange(own, base) for own, base in re.findall(r"'([^']*)' → '([^']*)'", matching))
+
+
+def _exchange(own: str, base: str) -> str:
+    if own and base:
+        return f"replacing prefix '{own}' with '{base}'"
+    what = "wrapper" if (own or base).rstrip(".") in WRAPPERS else "prefix"
+    return f"adding {what} '{base}'" if base else f"removing {what} '{own}'"

@@ -218,7 +218,7 @@ def _collected(done: GcResult) -> Iterator[str]:
 def fsck(ctx: click.Context, *, read_data: bool, deep: bool, as_json: bool) -> None:
     """Look for damage, and change nothing.
 
-    Leaves with 0 only if everything that names lead to is there and whole.
+    Exits with 0 only if every reachable object is there and whole.
     """
     session: Session = ctx.obj
     with session.open() as store, progress_bar(session) as progress:

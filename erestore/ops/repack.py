@@ -102,7 +102,7 @@ class RepackResult:
     Attributes
     ----------
     bytes_before, bytes_after : int
-        Of all objects that names lead to.
+        Of all reachable objects.
     added_bytes : int
         Written now.
     freed_bytes : int

@@ -156,7 +156,7 @@ def _legend(scale: Scale, *, color: bool) -> str:
     if not scale.low:
         return f"{'█' if color else LEVELS} grew from nothing."
     low, high = percent(scale.low), percent(scale.high)
-    step = f"each step {scale.step:.2g} times as much."
+    step = f"{scale.step:.2g}× per step."
     if color:
-        return f"Moved by {low} or less {_RAMP} {high} of its norm, {step}"
-    return f"1 moved by {low} of its norm or less, {LEVELS} by {high}, {step}"
+        return f"Scale: ≤ {low} of the norm {_RAMP} ≤ {high}, {step}"
+    return f"Scale: 1 ≤ {low} of the norm, {LEVELS} ≤ {high}, {step}"

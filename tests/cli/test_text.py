@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import click
 import pytest
 
-from erestore.cli.text import error_text, listed, plural, printable, share_text, size_text, table
+from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, size_text, table
 from erestore.report.plain import json_text
 from erestore.report.words import printable_line
 
@@ -96,3 +96,15 @@ def test_json() -> None:
         {"when": "2026-01-02T03:04:05.000000Z", "values": [1.5, None, None], "names": {"1": "ä"}}
     ]
     assert "ä" in json_text(sample)
+
+
+@pytest.mark.parametrize(
+    ("matching", "words"),
+    [
+        ("'' → 'bert.'", "adding prefix 'bert.'"),
+        ("'model.' → '', '_orig_mod.' → ''", "removing prefix 'model.', removing wrapper '_orig_mod.'"),
+        ("'vision_tower.' → 'model.vision_tower.'", "replacing prefix 'vision_tower.' with 'model.vision_tower.'"),
+    ],
+)
+def test_how_names_were_matched(matching: str, words: str) -> None:
+    assert matching_text(matching) == words

@@ -54,7 +54,7 @@ def test_a_row_a_kind_and_a_digit_a_layer():
         "MLP up            753     26 %",
         "MLP down          975     53 %",
         "norm              111  0.066 %",
-        "1 moved by 5.0 % of its norm or less, 9 by 80 %, each step 1.4 times as much.",
+        "Scale: 1 ≤ 5.0 % of the norm, 9 ≤ 80 %, 1.4× per step.",
     ]
 
 
@@ -66,9 +66,7 @@ def test_blocks_in_colour_say_the_same_as_digits():
         "attention query   ██████    6.6 %",
         "attention output  ██████     13 %",
     ]
-    assert (
-        ESCAPE.sub("", drawn[-1]) == "Moved by 5.0 % or less █████████ 80 % of its norm, each step 1.4 times as much."
-    )
+    assert ESCAPE.sub("", drawn[-1]) == "Scale: ≤ 5.0 % of the norm █████████ ≤ 80 %, 1.4× per step."
     assert len(ESCAPE.findall(drawn[-1])) == 2 * LEVELS
 
 
@@ -117,7 +115,7 @@ def test_what_did_not_move_and_what_is_not_there():
         "layer          0    moved",
         "attention qkv   9    10 %",
         "MLP up         9.9   10 %",
-        "1 moved by 2.5 % of its norm or less, 9 by 10 %, each step 1.2 times as much. . did not change.",
+        "Scale: 1 ≤ 2.5 % of the norm, 9 ≤ 10 %, 1.2× per step. . did not change.",
     ]
     assert list(strip(by_kind([tensors[1]]), None)) == []
     assert list(strip(by_kind([moved("fc1.weight", 0.1)]), None)) == []

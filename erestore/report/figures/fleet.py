@@ -61,7 +61,7 @@ class Totals(Protocol):
 
     @property
     def reachable_bytes(self) -> int:
-        """Of what names lead to."""
+        """Of what is reachable from names."""
 
     @property
     def other_bytes(self) -> int:
@@ -164,7 +164,7 @@ def usage_figure(usages: Sequence[Usage], most: int = 40) -> go.Figure:
 def totals_figure(totals: Totals) -> go.Figure:
     """Draw what a store takes beside what separate checkpoints would."""
     parts = (
-        ("this store", "what names lead to", totals.reachable_bytes, BLUE),
+        ("this store", "reachable from names", totals.reachable_bytes, BLUE),
         ("this store", "the rest", totals.other_bytes, GREY),
         ("checkpoints", "separate checkpoints", totals.separate_bytes, ORANGE),
     )
