@@ -51,9 +51,9 @@ def best_pair(
         if elements >= max(1, least) and not is_other_half(pair) and not _is_in_other_stack(pair, stacks):
             left = sum(name.startswith(pair.own) for name in own) + sum(key.startswith(pair.base) for key in base)
             scored.setdefault(tuple(sorted(keys.items())), (elements, 2 * len(keys) - left, pair))
-    for keys, score in sorted(scored.items(), key=lambda item: item[1][:2], reverse=True):
-        rivals = [other for other, (*rank, _) in scored.items() if other != keys and tuple(rank) == score[:2]]
-        if dict(keys).keys().isdisjoint(name for other in rivals for name, _ in other):
+    for names, score in sorted(scored.items(), key=lambda item: item[1][:2], reverse=True):
+        rivals = [other for other, (*rank, _) in scored.items() if other != names and tuple(rank) == score[:2]]
+        if dict(names).keys().isdisjoint(name for other in rivals for name, _ in other):
             return score[2]
     return None
 
