@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePath
+from posixpath import normpath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,10 @@ _UNSUPPORTED = (*_FOLDERS, *_OTHERS)
 
 _KNOWN = (*_OF_FILES, "memory", *_OBJECT_STORES, *_UNSUPPORTED)
 _ONE_SLASH = re.compile(rf"(?P<scheme>{'|'.join(_KNOWN)}):(?!//)/?(?P<rest>.*)", re.IGNORECASE)
+
+
+_NO_FOLDERS = {"", ".", ".."}
+"""What lists of keys leave out or normalise: what is written below would not be found again."""
 
 
 class Location(NamedTuple):
@@ -37,8 +42,8 @@ def parse_location(url: str | Path) -> Location:
     Raises
     ------
     UsageError
-        If it is a URL that lost a slash, as paths do to URLs, or has a query, which would name something else than a
-        place.
+        If it is empty, a URL that lost a slash, as paths do to URLs, or has a query, which would name something else than a
+        place, or folders without a name.
     UnsupportedFormatError
         If no store can be kept by that protocol yet.
     """
@@ -62,6 +67,12 @@ def parse_location(url: str | Path) -> Location:
         return Location("file", _file_path(text, scheme))
     if scheme in _OBJECT_STORES and rest.startswith("/"):
         raise UsageError(f"'{text}' names no bucket.", hint=f"Write {scheme}://{rest.lstrip('/') or 'bucket/store'}")
+    if scheme in _OBJECT_STORES and not _NO_FOLDERS.isdisjoint(rest.rstrip("/").split("/")[1:]):
+        bucket, _, folders = rest.partition("/")
+        raise UsageError(
+            f"'{text}' has an empty folder, '.' or '..' in it, which object stores take for names.",
+            hint=f"Write {scheme}://{normpath(f'{bucket}/{folders}')}",
+        )
     if scheme in _UNSUPPORTED:
         raise UnsupportedFormatError(
             f"This version keeps no stores at {scheme}:// URLs.",

@@ -30,6 +30,10 @@ from erestore.storage.urls import parse_location
         ("s3://bucket/x?versionId=abc", "s3://bucket/x"),
         ("s3://bucket/x?a=b&c=d", "s3://bucket/x"),
         ("file:///srv/store?x", "file:///srv/store"),
+        ("s3://bucket//x", "s3://bucket/x "),
+        ("s3://bucket/a//b/", "s3://bucket/a/b "),
+        ("gs://bucket/a/../b", "gs://bucket/b "),
+        ("s3://bucket/./x", "s3://bucket/x "),
     ],
 )
 def test_a_url_that_is_not_one_of_a_place_is_refused_with_the_right_one(url: str | Path, correct: str) -> None:
