@@ -1,6 +1,6 @@
 """Fixtures for every test."""
 
-from browsing import browser, loaded, shown, watched
+from browsing import browser, loaded, shown, tab, watched, watched_alone
 from servers import (
     moto_server,
     moto_url,
@@ -20,5 +20,7 @@ __all__ = [
     "seaweed_server",
     "seaweed_url",
     "shown",
+    "tab",
     "watched",
+    "watched_alone",
 ]

@@ -56,6 +56,11 @@ def opened(watched: Watched, served: Served, fleet: Store) -> Opened:
     return Opened(watched, served, fleet)
 
 
+@pytest.fixture
+def opened_alone(watched_alone: Watched, served: Served, fleet: Store) -> Opened:
+    return Opened(watched_alone, served, fleet)
+
+
 def path_of(opened: Opened, view: str) -> str:
     paths = {
         "lineage": "",
@@ -538,42 +543,44 @@ window.release = () => { isHeld = false; waiting.splice(0).forEach(native); };
 
 
 @pytest.mark.parametrize(("view", "chart"), [("", "lineage"), ("storage", "usage")])
-def test_who_types_before_the_first_graph_is_drawn_is_heard(opened: Opened, view: str, chart: str) -> None:
-    opened.watched.page.add_init_script(TYPED)
-    shown = opened.view(view)
+def test_who_types_before_the_first_graph_is_drawn_is_heard(opened_alone: Opened, view: str, chart: str) -> None:
+    opened_alone.watched.page.add_init_script(TYPED)
+    shown = opened_alone.view(view)
     settle(shown)
     drawn = set(shown.evaluate(f"document.getElementById('{chart}').data.flatMap(trace => trace.customdata)"))
-    fitting = {name for name in opened.commits if "law" in name}
-    assert drawn >= ({opened.commits[name] for name in fitting} if chart == "lineage" else fitting)
-    assert len(drawn) < len(opened.commits)
+    fitting = {name for name in opened_alone.commits if "law" in name}
+    assert drawn >= ({opened_alone.commits[name] for name in fitting} if chart == "lineage" else fitting)
+    assert len(drawn) < len(opened_alone.commits)
     # A faint mark leads to its commit as well, though the list does not have it.
     listed = set(shown_rows(shown)) if chart == "lineage" else set()
     event = {"points": [{"customdata": min(drawn - listed)}]}
     shown.evaluate(f"event => document.getElementById('{chart}').emit('plotly_click', event)", event)
-    opened.watched.until("location.pathname.includes('/commit/') && document.documentElement.dataset.ready === 'all'")
-    assert len([each for each in opened.watched.requests if each.endswith("/assets/ui.js")]) == 1
-    opened.quiet()
+    opened_alone.watched.until(
+        "location.pathname.includes('/commit/') && document.documentElement.dataset.ready === 'all'"
+    )
+    assert len([each for each in opened_alone.watched.requests if each.endswith("/assets/ui.js")]) == 1
+    opened_alone.quiet()
 
 
-def test_a_graph_that_was_left_before_it_was_drawn_is_drawn_later(opened: Opened) -> None:
-    opened.watched.page.add_init_script(HELD)
-    shown = opened.view()
+def test_a_graph_that_was_left_before_it_was_drawn_is_drawn_later(opened_alone: Opened) -> None:
+    opened_alone.watched.page.add_init_script(HELD)
+    shown = opened_alone.view()
     settle(shown)
     shown.evaluate(
         "() => { hold(); window.left = document.getElementById('lineage');"
         " const filter = document.getElementById('filter'); filter.value = 'law';"
         " filter.dispatchEvent(new Event('input', { bubbles: true })); document.querySelector('#commits tbody a').click(); }"
     )
-    opened.watched.until("document.querySelector('h1').textContent.includes('law')")
+    opened_alone.watched.until("document.querySelector('h1').textContent.includes('law')")
     assert shown.evaluate("[left.isConnected, left.dataset.drawn]") == [False, "no"]
     shown.evaluate("release()")
-    opened.watched.until("document.documentElement.dataset.ready === 'all'")
+    opened_alone.watched.until("document.documentElement.dataset.ready === 'all'")
     shown.go_back()
-    opened.watched.until("document.querySelector('h1').textContent === 'Lineage'")
+    opened_alone.watched.until("document.querySelector('h1').textContent === 'Lineage'")
     opacity = marks(shown, "opacity")
     assert {oid for oid, value in opacity.items() if value == 1} == set(shown_rows(shown))
-    assert len(opacity) < len(opened.commits)
-    opened.quiet()
+    assert len(opacity) < len(opened_alone.commits)
+    opened_alone.quiet()
 
 
 def test_a_keyboard_is_enough(opened: Opened) -> None:
