@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ CACHE = Path(
 """Where downloads and fine-tunes are kept: the directory that the tests use."""
 
 RECIPE = Recipe()
+REACTIONS = ("bert_ft", "bert_ft_10k_25s")
+MOVIE = "movie"
 TESTED = 256
 """Sentences that both classifiers are asked about."""
 
@@ -122,22 +124,22 @@ def fetch_all() -> None:
     rxnfp = fetch("rxnfp", CACHE) / "rxnfp" / "models" / "transformers"
     base_directory(CACHE)
     load_task(RECIPE.task, CACHE)
-    for name in ("bert_pretrained", "bert_ft", "bert_ft_10k_25s"):
+    for name in ("bert_pretrained", *REACTIONS):
         shutil.copytree(rxnfp / name, name)
     shutil.copytree(base_directory(CACHE), "minilm")
     print(f"rxnfp and MiniLM are in {CACHE}; the work is done in {Path.cwd()}.")
 
 
-def commit_all() -> list[tuple[str, str, ShowResult]]:
-    """Commit each fine-tune by default quality and exactly; return fine-tune, base, and what is known of the commit.
+def commit_all(selection: Collection[str]) -> list[tuple[str, str, ShowResult]]:
+    """Commit selected fine-tunes by default quality and exactly; return fine-tune, base, and what is known of the commit.
 
     The exact ones go to a store of their own, so that neither of a pair profits from what the other stored.
     """
     done = []
     erestore("init")
     erestore("init", "exact")
-    for base, names in (("bert_pretrained", ("bert_ft", "bert_ft_10k_25s")), ("minilm", ("movie",))):
-        for name in names:
+    for base, names in (("bert_pretrained", REACTIONS), ("minilm", (MOVIE,))):
+        for name in filter(selection.__contains__, names):
             erestore("commit", f"{name}/", "--base", base)
             done.append((name, base, Store.open(".erestore").show(name)))
             erestore("commit", f"{name}/", "--base", base, "--exact", "--store", "exact")
@@ -162,6 +164,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Commit real fine-tunes, look at them, get them back, check them.")
     parser.add_argument("--json", type=Path, help="write the figures of the table to this file")
     parser.add_argument("--work", type=Path, help="a directory to make and to work in")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=(*REACTIONS, MOVIE),
+        help="a fine-tune to commit (may be repeated); all three by default",
+    )
     given = parser.parse_args()
     figures = given.json.absolute() if given.json else None
     if given.work is None:
@@ -184,7 +192,8 @@ def main() -> None:
     print(f"Accuracy on {TESTED} held-out sentences: {accuracy(before, examples):.3f}")
 
     heading("Commit every fine-tune, at the default quality and exactly")
-    committed = commit_all()
+    selection = set(given.only or (*REACTIONS, MOVIE)) | {MOVIE}  # which is looked at below
+    committed = commit_all(selection)
     heading("Look at the store")
     erestore("log", "--graph")
     erestore("diff", "minilm", "movie", "--limit", "5")

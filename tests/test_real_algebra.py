@@ -59,7 +59,7 @@ class Family:
         return total
 
 
-@pytest.fixture(scope="module", params=["rxnfp", "glyphive"])
+@pytest.fixture(scope="module", params=[pytest.param("rxnfp", marks=pytest.mark.soak), "glyphive"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     place = tmp_path_factory.mktemp(request.param) / "store"
     if request.param == "rxnfp":

@@ -5,6 +5,7 @@ Numbers are rationals, written as ``1/5`` or ``0.2`` and kept exactly; a recipe 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from fractions import Fraction
@@ -15,11 +16,13 @@ from erestore.errors import UsageError
 _LONGEST = 400
 _BITS = 1000
 """Characters of a number, and bits of its parts: as much as a float64 holds."""
+_ABSURD = re.compile(r"[eE][+-]?[0_]*[1-9](?:_?\d){3}")
+"""An exponent of four digits or more: reading it would take as many digits as it says."""
 
 
 def rational(text: Fraction | float | str) -> Fraction | None:
     """Return a number as it is written, exactly; None if it is none, or absurdly large or small."""
-    if isinstance(text, str) and len(text) > _LONGEST:
+    if isinstance(text, str) and (len(text) > _LONGEST or _ABSURD.search(text)):
         return None
     try:
         found = Fraction(text)

@@ -69,7 +69,7 @@ def ranks(chain: Chain) -> float:
     return total_rank(Variant(chain.store.objects, chain.store.manifest_of("task")))
 
 
-LENGTHS = [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.soak)]
+LENGTHS = [pytest.param(14, id="14"), pytest.param(200, id="200", marks=pytest.mark.soak)]
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
-from erestore.merge import registry
+from erestore.merge import configuration, registry
 from erestore.merge.dare import Dare
 from erestore.merge.registry import strategy, strategy_of
 from erestore.merge.ties import Ties
@@ -130,3 +130,15 @@ def test_packages_add_strategies_under_their_own_names(monkeypatch):
     finally:
         for cached in (registry._offered, registry._class):
             cached.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["1e1000", "1e-9999999", "-0.5E+0_012_34", "1e999999999999999"])
+def test_absurd_exponents_are_not_computed(text, monkeypatch):
+    """Ten to their power would be: for seconds, or for ever."""
+    monkeypatch.setattr(configuration, "Fraction", pytest.fail)
+    assert configuration.rational(text) is None
+
+
+def test_numbers_that_are_not_absurd_are_exact():
+    assert configuration.rational("1e-0020") == Fraction(1, 10**20)
+    assert configuration.rational("2e0_1") == 20

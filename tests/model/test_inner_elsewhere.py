@@ -69,7 +69,12 @@ def test_what_former_versions_wrote(name, codecs):
 
 @pytest.mark.models
 @pytest.mark.parametrize(
-    "family", [pytest.param(families.rxnfp, marks=pytest.mark.soak), families.minilm_tuned, families.chgnet]
+    "family",
+    [
+        pytest.param(families.rxnfp, marks=pytest.mark.soak),
+        pytest.param(families.minilm_tuned, marks=pytest.mark.soak),
+        families.chgnet,
+    ],
 )
 def test_real_families(family, tmp_path):
     paths = dict(family())
