@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
-from erestore.errors import UsageError
+from erestore.errors import UsageError, similar_names
 
 SORT_KEYS = ("name", "time", "size", "error")
 """Besides ``metric:NAME``."""
 
 _METRIC = "metric:"
-_CONDITION = re.compile(r"(?P<metric>[^<>=!]+?)\s*(?P<sign>>=|<=|!=|=|>|<)\s*(?P<value>.*)", re.DOTALL)
+_CONDITION = re.compile(r"(?P<metric>[^<>=!]+?)\s*(?P<sign>>=|<=|!=|==?|>|<)\s*(?P<value>.*)", re.DOTALL)
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -85,9 +85,13 @@ def parse_condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"'{text}' is not a condition.", hint="Write it as --where 'acc>=0.8' or --where task=mnli.")
-    condition = Condition(match["metric"].strip(), match["sign"], match["value"])
+    sign = "=" if match["sign"] == "==" else match["sign"]
+    condition = Condition(match["metric"].strip(), sign, match["value"])
     if condition.sign in _SIGNS and number_of(condition.value) is None:
-        raise UsageError(f"'{condition.value}' is not a number to compare with.", hint="Text takes = or !=.")
+        raise UsageError(
+            f"'{condition.value}' is not a number to compare a metric with.",
+            hint="Write a plain number, as in --where 'acc>=0.8'; text takes = or !=.",
+        )
     return condition
 
 
@@ -104,7 +108,9 @@ def matching(branches: Iterable[_B], where: Sequence[str]) -> list[_B]:
 
 
 def ordered(branches: Iterable[_B], key: str) -> list[_B]:
-    """Sort branches by ``name``, ``time``, ``size``, ``error`` or ``metric:NAME``; a ``-`` in front reverses.
+    """Sort branches by ``name``, ``time``, ``size``, ``error`` or a metric, ``metric:NAME``; a ``-`` in front reverses.
+
+    Without ``metric:`` one of the branches has to have the metric, so that a slip is told of.
 
     What lacks the value comes last either way; metrics that are text come after numbers. Equals stand by name.
 
@@ -114,8 +120,15 @@ def ordered(branches: Iterable[_B], key: str) -> list[_B]:
         If there is no such key.
     """
     reverse, key = key.startswith("-"), key.removeprefix("-")
-    value = _value_of(key)
     by_name = sorted(branches, key=lambda branch: branch.name)
+    metrics = {name for branch in by_name for name in branch.metrics}
+    if key == _METRIC or (key not in (*SORT_KEYS, *metrics) and not key.startswith(_METRIC)):
+        near = similar_names(key, [*SORT_KEYS, *metrics])
+        raise UsageError(
+            f"Branches cannot be sorted by '{key}': no branch has such a metric.",
+            hint=f"Did you mean {' or '.join(near)}?" if near else f"Use {', '.join((*SORT_KEYS, *sorted(metrics)))}.",
+        )
+    value = _value_of(key)
     present = [(rank, branch) for branch in by_name if (rank := value(branch)) is not None]
     numbers = [(rank, branch) for rank, branch in present if not isinstance(rank, str)]
     texts = [(rank, branch) for rank, branch in present if isinstance(rank, str)]
@@ -128,7 +141,7 @@ def ordered(branches: Iterable[_B], key: str) -> list[_B]:
 def sort_metric(key: str) -> str | None:
     """Return the metric that a key sorts by, if it does."""
     key = key.removeprefix("-")
-    return key.removeprefix(_METRIC) if key.startswith(_METRIC) else None
+    return None if not key or key in SORT_KEYS else key.removeprefix(_METRIC)
 
 
 def _value_of(key: str) -> Callable[[Listed], float | str | None]:
@@ -140,11 +153,6 @@ def _value_of(key: str) -> Callable[[Listed], float | str | None]:
         "size": lambda branch: branch.stored_bytes,
         "error": lambda branch: branch.error_bound if branch.relative_error is None else branch.relative_error,
     }
-    if key not in values:
-        raise UsageError(
-            f"Branches cannot be sorted by '{key}'.",
-            hint=f"Use {', '.join(SORT_KEYS)} or metric:NAME, with - to reverse.",
-        )
     return values[key]
 
 

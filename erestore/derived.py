@@ -13,7 +13,7 @@ from erestore.model.operands import Operand
 from erestore.model.quality import ratio
 from erestore.records import Commit, Layout, Manifest, relative_error
 from erestore.store import Store
-from erestore.versions import encoded, next_version, of_value
+from erestore.versions import NextVersion, encoded, next_version, of_value
 
 if TYPE_CHECKING:
     from erestore.model.committing import StoredVariant
@@ -53,6 +53,8 @@ class Derived:
         Sentences about what was resolved without being a conflict.
     unchanged : bool
         Whether the branch held just this already, so that nothing was written.
+    previous : str or None
+        Commit that the branch was at.
     """
 
     commit: str
@@ -71,6 +73,7 @@ class Derived:
     chosen: tuple[Conflict, ...]
     unchanged: bool
     notes: tuple[str, ...] = ()
+    previous: str | None = None
 
 
 def derive(
@@ -129,7 +132,7 @@ def derive(
         combined = combine(store.objects, operands, choose)
         if previous is not None and _is_there(store, previous, None if encode else combined, edge, recipe):
             held = store.commit_record(previous)
-            return _result(store, name, operands, combined, previous, held, 0, unchanged=True)
+            return _result(store, version, operands, combined, previous, held, 0, unchanged=True)
         commit = Commit(
             manifest="",
             parents=_parents(store, previous, parents),
@@ -148,7 +151,7 @@ def derive(
             commit, combined = _encode(store, combined, commit, encode)
         recorded = version.record(commit)
         commit = store.commit_record(recorded.oid)
-        return _result(store, name, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
+        return _result(store, version, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
 
 
 def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tuple[str, ...]:
@@ -190,7 +193,7 @@ def _write(store: Store, combined: Combination, commit: Commit) -> Commit:
 
 def _result(
     store: Store,
-    name: str,
+    version: NextVersion,
     operands: Sequence[Operand],
     combined: Combination,
     oid: str,
@@ -206,7 +209,7 @@ def _result(
     counts = {"terms": len(manifest.terms), "whole": len(manifest.dense), "added rows": len(manifest.rows)}
     return Derived(
         commit=oid,
-        ref=name,
+        ref=version.name,
         base=store.base_name(manifest.base),
         parents=commit.parents,
         edge=commit.edge,
@@ -221,4 +224,5 @@ def _result(
         chosen=combined.chosen,
         unchanged=unchanged,
         notes=combined.notes,
+        previous=version.previous,
     )

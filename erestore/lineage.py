@@ -80,6 +80,11 @@ def find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
     return base, None if store.has_ref(base) or _is_revision(store, base) else find_source(base)
 
 
+def imported_name(base: str) -> str:
+    """Return the name under which a base that is a path, or a model in the cache, is imported."""
+    return check_name(base if not Path(base).expanduser().exists() else default_name(base))
+
+
 def _is_revision(store: Store, base: str) -> bool:
     """Tell whether a base is given by its oid or a former place of its name; a path of that name goes first."""
     if Path(base).expanduser().exists():
@@ -95,7 +100,7 @@ def import_source(
     store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
 ) -> tuple[str, int | None]:
     """Return the name of the base in the store, and the bytes that importing it added; None if it was there already."""
-    name = check_name(base if not Path(base).expanduser().exists() else default_name(base))
+    name = imported_name(base)
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
         entry = store.refs.read(name)

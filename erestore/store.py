@@ -203,10 +203,15 @@ class Store:
         try:
             marker = _read_marker(storage)
         except KeyNotFoundError:
-            hint = f"`erestore init {shlex.quote(storage.url)}` makes one; --store names another place."
+            hint = (
+                f"`erestore init {shlex.quote(storage.url)}` makes one; --store or $ERESTORE_STORE names another place."
+            )
+            inside = Path(str(url)) / DIRECTORY
+            if inside.is_dir():
+                hint = f"There is one inside it: --store {shlex.quote(str(inside))}."
             if _has_content(storage):
                 hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` writes it anew."
-            raise StoreNotFoundError(f"There is no store at {storage.url}.", hint=hint) from None
+            raise StoreNotFoundError(f"There is no store at '{storage.url}'.", hint=hint) from None
         _check_marker(storage.url, marker)
         features = _check_features(storage, marker, "read")
         store = cls(storage, marker)

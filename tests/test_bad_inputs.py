@@ -75,7 +75,7 @@ def test_no_store(erestore, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert_refused(erestore("checkout", "task-mnli"), 3, r"There is no store .*")
-    assert_refused(erestore("--store", "nothing", "log"), 3, r"There is no store at \S*nothing\.")
+    assert_refused(erestore("--store", "nothing", "log"), 3, r"There is no store at '\S*nothing'\.")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from erestore.cli.bar import progress_bar
+from erestore.cli.deriving import result_of_version
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, short, size_text
 from erestore.errors import NotFoundError, UsageError
@@ -365,8 +366,7 @@ def _summarise(session: Session, done: CommitResult) -> None:
     )
     would = "Would commit " if done.dry_run else ""
     session.result(f"{would}{_name(done.ref, done.commit)} {share_text(done.stored_bytes, done.original_bytes)}")
-    if done.previous:
-        session.result(f"  new version of {done.ref} (was {short(done.previous)})")
+    result_of_version(session, done.ref, done.previous)
     session.result(f"  {error_text(done.relative_error, exact=done.exact)}, on {done.base}")
     if done.gate_runs:
         session.result(f"  the gate was run {plural(done.gate_runs, 'time')}")

@@ -110,6 +110,7 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
         return
     terms = done.tensors.get("terms", 0)
     session.result(f"{head} {plural(terms, 'residual')} of {done.base}, {size_text(done.stored_bytes)}")
+    result_of_version(session, done.ref, done.previous)
     session.result(f"  {error_text(done.relative_error, exact=done.exact, bound=done.error_bound)}")
     shown = list(done.coefficients.items())
     text = ", ".join(f"{coefficient_text(coefficient)} {printable(name)}" for name, coefficient in shown[:8])
@@ -131,6 +132,12 @@ def notice_lost_remainders(session: Session, names: Sequence[str]) -> None:
     if names:
         shown = printable(listed(names))
         session.notice(f"Exact remainders do not apply to the result and were left out ({shown}).")
+
+
+def result_of_version(session: Session, ref: str, previous: str | None) -> None:
+    """Say that a branch was there before, so that a name that is given twice does not pass for a new one."""
+    if previous:
+        session.result(f"  new version of {ref} (was {short(previous)})")
 
 
 def headline(ref: str, commit: str) -> str:

@@ -96,7 +96,8 @@ def log(
     if html is not None:
         return
     if not entries:
-        session.say("There are no commits yet.")
+        if limit != 0:
+            session.say("There are no commits yet.")
         return
     names = {entry.commit: entry.refs[0] for entry in entries if entry.refs}
     texts = [list(_one_line(entry) if oneline else _paragraph(entry, names)) for entry in entries]

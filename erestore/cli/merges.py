@@ -101,6 +101,13 @@ def merge(
         raise UsageError(
             "--recipe says what is merged and how.", hint="Leave revisions, --strategy, --weights and --option out."
         )
+    from erestore.model.expressions import is_expression
+
+    if len(revisions) > 1 and any(text in ("+", "-", "*", "/") or is_expression(text) for text in revisions):
+        raise UsageError(
+            "An expression is one argument, and the shell made several of it.",
+            hint=f'Put it in quotes: `erestore merge "{" ".join(revisions)}" --name {name or "NAME"}`.',
+        )
     differs = None
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author

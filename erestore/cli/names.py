@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--sort",
     metavar="KEY",
-    help="List by name, time, size, error or metric:NAME, the smallest first; a - in front reverses. What lacks the value "
-    "comes last. Default: name.",
+    help="List by name, time, size, error or a metric (or metric:NAME), smallest first; a - in front reverses. What lacks the "
+    "value comes last. Default: name.",
 )
 @click.option(
     "--where",
@@ -130,7 +130,7 @@ def _list_branches(session: Session, branches: Sequence[Branch], *, metrics: Seq
         click.echo(json_text(branches))
         return
     if not branches:
-        session.say("There are no branches of these metrics." if metrics else "There are no branches yet.")
+        session.say("No branch meets that." if metrics else "There are no branches yet.")
         return
     click.echo(table([_row(branch, metrics) for branch in branches], right=(3,)))
 

@@ -14,6 +14,7 @@ from erestore.cli.deriving import (
     notice_decisions,
     notice_lost_remainders,
     one_of,
+    result_of_version,
 )
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import plural, printable, size_text
@@ -93,6 +94,7 @@ def rebase(
     head = headline(done.ref, done.commit)
     lost = "exact" if done.exact else f"lost {done.rebase_error:.3g} of what it changes of that"
     session.result(f"{head} {size_text(done.stored_bytes)}, the {done.kept} on {done.base}; {lost}")
+    result_of_version(session, done.ref, done.previous)
     notice_lost_remainders(session, done.loses_exact)
     notice_decisions(session, done.chosen, done.notes)
 

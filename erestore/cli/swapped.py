@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from erestore.api import Store
 from erestore.errors import ErestoreError, UnknownRevisionError
@@ -27,6 +28,8 @@ def hint_at_order(store: Store, command: str, wanted: str | None, other: str | N
         yield
     except UnknownRevisionError as error:
         if wanted is not None and other is not None and error.revision == wanted and _is_revision(store, other):
+            if first == "path" and not Path(wanted).exists():
+                raise
             error.hint = f"The {first} comes first: `erestore {command}`."
         raise
 

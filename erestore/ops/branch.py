@@ -78,7 +78,7 @@ def branches(store: Store, *, sort: str = "name", where: Sequence[str] = ()) -> 
     ----------
     store : Store
     sort : str
-        ``name``, ``time``, ``size``, ``error`` or ``metric:NAME``, with a ``-`` in front for the other way round; see
+        ``name``, ``time``, ``size``, ``error`` or a metric, with a ``-`` in front for the other way round; see
         :func:`erestore.branch_filter.ordered`.
     where : sequence of str
         Conditions on metrics, such as ``acc>=0.8`` or ``task=mnli``, which all have to hold.
@@ -88,8 +88,7 @@ def branches(store: Store, *, sort: str = "name", where: Sequence[str] = ()) -> 
     UsageError
         If `sort` or a condition cannot be read.
     """
-    ordered((), sort)  # refuses a key that does not exist before anything is read
-    matching((), where)
+    matching((), where)  # refuses what is no condition before anything is read
     names = {store.manifest_of(oid).base: name for name, oid in store.base_commits().items()}
     listed = []
     for name, entry in store.refs.all().items():
@@ -114,7 +113,7 @@ def branches(store: Store, *, sort: str = "name", where: Sequence[str] = ()) -> 
                 metrics=dict(commit.metrics),
             )
         )
-    return tuple(ordered(matching(listed, where), sort))
+    return tuple(matching(ordered(listed, sort), where))
 
 
 def branch(store: Store, name: str, revision: str, *, force: bool = False) -> BranchChange:

@@ -175,7 +175,9 @@ def _beside(target: Path) -> Path:
 def _target(layout: Layout, revision: str, directory: str | Path | None) -> Path:
     if layout.is_directory:
         if directory is None and is_expression(revision):
-            raise UsageError("Say where to write what an expression stands for.", hint="Name a directory after it.")
+            raise UsageError(
+                "An expression has no name to make a directory of.", hint=f"`erestore checkout '{revision}' DIRECTORY`"
+            )
         return Path(directory) if directory is not None else Path(name_of(revision))
     file = Path(layout.files[0].name)
     if directory is None:

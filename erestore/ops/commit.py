@@ -16,7 +16,7 @@ from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
 from erestore.integrations.name_conversions import library_spelling
 from erestore.integrations.tied_weights import tied_weights
-from erestore.lineage import Lineage, find_base, find_lineage, import_source
+from erestore.lineage import Lineage, find_base, find_lineage, import_source, imported_name
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
 from erestore.model.budgets import record_bytes
@@ -210,6 +210,11 @@ def commit(
         source = None
         if base is not None or (parent is None and previous is None):
             base, source = find_base(store, base)
+            if source is not None and imported_name(base) == branch:
+                raise ConflictError(
+                    f"The variant and its base would both be named '{branch}'.",
+                    hint="Give the variant another --name, or name another --base.",
+                )
         known = parent or previous or (base if source is None else None)
         calibration = None
         if known is not None:
@@ -217,6 +222,7 @@ def commit(
         is_same = (
             previous is not None
             and parent is None
+            and (metrics or {}).items() <= store.commit_record(previous).metrics.items()
             and _is_same(store.commit_record(previous), quality, calibration, original)
         )
         trials = None

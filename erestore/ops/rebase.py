@@ -49,6 +49,8 @@ class RebaseResult:
         Sentences about what is not what the change of weights would make of it.
     chosen : tuple of Conflict
         What both sides changed and cannot be added, decided as asked.
+    previous : str or None
+        Commit that the branch was at.
     """
 
     commit: str
@@ -64,6 +66,7 @@ class RebaseResult:
     relative_norm: float
     notes: tuple[str, ...] = ()
     chosen: tuple[Conflict, ...] = ()
+    previous: str | None = None
 
 
 def rebase(
@@ -182,6 +185,7 @@ def rebase(
         relative_norm=(distance.squared_norm / distance.base_norm) ** 0.5 if distance.base_norm else 0.0,
         notes=tuple(carried.notes) if carried else (),
         chosen=tuple(carried.conflicts) if carried else (),
+        previous=previous,
     )
 
 

@@ -85,7 +85,9 @@ class _Past:
 
     @property
     def message(self) -> str:
-        return next(entries[-1].message for entries in self.entries.values())
+        """What was done: of a commit that imported its base, the commit."""
+        messages = [entries[-1].message for entries in self.entries.values()]
+        return next((message for message in messages if message.removeprefix("undo: ") != "imported"), messages[0])
 
 
 def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -> UndoResult:

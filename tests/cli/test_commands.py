@@ -124,7 +124,7 @@ def test_commit_does_not_make_a_store_that_was_named(empty: Here, monkeypatch: p
     variable = empty.run("commit", "ft", "--base", "base")
     for ran in (named, variable):
         assert ran.code == 3
-        assert "There is no store at " in ran.err
+        assert "There is no store at '" in ran.err
         assert "hint: `erestore init elsewhere` makes one" in ran.err
     assert sorted(path.name for path in empty.directory.iterdir()) == ["base", "ft", "more"]
 

@@ -198,8 +198,65 @@ def test_variants_are_sorted_and_filtered_by_metric(here: Here) -> None:
     ran = here.run("branch", "--where", "accuracy>0.7", "--sort", "metric:accuracy")
     assert ["accuracy 0.8" in line for line in ran.out.splitlines()] == [True, False]
     assert "accuracy" not in here.run("branch").out
-    assert "of these metrics" in here.run("branch", "--where", "accuracy>0.99").err
+    assert "No branch meets that" in here.run("branch", "--where", "accuracy>0.99").err
     assert here.run("branch", "x", "ft", "--sort", "name").code == 2
+    # As --where takes a metric by its name alone, so does --sort; == is =, and a slip is told of.
+    bare = here.json("branch", "--where", "accuracy>0.7", "--sort=-accuracy")
+    assert [row["name"] for row in bare] == ["more", "worse"]
+    assert [row["name"] for row in here.json("branch", "--where", "accuracy==0.8")] == ["worse"]
+    ran = here.run("branch", "--sort", "acuracy")
+    assert (ran.code, "Did you mean accuracy?" in ran.err) == (2, True)
+
+
+def test_a_metric_that_is_new_is_recorded_although_the_files_are_there(here: Here) -> None:
+    was = here.json("show", "ft")["commit"]
+    assert "Nothing to commit" in here.run("commit", "ft").out
+    done = here.json("commit", "ft", "--metric", "f1=0.7")
+    assert (done["previous"], done["unchanged"]) == (was, False)
+    assert here.json("show", "ft")["metrics"] == {"f1": "0.7"}
+    assert here.json("commit", "ft", "--metric", "f1=0.7")["unchanged"]
+    assert not here.json("commit", "ft", "--metric", "f1=0.8")["unchanged"]
+
+
+def test_a_variant_is_not_named_as_the_base_that_it_would_import(here: Here) -> None:
+    here.run("branch", "-d", "ft")
+    before = here.run("branch").out
+    for base in ("ft", "./ft", "ft/"):
+        ran = here.run("commit", "ft", "--base", base)
+        assert (ran.code, "would both be named 'ft'" in ran.err) == (5, True)
+    assert here.run("branch").out == before
+
+
+def test_a_result_under_a_name_that_exists_is_a_new_version_and_says_so(here: Here) -> None:
+    was = here.json("show", "more")["commit"]
+    ran = here.run("merge", "ft", "more", "--name", "more")
+    assert f"  new version of more (was {was[:12]})" in ran.out.splitlines()
+    assert here.json("merge", "ft", "more", "--name", "fresh")["previous"] is None
+    assert here.json("revert", "ft", "--name", "fresh")["previous"] == here.json("show", "fresh~1")["commit"]
+
+
+def test_an_expression_that_the_shell_took_apart_is_to_be_quoted(here: Here) -> None:
+    for words in (("0.5*ft", "+", "0.5*more"), ("ft", "+", "more"), ("ft", "0.5*more")):
+        ran = here.run("merge", *words, "--name", "m")
+        assert (ran.code, f'`erestore merge "{" ".join(words)}" --name m`' in ran.err) == (2, True)
+    ran = here.run("checkout", "ft + more")
+    assert (ran.code, "`erestore checkout 'ft + more' DIRECTORY`" in ran.err) == (2, True)
+
+
+def test_small_slips_get_hints_that_are_true(here: Here) -> None:
+    assert "There are no commits yet" not in here.run("log", "-n", "0").err
+    ran = here.run("--store", ".", "status")
+    assert (ran.code, "--store .erestore" in ran.err) == (3, True)
+    ran = here.run("verify", "ft", "nothing")
+    assert (ran.code, "comes first" in ran.err) == (3, False)
+    assert "comes first" in here.run("verify", "ft", here.directory / "more").err
+
+
+def test_undo_of_a_first_commit_names_the_commit(here: Here) -> None:
+    here.run("branch", "-d", "ft", "more")
+    (here.directory / ".erestore").rename(here.directory / "other")
+    assert here.run("commit", "ft", "--base", "more").code == 0
+    assert "adapted" in here.run("undo", "--dry-run").out
 
 
 def test_protected_branches_get_new_versions_and_are_not_deleted(here: Here) -> None:
