@@ -34,8 +34,9 @@ STORE = re.compile(r"(?m)^(Parameters\n-+\n)store : Store\n(?:    .*\n)*")
 """The first parameter of such a function, which a method is bound to."""
 
 
-def add_children(_: Sphinx, page: str, source: list[str]) -> None:
-    """Add the pages that a page leads to, below it in the navigation."""
+def adapt_page(_: Sphinx, page: str, source: list[str]) -> None:
+    """Add the pages that a page leads to, below it in the navigation; lead to the site's copy of what stands outside."""
+    source[0] = source[0].replace("](../../CONTRIBUTING.md)", "](../contributing.md)")
     if page in CHILDREN:
         source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{CHILDREN[page]}\n```\n"
 
@@ -55,5 +56,5 @@ def document_verbs(_: Sphinx, kind: str, _name: str, _object: Any, _options: Any
 def setup(app: Sphinx) -> None:
     """Register what the settings above cannot say."""
     app.add_lexer("example", TextLexer)  # the worked examples of the format, which a test reads
-    app.connect("source-read", add_children)
+    app.connect("source-read", adapt_page)
     app.connect("autodoc-process-docstring", document_verbs, priority=400)  # before napoleon reads the sections
