@@ -34,6 +34,7 @@ from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
+from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import encode_record
 from erestore.storage.objects import Objects
@@ -98,6 +99,8 @@ class VariantWriter:
         Oid of a layout that is stored already and is the checkpoint's.
     changes : Changes, optional
         What is encoded of the checkpoint, if that is known better than by reading its tensors.
+    references : References
+        See :class:`erestore.model.encoding.Encoder`.
     """
 
     objects: Objects
@@ -111,6 +114,7 @@ class VariantWriter:
     calibration: Calibration | None = None
     layout: str | None = None
     changes: Changes | None = None
+    references: References = OWN_CHANGES
 
     @cached_property
     def roles(self) -> Mapping[str, Role]:
@@ -154,7 +158,9 @@ class VariantWriter:
         admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
         changes = self.changes or CheckpointChanges(self.checkpoint, self.parent)
         base = self.parent.manifest.base
-        encoder = Encoder(self.objects, changes, base, self.quality, self.progress, admits, self.calibration)
+        encoder = Encoder(
+            self.objects, changes, base, self.quality, self.progress, admits, self.calibration, self.references
+        )
         residual = encoder.run(targets, outcome, prepare)
         manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
         written = self.objects.put_record("manifest", manifest.to_record())

@@ -31,6 +31,7 @@ from erestore.model.tensor_encoding import Item
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Term, normal_terms
+from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.residual.operators import Product
 from erestore.storage.objects import Objects
 
@@ -186,6 +187,7 @@ def write_computed(
     *,
     differences: Differences | None = None,
     terms: tuple[Term, ...] = (),
+    references: References = OWN_CHANGES,
     progress: Progress = silent,
 ) -> StoredVariant:
     """Encode a variant, or what is computed from it, as one residual on its base, or on a combination of others.
@@ -201,6 +203,8 @@ def write_computed(
         What the result adds to its parent; by default what the variant's terms do.
     terms : tuple of Term
         Of the residuals that the result shares with others, and that its own is added to: with the base they are its parent.
+    references : References
+        What the loss of a tensor is compared with.
     progress : Progress
 
     Returns
@@ -212,8 +216,20 @@ def write_computed(
     if quality.exact:  # what is lost is measured against the exact values, which the remainder brings back
         exact = ComputedCheckpoint(variant)
         layout = variant.manifest.layout
-        return VariantWriter(objects, exact, keys, parent, "", quality, progress, layout=layout).write()
+        return VariantWriter(
+            objects, exact, keys, parent, "", quality, progress, layout=layout, references=references
+        ).write()
     with computed_changes(variant, parent, differences or beyond(variant, parent)) as changes:
         checkpoint, layout = changes.whole.checkpoint, variant.manifest.layout
-        writer = VariantWriter(objects, checkpoint, keys, parent, "", quality, progress, layout=layout, changes=changes)
-        return writer.write()
+        return VariantWriter(
+            objects,
+            checkpoint,
+            keys,
+            parent,
+            "",
+            quality,
+            progress,
+            layout=layout,
+            changes=changes,
+            references=references,
+        ).write()

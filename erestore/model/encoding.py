@@ -7,6 +7,7 @@ misses what was asked, the second pass is repeated with a corrected step; the sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from erestore.model.targets import Loaded, Target
 from erestore.model.tensor_encoding import LoadedItem
 from erestore.model.variant import Variant
 from erestore.progress import Progress
+from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -50,6 +52,8 @@ class Encoder:
         Asked where the quality is a gate, after `prepare` of :meth:`run`.
     calibration : Calibration or None
         Where rounding is to serve what comes out of the base's layers.
+    references : References
+        What the loss of a tensor is compared with.
     """
 
     objects: Objects
@@ -59,6 +63,7 @@ class Encoder:
     progress: Progress
     admits: Admits | None = None
     calibration: Calibration | None = None
+    references: References = OWN_CHANGES
 
     def run(
         self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
@@ -97,6 +102,7 @@ class Encoder:
                 outcome.linear_error += sum(profiled[target.key].norm for target in changed)
             if not changed or self.quality.exact_only:
                 return None
+            norm = math.fsum(profiled[target.key].norm for target in changed)
             passes = stack.enter_context(
                 Passes(
                     self.objects,
@@ -109,7 +115,8 @@ class Encoder:
                     profiled,
                     bases,
                     self.quality.spread,
-                    None if self.admits is not None or room is not None else self.quality.max_error,
+                    None if self.admits is not None or room is not None else self.quality.allowed(norm),
+                    self.references,
                 )
             )
             found = self._encode(passes, room)

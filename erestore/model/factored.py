@@ -152,6 +152,13 @@ def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
     return Profiled("changed", seen.norm, seen.parent_norm, profile=found, basis=basis, side=short.side)
 
 
+def squared_change(opened: Computed) -> float:
+    """Return the squared norm of what one tensor differs by from its parent, 0 where that is not finite."""
+    with without_warnings():
+        squared = math.fsum(float(((block.own - block.parent) ** 2).sum()) for block in opened.blocks())
+    return squared if math.isfinite(squared) else 0.0
+
+
 @dataclass(frozen=True)
 class ComputedItem(Item):
     """One tensor of the second pass that is computed.

@@ -20,11 +20,15 @@ from typing import NamedTuple
 
 from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
 from erestore.model.quality import ratio
+from erestore.model.squared_errors import Errors
 from erestore.records import Commit, Manifest, Term, relative_error
 from erestore.storage.objects import Objects
 
 SHARE_OF_LOST = 0.25
 """What encoding anew loses by default at most, of the squared error before: its root grows by half at most."""
+
+_ABOVE = 1.001
+"""Times what is recorded, in four digits, is not less than what was meant."""
 
 
 class KnownError(NamedTuple):
@@ -287,6 +291,21 @@ def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: fl
     )
 
 
+def missed_tensors(objects: Objects, commit: Commit) -> dict[str, float]:
+    """Return the squared error of a commit's rounded value tensor by tensor, as far as residuals record it.
+
+    Along a chain it is what the last residual with sections for a tensor lost. What is not recorded, as for a merge or for a
+    tensor that was dropped, is left out; of what was encoded anew only the last encoding counts. So nothing is too large.
+    """
+    lineage = _lineage(objects, commit, commit.own)
+    missed: dict[str, float] = {}
+    oid = introduced(commit)[-1] if commit.own else None
+    while oid is not None:
+        missed = {key: _ABOVE * errors.rounded for key, errors in _read_index(objects, oid)[0].items()} | missed
+        oid = lineage.parents.get(oid)
+    return missed
+
+
 def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -> Recorded | None:
     """Read what a residual records.
 
@@ -302,16 +321,9 @@ def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -
     Recorded or None
         None where it is unknown what was lost of tensors without sections.
     """
-    index = objects.open("residual", oid).index
-    try:
-        errors = {key: tensor["errors"] for key, tensor in index["tensors"].items()}
-        linear, rounded, norm = (
-            [float(error[name]) for error in errors.values()] for name in ("linear", "rounded", "norm")
-        )
-        if index.get("bands"):
-            linear_error = float(index["bands"][-1][1])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
+    errors, known = _read_index(objects, oid)
+    linear_error = linear_error if known is None else known
+    linear, rounded, norm = ([error[place] for error in errors.values()] for place in range(3))
     if linear_error is None or not all(0 <= value < math.inf for value in (*linear, *rounded, *norm, linear_error)):
         return None
     # Tensors without sections lost all of their change, so they add the same to error and norm.
@@ -319,6 +331,16 @@ def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -
     rest = max(0.0, (linear_error * total - lost) / (1 - linear_error)) if linear_error < 1 else 0.0
     norms = dict(zip(errors, map(math.sqrt, linear), strict=True))
     return Recorded(norms, math.sqrt(rest), math.fsum(rounded) + rest, total + rest)
+
+
+def _read_index(objects: Objects, oid: str) -> tuple[dict[str, Errors], float | None]:
+    """Return the errors of the tensors of a residual, and the relative error of its linear value where it is recorded."""
+    index = objects.open("residual", oid).index
+    try:
+        errors = {key: Errors.read(tensor["errors"]) for key, tensor in index["tensors"].items()}
+        return errors, float(index["bands"][-1][1]) if index.get("bands") else None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
 
 
 def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lineage:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from erestore.model.matching import Matched, squared_distances
 from erestore.model.quality import SMALLEST_MAX_ERROR, Quality, ratio
 from erestore.model.variant import Variant
+from erestore.residual.evenness import OWN_CHANGES, References
 
 
 def may_flatten(quality: Quality) -> bool:
@@ -14,15 +17,30 @@ def may_flatten(quality: Quality) -> bool:
     return quality.codec == "lowrank" and not quality.exact_only and quality.budget is None
 
 
-def on_base(matched: Matched, parent: Variant, quality: Quality) -> tuple[Variant, Quality] | None:
+def on_base(
+    matched: Matched, parent: Variant, quality: Quality, missed: Mapping[str, float]
+) -> tuple[Variant, Quality, References] | None:
     """Return a parent without its terms, and the quality that loses as much as was asked for on the parent with them.
 
     None where that is less than can be reached.
+
+    Parameters
+    ----------
+    matched : Matched
+    parent : Variant
+    quality : Quality
+    missed : Mapping[str, float]
+        Squared errors of the parent's value, by key.
     """
     bare = replace(parent.manifest, terms=(), patch=None, digests={})
     base = Variant(parent.objects, bare)
     if quality.gate:
-        return base, quality
-    step, whole = squared_distances(matched, [parent, base])
+        return base, quality, OWN_CHANGES
+    steps, wholes = squared_distances(matched, [parent, base])
+    step, whole = math.fsum(steps.values()), math.fsum(wholes.values())
     allowed = quality.max_error * ratio(min(step, whole), whole)
-    return (base, replace(quality, max_error=allowed)) if allowed >= SMALLEST_MAX_ERROR else None
+    if allowed < SMALLEST_MAX_ERROR:
+        return None
+    before = {key: min(change, missed.get(key, 0.0)) for key, change in steps.items()}
+    references = References(before, {key: change - before[key] for key, change in steps.items()})
+    return base, replace(quality, max_error=allowed), references

@@ -122,15 +122,15 @@ def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
     return distances.index(min(distances))
 
 
-def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[float]:
-    """Return how far a checkpoint is from each variant, over all finite weights that the base has too.
+def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[dict[str, float]]:
+    """Return how far a checkpoint is from each variant, tensor by tensor, in all finite weights that the base has too.
 
     Squared, in the checkpoint's dtypes: what errors of a commit on that variant are relative to.
     """
     targets = _weights(matched, variants[0])
 
     def work(target: Target) -> list[float]:
-        found = []
+        distances = []
         for variant in variants:
             loaded = Loaded.read(target, matched.checkpoint.read, variant)
             if not loaded.is_finite():
@@ -140,11 +140,13 @@ def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[flo
             for start, stop in row_blocks(target.shared, loaded.own.shape[1]):
                 before = widen(round_to(loaded.parent.rows(start, stop), dtype))
                 total += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
-            found.append(total)
-        return found
+            distances.append(total)
+        return distances
 
     for variant in variants:
         variant.open_parts()
     with tensor_threads() as executor:
-        distances = list(bounded_map(executor, work, targets, in_flight=worker_count()))
-    return [sum(each) for each in zip(*distances, strict=True)] or [0.0] * len(variants)
+        rows = list(bounded_map(executor, work, targets, in_flight=worker_count()))
+    return [
+        {target.key: row[place] for target, row in zip(targets, rows, strict=True)} for place in range(len(variants))
+    ]

@@ -27,7 +27,7 @@ from erestore.model.targets import Target
 from erestore.model.tensor_encoding import Encoding, Item, measure
 from erestore.progress import Progress
 from erestore.residual import planning
-from erestore.residual.evenness import even_share, even_step
+from erestore.residual.evenness import OWN_CHANGES, Loss, Reference, References, even_step, shared
 from erestore.storage.objects import Objects
 
 _AIM = 0.94
@@ -90,8 +90,10 @@ class Passes:
     bases : TensorSpool
     spread : float or None
         See :attr:`erestore.model.quality.Quality.spread`.
-    share : float or None
-        Share of the whole change that may be lost, where that is known beforehand.
+    allowed : float or None
+        Squared error that may be made, where that is known beforehand.
+    references : References
+        What the loss of a tensor is compared with where there is a `spread`.
     """
 
     objects: Objects
@@ -104,32 +106,32 @@ class Passes:
     profiled: Mapping[str, Profiled]
     bases: TensorSpool
     spread: float | None = None
-    share: float | None = None
+    allowed: float | None = None
+    references: References = OWN_CHANGES
     _lives: ExitStack = field(default_factory=ExitStack)
 
-    @property
+    @cached_property
     def norm(self) -> float:
         """Squared norm of the residual, without that of statistics."""
         return sum(self.profiled[target.key].norm for target in self.targets)
 
-    @property
+    @cached_property
     def profiles(self) -> dict[str, planning.Profile]:
         """What the first pass found, by key."""
-        found = {target.key: self.profiled[target.key].profile for target in self.targets}
-        return {key: profile for key, profile in found.items() if profile is not None}
+        profiles = {target.key: self.profiled[target.key].profile for target in self.targets}
+        return {key: profile for key, profile in profiles.items() if profile is not None}
 
     def at(self, step: float) -> Attempt:
         """Encode everything at one step, or a finer one where a tensor would lose too large a share of its change."""
-        most = self._most(step)
+        most = self._most(self._share_at(step))
         limits = self._module_steps
 
         def encode(item: Item) -> tuple[Encoding, Errors]:
-            own = min(step, limits.get(item.opened.target.module, step))
-            if most is not None:
-                own = even_step(item.profile, own, most)
+            share = most.get(item.opened.target.key, 1.0)
+            own = even_step(item.profile, min(step, limits.get(item.opened.target.module, step)), share)
             encoded, errors = self._measured(item, own)
             for _ in range(_CORRECTIONS):  # of tensors that are small or of a narrow type
-                if most is None or errors.rounded <= most * item.profiled.norm:
+                if share >= 1 or errors.rounded <= share * item.profiled.norm:
                     break
                 own *= _CORRECTION
                 encoded, errors = self._measured(item, own)
@@ -147,24 +149,49 @@ class Passes:
 
         Such a module is a small model itself: a sum over all has no regard for it.
         """
-        modules: dict[str, list[planning.Profile]] = {}
+        modules: dict[str, list[str]] = {}
         for target in self.targets:
-            if (profile := self.profiled[target.key].profile) is not None:
-                modules.setdefault(target.module, []).append(profile)
-        if self.spread is None or self.share is None or len(modules) < 2:
+            if target.key in self.profiles:
+                modules.setdefault(target.module, []).append(target.key)
+        if self.spread is None or self.allowed is None or len(modules) < 2:
             return {}
-        most, aim = min(1.0, self.spread * self.share), _AIM * self.share
+        share = self._share_of(self.allowed)
+        most = self._most(share)
         return {
-            module: planning.solve_step(profiles, aim * sum(profile.change for profile in profiles), most)
-            for module, profiles in modules.items()
+            module: planning.solve_step(
+                [self.profiles[key] for key in keys],
+                math.fsum(self._reference(key).limit(_AIM * share) for key in keys),
+                [most[key] for key in keys],
+            )
+            for module, keys in modules.items()
         }
 
-    def _most(self, step: float) -> float | None:
-        """Return the share of its change that a tensor may lose at a step, None if that is all of it."""
-        if self.spread is None or not self.profiles:
-            return None
-        share = even_share(self.profiles.values(), step, self.spread) if self.share is None else self.share
-        return self.spread * share if self.spread * share < 1 else None
+    def _reference(self, key: str) -> Reference:
+        return self.references.of(key, self.profiled[key].norm)
+
+    def _share_of(self, error: float) -> float:
+        """Return the share of all that is compared with that a squared error is."""
+        return ratio(error, self.references.total(self.norm))
+
+    def _share_at(self, step: float) -> float:
+        """Return the share of the whole that is lost at a step, as it is allowed or else predicted."""
+        if self.spread is None or self.allowed is not None:
+            return self._share_of(self.allowed or 0.0)
+        predicted = {key: planning.plan(profile, step).error for key, profile in self.profiles.items()}
+        return shared((Loss(error, self._reference(key)) for key, error in predicted.items()), self.spread)
+
+    def _most(self, share: float) -> Mapping[str, float]:
+        """Return the share of what it differs by from its parent that each tensor may lose, 1 for all of it.
+
+        Parameters
+        ----------
+        share : float
+            What all together may lose of the whole.
+        """
+        if self.spread is None:
+            return dict.fromkeys(self.profiles, 1.0)
+        limits = {key: self._reference(key).limit(self.spread * share) for key in self.profiles}
+        return {key: min(1.0, ratio(limit, self.profiled[key].norm)) for key, limit in limits.items()}
 
     def encode(self, encode: Callable[[Item], tuple[Encoding, Errors]]) -> Attempt:
         """Encode and measure every target; `encode` does both."""
@@ -195,8 +222,9 @@ class Passes:
     def step_for(self, allowed: float) -> float:
         """Predict the step that loses `allowed`, a squared error after rounding, or a little less."""
         aim = _AIM * allowed
-        most = min(1.0, (self.spread or math.inf) * ratio(aim, self.norm))
-        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim), most)
+        most = self._most(self._share_of(aim))
+        shares = [most[key] for key in self.profiles]
+        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim), shares)
 
     def _rounding_factor(self, aim: float) -> float:
         """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""

@@ -114,7 +114,7 @@ class Quality:
     @property
     def spread(self) -> float | None:
         """Times the share lost of all changes, which one tensor may lose of its own; None where the sum alone counts."""
-        return SPREAD if self.keeps_exact(Role.STATISTIC) and self.squared_error is None else None
+        return SPREAD if self.keeps_exact(Role.STATISTIC) else None
 
     @property
     def takes_calibration(self) -> bool:

@@ -28,6 +28,7 @@ from erestore.model.variant import Variant
 from erestore.progress import Progress
 from erestore.records import Layout, LayoutTensor, Manifest, Term, normal_terms
 from erestore.residual import planning
+from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.residual.planning import Profile
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
@@ -87,10 +88,25 @@ class Original:
         differences = beyond(self.variant, parent)
         return lambda target: factored.profile(opened(target, parent, differences.of(target)))
 
+    def squared_changes(self) -> dict[str, float]:
+        """Return the squared norm of what it changed of the base, by key."""
+        base = on_terms(self.variant.objects, self.variant, ())
+        differences = beyond(self.variant, base)
+        self.variant.open_parts()
+
+        def look(target: Target) -> float:
+            return factored.squared_change(opened(target, base, differences.of(target)))
+
+        with tensor_threads() as executor:
+            norms = list(bounded_map(executor, look, self.weights, in_flight=worker_count()))
+        return {target.key: norm for target, norm in zip(self.weights, norms, strict=True)}
+
     def write(self, objects: Objects, terms: tuple[Term, ...], quality: Quality, progress: Progress) -> StoredVariant:
-        """Encode it against a combination of residuals."""
+        """Encode it against a combination of residuals; losses are compared with what it changed of the base."""
         variant = Variant(objects, self.variant.manifest, layout=self.variant.layout)
-        return write_computed(objects, variant, replace(quality, exact=self.is_exact), terms=terms, progress=progress)
+        references = References(changes=self.squared_changes()) if terms else OWN_CHANGES
+        quality = replace(quality, exact=self.is_exact)
+        return write_computed(objects, variant, quality, terms=terms, references=references, progress=progress)
 
 
 def predicted_costs(

@@ -24,7 +24,7 @@ from erestore.model.calibrations import Calibration
 from erestore.model.committing import StoredVariant, VariantWriter
 from erestore.model.gating import Gate
 from erestore.model.large_budgets import write_within_budget
-from erestore.model.ledger import require_lossy
+from erestore.model.ledger import missed_tensors, require_lossy
 from erestore.model.long_chains import may_flatten, on_base
 from erestore.model.matching import match_base, nearer_parent
 from erestore.model.originals import original_digest
@@ -35,6 +35,7 @@ from erestore.model.trials import Trials
 from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit
+from erestore.residual.evenness import References
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
@@ -434,15 +435,26 @@ def _write(
     matched = match_base(checkpoint, variants[0], library_spelling)
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     parent = variants[chosen]
+    missed = missed_tensors(store.objects, store.commit_record(lineage.candidates[chosen]))
+    references = References(missed)
     rank = past_limit(parent, flatten_rank) if may_flatten(quality) else None
-    if rank is not None and (flat := on_base(matched, parent, quality)) is not None:
-        parent, quality = flat
+    if rank is not None and (flat := on_base(matched, parent, quality, missed)) is not None:
+        parent, quality, references = flat
     else:
         rank = None
 
     def write(objects: Objects, quality: Quality) -> StoredVariant:
         return VariantWriter(
-            objects, checkpoint, matched.keys, parent, manifests[chosen], quality, progress, trials, calibration
+            objects,
+            checkpoint,
+            matched.keys,
+            parent,
+            manifests[chosen],
+            quality,
+            progress,
+            trials,
+            calibration,
+            references=references,
         ).write()
 
     is_exact = False

@@ -8,7 +8,9 @@ below it. So a tensor's own step is made finer where the common one would lose t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from erestore.residual.planning import Profile, plan
 
@@ -21,28 +23,83 @@ _LEAST = 1 / 16
 multiple of the base, the rest need not be kept as well as that."""
 
 
-def even_share(profiles: Iterable[Profile], step: float, spread: float) -> float:
-    """Return the share of the whole change that is lost at `step` where no tensor loses more than `spread` times it.
+class Reference(NamedTuple):
+    """What the loss of one tensor is compared with.
+
+    Attributes
+    ----------
+    change : float
+        Squared norm that a share is of.
+    missed : float
+        Squared error that it may have besides: that of the parent's value. A child that did not move the tensor need not make
+        up for it, which would take about as many bytes as the parent did.
+    """
+
+    change: float
+    missed: float = 0.0
+
+    def limit(self, share: float) -> float:
+        """Return the squared error that a share allows."""
+        return self.missed + share * self.change
+
+
+@dataclass(frozen=True)
+class References:
+    """What the losses of all tensors are compared with: by default what each differs by from its parent.
+
+    Attributes
+    ----------
+    missed : Mapping[str, float]
+        Squared errors of the parent's value, by key, as far as they are known.
+    changes : Mapping[str, float], optional
+        Squared norms that shares are of, where the residual is added to something else than what was changed.
+    """
+
+    missed: Mapping[str, float] = field(default_factory=dict)
+    changes: Mapping[str, float] | None = None
+
+    def of(self, key: str, norm: float) -> Reference:
+        """Return the reference of a tensor whose residual has a squared norm."""
+        missed = min(norm, self.missed.get(key, 0.0))
+        return Reference(norm - missed if self.changes is None else self.changes.get(key, 0.0), missed)
+
+    def total(self, norm: float) -> float:
+        """Return what the share that all lose together is of, for a residual of a squared norm."""
+        return norm if self.changes is None else math.fsum((*self.changes.values(), *self.missed.values()))
+
+
+OWN_CHANGES = References()
+"""A tensor's loss is compared with its own residual."""
+
+
+class Loss(NamedTuple):
+    """Squared error of one tensor without any limit, and what it is compared with."""
+
+    error: float
+    reference: Reference
+
+
+def shared(losses: Iterable[Loss], spread: float) -> float:
+    """Return the largest share of the whole that is lost where no tensor loses more than `spread` times that share.
 
     Parameters
     ----------
-    profiles : iterable of Profile
-    step : float
+    losses : iterable of Loss
     spread : float
         At least 1.
+
+    Notes
+    -----
+    For errors ``e``, changes ``c`` and ``m`` of what was missed before, the largest ``s`` for which
+    ``sum(min(e, m + spread * s * c)) = s * sum(m + c)``. The left side is concave in ``s``, so going through tensors from the
+    largest ``(e - m) / c`` down finds it.
     """
-    return shared(((plan(profile, step).error, profile.change) for profile in profiles), spread)
-
-
-def shared(pairs: Iterable[tuple[float, float]], spread: float) -> float:
-    """Return the largest ``s`` for which ``sum(min(e, spread * s * c)) = s * sum(c)``, over pairs ``(e, c)``.
-
-    The left side is concave in ``s``, so going through pairs from the largest ``e / c`` down finds it.
-    """
-    ordered = sorted(((error, change) for error, change in pairs if change), key=lambda pair: -pair[0] / pair[1])
-    free, rest = math.fsum(error for error, _ in ordered), math.fsum(change for _, change in ordered)
+    known = [loss for loss in losses if any(loss.reference)]
+    free = math.fsum(loss.error for loss in known)
+    rest = math.fsum(math.fsum(loss.reference) for loss in known)
     least = _LEAST * free / rest if rest else 0.0
-    for error, change in ordered:
+    beyond = [(max(0.0, error - reference.missed), reference.change) for error, reference in known]
+    for error, change in sorted(beyond, key=lambda pair: -pair[0] / pair[1] if pair[1] else -math.inf):
         if rest <= 0 or spread * free * change >= error * rest:
             break
         free, rest = free - error, rest - spread * change
@@ -52,7 +109,7 @@ def shared(pairs: Iterable[tuple[float, float]], spread: float) -> float:
 def even_step(profile: Profile, step: float, most: float) -> float:
     """Return `step`, or a finer one at which a tensor is predicted to lose at most a share of `most` of its change."""
     limit = most * profile.change
-    return step if limit >= profile.change or plan(profile, step).error <= limit else _finer(profile, step, limit)
+    return step if most >= 1 or plan(profile, step).error <= limit else _finer(profile, step, limit)
 
 
 def _finer(profile: Profile, step: float, limit: float) -> float:

@@ -216,7 +216,7 @@ def plan(profile: Profile, step: float) -> Plan:
     return plans(profile, profile.own_step(step))[0]
 
 
-def solve_step(profiles: Sequence[Profile], error: float, most: float = 1.0) -> float:
+def solve_step(profiles: Sequence[Profile], error: float, shares: Sequence[float] | None = None) -> float:
     """Return the largest step whose predicted total squared error is at most `error`.
 
     Parameters
@@ -224,12 +224,15 @@ def solve_step(profiles: Sequence[Profile], error: float, most: float = 1.0) -> 
     profiles : sequence of Profile
     error : float
         Positive, in the units of the residual squared.
-    most : float
-        Share of its change that a tensor loses at most, as its own step is made finer where it would lose more.
+    shares : sequence of float, optional
+        Share of its change that each tensor loses at most, as its own step is made finer where it would lose more.
     """
+    limits = (
+        [math.inf] * len(profiles) if shares is None else [s * p.change for s, p in zip(shares, profiles, strict=True)]
+    )
 
     def lost(step: float) -> float:
-        return sum(min(plan(profile, step).error, most * profile.change) for profile in profiles)
+        return sum(min(plan(profile, step).error, limit) for profile, limit in zip(profiles, limits, strict=True))
 
     elements = sum(math.prod(profile.shape) for profile in profiles) or 1
     low = high = math.sqrt(12 * error / elements)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from erestore.api import Store
 from erestore.model.gating import Gate
 from erestore.model.quality import SPREAD, Quality
-from erestore.residual.evenness import shared
+from erestore.ops.commit import commit
+from erestore.residual.evenness import Loss, Reference, References, shared
 
 Tensors = dict[str, torch.Tensor]
 LAYERS = 6
@@ -118,14 +119,105 @@ def test_where_nothing_is_loud_nothing_changes(place: Path, tmp_path: Path) -> N
     assert 0.0095 < done.relative_error <= 0.01
 
 
+def losses(*pairs: tuple[float, float]) -> list[Loss]:
+    return [Loss(error, Reference(change)) for error, change in pairs]
+
+
 def test_shares_of_the_whole() -> None:
-    assert shared([(1.0, 100.0), (1.0, 100.0)], 10) == pytest.approx(0.01)
+    assert shared(losses((1.0, 100.0), (1.0, 100.0)), 10) == pytest.approx(0.01)
     # The second may lose ten times what all lose: s * 110 = 1 + 10 * s * 10.
-    assert shared([(1.0, 100.0), (10.0, 10.0)], 10) == pytest.approx(0.1)
-    assert shared([(1.0, 1000.0), (10.0, 10.0)], 10) == pytest.approx(1 / 910)
-    assert shared([(5.0, 5.0), (10.0, 10.0)], 10) == 1
+    assert shared(losses((1.0, 100.0), (10.0, 10.0)), 10) == pytest.approx(0.1)
+    assert shared(losses((1.0, 1000.0), (10.0, 10.0)), 10) == pytest.approx(1 / 910)
+    assert shared(losses((5.0, 5.0), (10.0, 10.0)), 10) == 1
     assert shared([], 10) == 0
-    assert 0 < shared([(0.0, 1000.0), (10.0, 10.0)], 10) < 0.001
+    assert 0 < shared(losses((0.0, 1000.0), (10.0, 10.0)), 10) < 0.001
+
+
+def test_what_the_parent_missed_is_no_loss_of_the_child() -> None:
+    # The second may lose the 9 that its parent missed, and ten times the share of the 1 beyond: s * 1010 = 1 + 9 + 10 * s.
+    assert shared([Loss(1.0, Reference(1000.0)), Loss(10.0, Reference(1.0, 9.0))], 10) == pytest.approx(1 / 100)
+    assert shared([Loss(1.0, Reference(90.0)), Loss(9.0, Reference(0.0, 10.0))], 10) == pytest.approx(0.1)
+    assert References({"a": 3.0}).of("a", 4.0) == Reference(1.0, 3.0)
+    assert References({"a": 3.0}).of("a", 2.0) == Reference(0.0, 2.0)
+
+
+def squared(tensors: Tensors, other: Tensors) -> dict[str, float]:
+    return {name: float((tensors[name].double() - other[name].double()).square().sum()) for name in tensors}
+
+
+def louder(start: Tensors, by: float, seed: int) -> Tensors:
+    """All move a little; the embeddings by so much in all directions."""
+    return tuned(start, "", seed) | {"embed.weight": start["embed.weight"] + by * random(160, 64, seed=seed + 77)}
+
+
+@pytest.fixture(scope="module")
+def chain(place: Path) -> tuple[Tensors, Tensors]:
+    """Two versions that are loud in one tensor, the second on what the first decodes to."""
+    first = louder(base(), 0.1, 100)
+    second = louder(first, 0.06, 500)
+    store = Store.open(place / "store")
+    for name, weights, parent in (("first", first, {"base": "base"}), ("second", second, {"parent": "first"})):
+        save_file(weights, place / f"{name}.safetensors")
+        store.commit(place / f"{name}.safetensors", name=name, **parent)
+    return first, second
+
+
+@pytest.mark.parametrize("flatten_rank", [0, 1])
+def test_a_second_version_keeps_what_is_small_beside_its_loud_tensor(
+    flatten_rank: int, chain: tuple[Tensors, Tensors], place: Path
+) -> None:
+    """Whether it is added to the first, or encoded on the base because the chain has grown long."""
+    first, second = chain
+    store, name = Store.open(place / "store"), "second"
+    if flatten_rank:
+        name = "continued"
+        done = commit(store, place / "second.safetensors", parent="first", name=name, flatten_rank=flatten_rank)
+        assert done.flattened_rank is not None
+    lost, before = squared(second, dict(store.state_dict(name))), squared(first, dict(store.state_dict("first")))
+    change = squared(second, first)
+    assert all(lost[name] <= 1.01 * before[name] + 1.2 * SPREAD * 0.01 * change[name] for name in change)
+
+
+def test_a_second_version_of_one_tensor_does_not_pay_for_the_others(
+    chain: tuple[Tensors, Tensors], place: Path
+) -> None:
+    """What the first version lost of them is not made up for where only the loud one was trained further."""
+    first, _ = chain
+    again = first | {"embed.weight": first["embed.weight"] + 0.03 * random(160, 64, seed=5)}
+    save_file(again, place / "again.safetensors")
+    store = Store.open(place / "store")
+    done = store.commit(place / "again.safetensors", parent="first", name="again")
+    alone = store.commit(
+        place / "again.safetensors", parent="first", name="alone", quality=Quality(objective="frobenius")
+    )
+    assert done.stored_bytes < 1.1 * alone.stored_bytes
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_encoding_anew_within_a_squared_error_keeps_the_limit(
+    exact: bool, chain: tuple[Tensors, Tensors], place: Path
+) -> None:
+    store = Store.open(place / "store")
+    revision = "second"
+    if exact:
+        revision = "second-exact"
+        quality = Quality(exact=True)
+        store.commit(place / "second.safetensors", parent="first", name=revision, quality=quality)
+    held = dict(store.state_dict(revision))
+    done = store.flatten(revision, name=f"{revision}-flat")
+    assert done.flatten_error <= 0.01
+    flat = store.state_dict(f"{revision}-flat", lossy=True) if exact else store.state_dict(f"{revision}-flat")
+    assert max(shares(held, dict(flat), base()).values()) <= 1.05 * SPREAD * (0.01 if exact else 0.0025)
+
+
+def test_repacking_keeps_the_limit(chain: tuple[Tensors, Tensors], place: Path) -> None:
+    """Its sibling has the loud change already; what is to be added of the others is small beside what may be lost."""
+    store = Store.open(place / "store")
+    store.commit(place / "second.safetensors", base="base", name="sibling")
+    held = dict(store.state_dict("sibling"))
+    done = store.repack(["sibling"], max_error=0.0025)
+    assert [moved.ref for moved in done.repacked] == ["sibling"]
+    assert max(shares(held, dict(store.state_dict("sibling")), base()).values()) <= 1.05 * SPREAD * 0.0025
 
 
 @pytest.mark.parametrize("folder", ["2_Dense", "0_Head"])
