@@ -44,7 +44,7 @@ def write_within_budget(
     with tempfile.TemporaryDirectory(prefix="erestore-budget-") as directory:
         chosen = Overlay(storage, LocalStorage(Path(directory) / "lossy"))
         stored, is_exact = write(Objects(chosen), quality), False
-        if may_be_exact and 0 < stored.outcome.relative_error <= _NEARLY_ALL:
+        if may_be_exact and stored.outcome.relative_error <= _NEARLY_ALL:
             exact = Overlay(storage, LocalStorage(Path(directory) / "exact"))
             every_bit = write(Objects(exact), replace(quality, budget=None, exact=True))
             if every_bit.added_bytes <= stored.added_bytes:

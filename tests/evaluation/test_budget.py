@@ -48,6 +48,23 @@ def test_a_budget_is_met_within_one_per_cent_from_below(place: Path, budget: flo
     assert store.fsck(deep=True).clean
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_budget_whose_lossy_commit_would_lose_nothing_is_exact(dtype: torch.dtype, tmp_path: Path) -> None:
+    """A step far below the last place of a narrow type decodes to every bit, in more bytes than an exact remainder takes."""
+    base = {"dense.weight": (0.02 * weights(1)["embed.weight"]).to(dtype)}
+    tuned = {"dense.weight": (base["dense.weight"].float() + 3e-5 * weights(2)["embed.weight"]).to(dtype)}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file(tuned, tmp_path / "ft.safetensors")
+    sizes = {}
+    for name, quality in (("exact", Quality(exact=True)), ("rich", Quality(budget=200_000))):
+        store = Store.init(tmp_path / name)
+        store.import_base(tmp_path / "base.safetensors", name="base")
+        done = store.commit(tmp_path / "ft.safetensors", base="base", name="ft", quality=quality)
+        assert done.exact
+        sizes[name] = done.stored_bytes
+    assert sizes["rich"] <= sizes["exact"] + 200  # the record of the commit is a little longer
+
+
 def test_a_larger_budget_loses_less(place: Path) -> None:
     store = Store.open(place / "store")
     errors = [
@@ -128,7 +145,7 @@ def test_changes_that_are_multiples_of_the_base(place: Path, passes: list[int]) 
     store = Store.open(place / "store")
     done = store.commit(place / "double.safetensors", base="base", name="double", quality=Quality(budget=20_000))
     assert done.relative_error < 1e-8
-    assert len(passes) == 1  # nothing better is looked for
+    assert len(passes) == 2  # nothing better is looked for but the exact value
 
 
 def test_hardly_any_room(place: Path, passes: list[int]) -> None:
