@@ -14,7 +14,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
-from erestore.errors import CorruptionError, ErestoreError, NotFoundError
+from erestore.errors import CorruptionError, ErestoreError, NotFoundError, UsageError
 from erestore.graph import by_time
 from erestore.model.bases import original_bytes
 from erestore.model.originals import original_digest
@@ -155,7 +155,9 @@ def _candidates(store: Store, checkpoint: Checkpoint, revision: Revision) -> Ite
 
 
 def _is_equal(checkpoint: Checkpoint, variant: Variant) -> bool:
-    with suppress(CorruptionError):  # what does not decode restores nothing
+    with suppress(
+        CorruptionError, UsageError
+    ):  # what does not decode, or is not read in part any more, restores nothing
         return next(differences(checkpoint, variant), None) is None
     return False
 

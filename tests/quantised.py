@@ -163,3 +163,57 @@ def bitsandbytes_4bit(*, nested=False, seed=9) -> Sample:
         "a.weight.quant_state.bitsandbytes__nf4": torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8),
     }
     return tensors | more, computed((4, 16), value), "bitsandbytes 4-bit"
+
+
+def _numbers(shape, dtype, seed) -> torch.Tensor:
+    return torch.randint(0, 100, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def _halves(shape, seed) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).half()
+
+
+def _bits_as_floats(shape, seed) -> torch.Tensor:
+    """Packed codes seen as float32, as HQQ's ``view_as_float`` saves them: some are NaN, which differ in their bits only."""
+    words = torch.randint(-(2**31), 2**31, shape, generator=torch.Generator().manual_seed(seed)).to(torch.int32)
+    words[0] = 0x7F800001 + seed
+    return words.view(torch.float32)
+
+
+def _hqq(seed):
+    return {"W_q": _bits_as_floats((8, 16), seed), "scale": _halves((8, 1), seed), "zero": _halves((8, 1), seed + 9)}
+
+
+def _vptq(seed):
+    return {"indices": _numbers((8, 8), torch.int32, seed), "centroids.weight": _halves((8, 16), seed)}
+
+
+OPAQUE = {
+    "hqq": _hqq,
+    "aqlm": lambda s: {
+        "codes": _numbers((8, 8, 1), torch.int8, s),
+        "codebooks": _halves((1, 16, 1, 8), s),
+        "scales": _halves(8, s),
+    },
+    "vptq": _vptq,
+    "higgs": lambda s: {
+        "weight": _numbers((8, 8), torch.int16, s),
+        "scales": _halves(8, s),
+        "tables": _halves((16, 16), s),
+    },
+    "mlx": lambda s: {
+        "weight": _numbers((8, 8), torch.uint32, s),
+        "scales": _halves((8, 2), s),
+        "biases": _halves((8, 2), s),
+    },
+    "eetq": lambda s: {"weight": _numbers((8, 8), torch.int8, s), "weight_scales": _halves(8, s)},
+    "packed": lambda s: {"weight_packed": _numbers((8, 9), torch.uint8, s), "weight_scale": _halves((8, 2), s)},
+    "of tomorrow": lambda s: {"kernel": _numbers((8, 8), torch.uint8, s), "gain": _halves((8, 16), s)},
+    "in floats": lambda s: {"kernel": _halves((8, 8), s).to(torch.float8_e5m2), "gain": _halves((8, 16), s)},
+}
+"""Weights that are recognised but not dequantised, by scheme and a seed; the last two by the configuration alone."""
+
+
+def opaque(scheme, seed) -> dict[str, torch.Tensor]:
+    """Return the tensors of one weight."""
+    return {f"a.{name}": tensor for name, tensor in OPAQUE[scheme](seed).items()}

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from erestore.checkpoint.quantised_weights import stated_quantisation
+
 if TYPE_CHECKING:
     import torch
 
@@ -74,6 +76,11 @@ class Checkpoint(ABC):
     side_files: Mapping[str, Path]
     left_out: Mapping[str, str]
     structure: Any
+
+    @property
+    def quantisation(self) -> Mapping[str, Any]:
+        """What its configuration says of how its weights are quantised; empty where it says nothing."""
+        return stated_quantisation(self.side_files, lambda name: self.side_files[name].read_bytes())
 
     @abstractmethod
     def read(self, name: str) -> torch.Tensor:

@@ -8,199 +8,18 @@ of weights. They are recognised by names, data types and shapes, as the librarie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from erestore.checkpoint.quantisation_schemes import ACTIVATIONS, FP8, INTEGERS, SCHEMES, Scheme
 from erestore.checkpoint.shapes import Codes, Typed
 
 if TYPE_CHECKING:
     from erestore.arrays import Array
-
-FP8 = frozenset({"F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ"})
-_PAIRS = frozenset({"U8", "F4"})
-_EXPONENTS = frozenset({"U8", "F8_E8M0"})
-
-_ACTIVATIONS = tuple(
-    f"{{m}}{name}"
-    for name in (
-        "input_scale", "input_zero_point", "input_global_scale", "activation_scale", "qscale_act", "scale_input",
-        "output_scale", "output_zero_point", "k_scale", "v_scale",
-    )
-)  # fmt: skip
-"""Scales of what goes in and comes out. Nothing of the weight's value, but they were measured together with its codes."""
-
-
-class Part(NamedTuple):
-    """What a scheme keeps beside the codes of a weight.
-
-    Attributes
-    ----------
-    role : str
-        What it is called where values are computed: ``scale``, ``zero_point``, ...
-    names : tuple of str
-        Where it may be: ``{w}`` is the weight's name and ``{m}`` the module's with its dot. The first that exists counts.
-    dtypes : frozenset of str
-        Which data types it may have; empty for any.
-    is_needed : bool
-        Whether there is no such weight without it.
-    """
-
-    role: str
-    names: tuple[str, ...]
-    dtypes: frozenset[str] = frozenset()
-    is_needed: bool = True
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """One way of storing weights as codes.
-
-    Attributes
-    ----------
-    name : str
-    codes : str
-        Name of the codes, as of a :class:`Part`.
-    dtypes : frozenset of str
-        Of the codes.
-    parts : tuple of Part
-    value : str
-        Function of :mod:`erestore.checkpoint.dequantisation` from arrays by role and ``quantization_config`` to the weight;
-        empty where that is the library's alone. A name, so that commands that compute nothing load no arrays.
-    """
-
-    name: str
-    codes: str
-    dtypes: frozenset[str]
-    parts: tuple[Part, ...]
-    value: str = ""
-
-    def weight_name(self, tensor: str) -> str | None:
-        """Return the name of the weight whose codes a tensor holds by its name; None for another tensor."""
-        suffix = self.codes[3:]
-        if not tensor.endswith(suffix):
-            return None
-        stem = tensor[: len(tensor) - len(suffix)]
-        if self.codes.startswith("{w}"):
-            return stem or None
-        return stem + "weight" if not stem or stem.endswith(".") else None
-
-
-def _optional(role: str, *names: str) -> Part:
-    return Part(role, names, is_needed=False)
-
-
-_ZERO_POINT = _optional("zero_point", "{w}_zero_point")
-
-SCHEMES = (
-    Scheme(
-        "nvfp4",
-        "{m}weight_packed",
-        _PAIRS,
-        (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("divisor", ("{w}_global_scale",))),
-        "nvfp4",
-    ),
-    Scheme(
-        "nvfp4",
-        "{w}",
-        _PAIRS,
-        (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("factor", ("{w}_scale_2",))),
-        "nvfp4",
-    ),
-    Scheme(
-        "mxfp4",
-        "{m}weight_packed",
-        _PAIRS,
-        (Part("scale", ("{w}_scale",), _EXPONENTS),),
-        "mxfp4",
-    ),
-    Scheme(
-        "mxfp4",
-        "{w}_blocks",
-        frozenset({"U8"}),
-        (Part("scale", ("{w}_scales",), _EXPONENTS),),
-        "mxfp4_blocks",
-    ),
-    Scheme(
-        "packed integers",
-        "{m}weight_packed",
-        frozenset({"I32"}),
-        (
-            Part("scale", ("{w}_scale",)),
-            Part("shape", ("{w}_shape",)),
-            _ZERO_POINT,
-            _optional("group_index", "{w}_g_idx"),
-        ),
-        "packed_integers",
-    ),
-    Scheme(
-        "gptq",
-        "{m}qweight",
-        frozenset({"I32"}),
-        (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",)), Part("group_index", ("{m}g_idx",))),
-        "gptq",
-    ),
-    Scheme(
-        "awq",
-        "{m}qweight",
-        frozenset({"I32"}),
-        (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",))),
-        "awq",
-    ),
-    Scheme(
-        "bitsandbytes int8",
-        "{w}",
-        frozenset({"I8"}),
-        (Part("scale", ("{m}SCB",)), _optional("format", "{m}weight_format")),
-        "bitsandbytes_int8",
-    ),
-    Scheme(
-        "bitsandbytes 4-bit",
-        "{w}",
-        frozenset({"U8"}),
-        (
-            Part("absmax", ("{w}.absmax",)),
-            Part("quant_map", ("{w}.quant_map",)),
-            Part("state", ("{w}.quant_state.bitsandbytes__nf4", "{w}.quant_state.bitsandbytes__fp4")),
-            _optional("nested_absmax", "{w}.nested_absmax"),
-            _optional("nested_quant_map", "{w}.nested_quant_map"),
-        ),
-        "bitsandbytes_4bit",
-    ),
-    Scheme(
-        "torchao",
-        "{m}_weight_qdata",
-        FP8 | {"I8", "U8", "I32"},
-        (
-            Part("scale", ("{m}_weight_scale", "{m}_weight_scale_and_zero")),
-            _optional("zero_point", "{m}_weight_zero_point"),
-            _optional("pre_scale", "{m}_weight_act_pre_scale"),
-            _optional("tensor_scale", "{m}_weight_per_tensor_scale"),
-        ),
-        "torchao",
-    ),
-    Scheme(
-        "quanto",
-        "{w}._data",
-        FP8 | {"I8", "U8"},
-        (Part("scale", ("{w}._scale",)), _optional("zero_point", "{w}._shift")),
-    ),
-    Scheme(
-        "fp8",
-        "{w}",
-        FP8,
-        (Part("scale", ("{w}_scale_inv", "{w}_scale", "{m}scale", "{m}qscale_weight", "{m}scale_weight")),),
-        "scaled",
-    ),
-    Scheme(
-        "int8",
-        "{w}",
-        frozenset({"I8"}),
-        (Part("scale", ("{w}_scale", "{w}_scale_inv")), _ZERO_POINT),
-        "scaled",
-    ),
-)
-"""Every scheme that is recognised; of several that fit, the first counts."""
 
 
 @dataclass(frozen=True)
@@ -261,13 +80,31 @@ class QuantisedWeight:
 
 
 def quantisation_configuration(config: bytes | None) -> Mapping[str, Any]:
-    """Return ``quantization_config`` of a ``config.json``; empty where there is none."""
+    """Return ``quantization_config`` of a ``config.json``, as MLX and older files call it too; empty where there is none."""
     try:
         record = json.loads(config) if config else {}
     except (ValueError, RecursionError):
         return {}
-    quantisation = record.get("quantization_config") if isinstance(record, dict) else None
-    return quantisation if isinstance(quantisation, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    stated = (record.get(key) for key in ("quantization_config", "compression_config", "quantization"))
+    return next((quantisation for quantisation in stated if isinstance(quantisation, dict) and quantisation), {})
+
+
+def stated_quantisation(files: Iterable[str], read: Callable[[str], bytes]) -> Mapping[str, Any]:
+    """Return the ``quantization_config`` of a model or of one of its modules; empty where none states any.
+
+    Parameters
+    ----------
+    files : iterable of str
+        The model's side files.
+    read : callable
+        Name of one to its content.
+    """
+    names = sorted(
+        (name for name in files if PurePosixPath(name).name == "config.json"), key=lambda name: name.count("/")
+    )
+    return next((found for name in names if (found := quantisation_configuration(read(name)))), {})
 
 
 def find_quantised(
@@ -284,12 +121,23 @@ def find_quantised(
     """
     taken: set[str] = set()
     weights = []
+    modules = _Modules(tensors)
     for name in tensors:
-        weight = next(_recognised(name, tensors, configuration or {}), None)
+        weight = next(_recognised(name, modules, configuration or {}), None)
         if weight is not None and taken.isdisjoint(weight.members):
             taken.update(weight.members)
             weights.append(weight)
+    if configuration:
+        rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+        weights += _of_unknown_scheme(_Modules(rest), configuration)
     return tuple(weights)
+
+
+def needs_configuration(tensors: Mapping[str, Typed]) -> bool:
+    """Tell whether a configuration decides what some tensors are: codes of no known scheme, or a model's integers."""
+    taken = {name for weight in find_quantised(tensors) for name in weight.members}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    return any(_of_unknown_scheme(_Modules(rest), {}))
 
 
 def mark_codes(tensors: Mapping[str, Typed]) -> dict[str, Typed]:
@@ -301,10 +149,57 @@ def mark_codes(tensors: Mapping[str, Typed]) -> dict[str, Typed]:
     return marked
 
 
-def _recognised(name: str, tensors: Mapping[str, Typed], configuration: Mapping[str, Any]) -> Iterator[QuantisedWeight]:
+@dataclass(frozen=True)
+class _Modules:
+    """Tensors, and which of them stand in one module."""
+
+    tensors: Mapping[str, Typed]
+
+    @cached_property
+    def names(self) -> Mapping[str, list[str]]:
+        """Names of the tensors that a module holds itself, by the module with its dot."""
+        names: dict[str, list[str]] = {}
+        for name in self.tensors:
+            names.setdefault(_module(name), []).append(name)
+        return names
+
+    def beside(self, parts: Mapping[str, str]) -> dict[str, str]:
+        """Return, by role, what the module of a weight's codes holds besides its parts and the bias."""
+        module = _module(parts["codes"])
+        others = (name for name in self.names[module] if name not in parts.values() and name != f"{module}bias")
+        return {f"beside {name.removeprefix(module)}": name for name in others}
+
+
+def _module(name: str) -> str:
+    return name[: max(name.rfind("."), name.rfind("/")) + 1]
+
+
+def _of_unknown_scheme(modules: _Modules, configuration: Mapping[str, Any]) -> Iterator[QuantisedWeight]:
+    """Yield a weight for every module with codes of which no scheme is known, in a model that says it is quantised.
+
+    Any of what stands beside the codes may scale them, so all of it goes with them; a bias is added after that.
+    """
+    scheme = Scheme(str(configuration.get("quant_method") or "unknown"), "", frozenset(), ())
+    for module, names in modules.names.items():
+        codes = [name for name in names if _may_be_codes(modules.tensors[name])]
+        if codes:
+            largest = max(codes, key=lambda name: math.prod(modules.tensors[name].shape))
+            parts = {"codes": largest}
+            if beside := modules.beside(parts):
+                yield QuantisedWeight(f"{module}weight", scheme, parts | beside, (), configuration)
+
+
+def _may_be_codes(tensor: Typed) -> bool:
+    return tensor.dtype in INTEGERS | FP8 and math.prod(tensor.shape) > 1
+
+
+def _recognised(name: str, modules: _Modules, configuration: Mapping[str, Any]) -> Iterator[QuantisedWeight]:
     """Yield the weights whose codes a tensor may hold."""
+    tensors = modules.tensors
     for scheme in SCHEMES:
-        if tensors[name].dtype not in scheme.dtypes or (weight := scheme.weight_name(name)) is None:
+        if scheme.dtypes and tensors[name].dtype not in scheme.dtypes:
+            continue
+        if (weight := scheme.weight_name(name)) is None:
             continue
         parts = {"codes": name}
         for part in scheme.parts:
@@ -314,11 +209,20 @@ def _recognised(name: str, tensors: Mapping[str, Typed], configuration: Mapping[
             elif part.is_needed:
                 break
         else:
-            activations = (
-                each for each in _spelled((*_ACTIVATIONS, "{w}_activation_scale"), weight) if each in tensors
-            )
+            if not _is_scaled_by(scheme, tensors[name], tensors[parts["scale"]] if "scale" in parts else None):
+                continue
+            activations = (each for each in _spelled((*ACTIVATIONS, "{w}_activation_scale"), weight) if each in tensors)
             parts |= {f"activation {number}": each for number, each in enumerate(activations)}
+            parts |= modules.beside(parts) if scheme.takes_module else {}
             yield QuantisedWeight(weight, scheme, parts, _block(tensors, parts, configuration), configuration)
+
+
+def _is_scaled_by(scheme: Scheme, codes: Typed, scale: Typed | None) -> bool:
+    """Tell whether there are as many scales as the scheme has."""
+    if not scheme.bytes_a_scale or scale is None or not codes.shape or not scale.shape:
+        return not scheme.bytes_a_scale
+    columns = codes.shape[-1] // 2 if codes.dtype == "F4" else codes.shape[-1]
+    return columns == scheme.bytes_a_scale * scale.shape[-1]
 
 
 def _block(tensors: Mapping[str, Typed], parts: Mapping[str, str], configuration: Mapping[str, Any]) -> tuple[int, ...]:

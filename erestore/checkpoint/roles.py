@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import is_floating
@@ -57,19 +58,21 @@ class Role(Enum):
     QUANTISED = "quantised"
 
 
-def roles_of(tensors: Mapping[str, TensorInfo]) -> dict[str, Role]:
-    """Tell what the tensors of a checkpoint are for, by its own names, dtypes and shapes."""
-    quantised = {name for weight in find_quantised(tensors) for name in weight.members}
+def roles_of(tensors: Mapping[str, TensorInfo], quantisation: Mapping[str, Any]) -> dict[str, Role]:
+    """Tell what a checkpoint's tensors are for, by its own names, dtypes and shapes, and by its ``quantization_config``."""
+    quantised = {name for weight in find_quantised(tensors, quantisation) for name in weight.members}
     return {name: Role.QUANTISED if name in quantised else _role_of(info) for name, info in tensors.items()}
 
 
 def _role_of(info: TensorInfo) -> Role:
-    if not is_floating(info.dtype) or info.dtype.startswith("F8"):
+    if not is_floating(info.dtype):
         return Role.WEIGHT
     elements = math.prod(info.shape)
     name = re.split(r"[./]", info.name)[-1]
-    if elements == 1 or _SCALE.fullmatch(name):
+    if _SCALE.fullmatch(name) or (elements == 1 and not info.dtype.startswith("F8")):
         return Role.STATISTIC
+    if info.dtype.startswith("F8"):
+        return Role.WEIGHT
     is_vector = max(info.shape, default=1) == elements
     if elements <= _LARGEST and _STATISTIC.fullmatch(name) and (is_vector or _TABLE.fullmatch(name)):
         return Role.STATISTIC

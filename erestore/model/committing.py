@@ -119,7 +119,7 @@ class VariantWriter:
     @cached_property
     def roles(self) -> Mapping[str, Role]:
         """What the checkpoint's tensors are for."""
-        return roles_of(self.checkpoint.tensors)
+        return roles_of(self.checkpoint.tensors, self.checkpoint.quantisation)
 
     def write(self) -> StoredVariant:
         """Write everything but the commit."""

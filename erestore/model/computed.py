@@ -6,10 +6,11 @@ is what a checkout would write, values rounded to the variant's dtypes, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from erestore.model.differences import Difference, Differences, SummedTerms
 from erestore.model.encoding import CheckpointChanges
 from erestore.model.exact_codes import profile_exact
 from erestore.model.factored import Computed, ComputedItem, profile
-from erestore.model.layouts import read_structure
+from erestore.model.layouts import quantisation_of, read_structure
 from erestore.model.profiles import Profiled, TensorSpool, objective_of
 from erestore.model.quality import Quality
 from erestore.model.residuals import matrix_shape
@@ -72,6 +73,11 @@ class ComputedCheckpoint(Checkpoint):
         self._variant, self._compute = variant, compute
         self._kept: dict[str, torch.Tensor] = {}
         self._room = keep
+
+    @property
+    def quantisation(self) -> Mapping[str, Any]:
+        """See :attr:`Checkpoint.quantisation`."""
+        return quantisation_of(self._variant.objects, self._variant.layout)
 
     def read(self, name: str) -> torch.Tensor:
         """See :meth:`Checkpoint.read`."""

@@ -46,10 +46,12 @@ def encode_codes(opened: Opened) -> EncodedSection:
 
 
 def _is_unchanged(opened: Opened) -> bool:
+    """Tell whether nothing changed; what holds NaN is not known by its value, which float64 may give other bits."""
     dtype = array_dtype(opened.target.info.dtype)
     with without_warnings():
         return all(
-            raw_bytes(round_to(block.own, dtype)) == raw_bytes(round_to(block.parent, dtype))
+            np.isfinite(block.own).all()
+            and raw_bytes(round_to(block.own, dtype)) == raw_bytes(round_to(block.parent, dtype))
             for block in opened.blocks()
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
+from erestore.checkpoint.quantised_weights import stated_quantisation
 from erestore.records import Layout, LayoutFile, LayoutTensor
 from erestore.storage.objects import Objects
 
@@ -22,6 +23,11 @@ class StoredLayout(NamedTuple):
 def read_structure(objects: Objects, layout: Layout) -> Any:
     """Return the skeletons of a layout's torch files, by file name; None if it has none."""
     return json.loads(objects.get_blob(layout.structure)) if layout.structure else None
+
+
+def quantisation_of(objects: Objects, layout: Layout) -> Mapping[str, Any]:
+    """Return what a variant's configuration says of how its weights are quantised; empty where it says nothing."""
+    return stated_quantisation(layout.side_files, lambda name: objects.get_blob(layout.side_files[name]))
 
 
 def store_layout(objects: Objects, checkpoint: Checkpoint, keys: Mapping[str, str]) -> StoredLayout:

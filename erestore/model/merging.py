@@ -18,6 +18,7 @@ from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperan
 from erestore.merge.tiles import combination
 from erestore.model.differences import Difference, Differences, evaluated, side_by_side
 from erestore.model.factored import Computed
+from erestore.model.layouts import quantisation_of
 from erestore.model.residuals import matrix_shape
 from erestore.model.targets import Target
 from erestore.model.variant import Terms, Variant
@@ -66,8 +67,8 @@ class NonlinearMerge(Differences):
         }
         self._result = result
         self._layout = {tensor.key: tensor for tensor in result.layout.tensors.values()}
-        names = result.layout.tensors
-        self._codes = {names[name].key for weight in find_quantised(names) for name in weight.members}
+        names, quantisation = result.layout.tensors, quantisation_of(result.objects, result.layout)
+        self._codes = {names[name].key for weight in find_quantised(names, quantisation) for name in weight.members}
 
     def of(self, target: Target) -> Difference | None:
         """Return what is added to one tensor; None for what no variant changed, and for what is held whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,14 +36,35 @@ class Prefix:
         if min(self.max_rank or 0, self.max_bytes or 0) < 0:
             raise UsageError("Ranks and numbers of bytes are not negative.")
 
-    def cut(self, residuals: Sequence[Residual]) -> None:
-        """Make residuals leave out what is not to be read."""
+    def cut(self, residuals: Sequence[Residual], codes: Collection[str] = ()) -> None:
+        """Make residuals leave out what is not to be read.
+
+        Parameters
+        ----------
+        residuals : sequence of Residual
+        codes : collection of str
+            Tensors of quantised weights. Some of a weight's are held whole, outside of residuals: without the others, codes
+            would stand under the scales of another model.
+
+        Raises
+        ------
+        UsageError
+            If something of `codes` would be left out.
+        """
         if self.max_rank is not None:
             for residual in residuals:
                 residual.cut(rank=self.max_rank)
         else:
             for residual, segments in zip(residuals, self._affordable(residuals), strict=True):
                 residual.cut(segments=segments)
+        if any(residual.leaves_out(codes) for residual in residuals):
+            # Codes are in the first band, as all that is kept exact.
+            least = sum(sizes[0] for sizes in map(_band_sizes, residuals) if sizes)
+            is_short = self.max_bytes is not None and self.max_bytes < least
+            raise UsageError(
+                "So little would leave out codes or scales of quantised weights, which are not read in part.",
+                hint=f"Give --max-bytes {least} or more." if is_short else "Check it out whole.",
+            )
 
     def _affordable(self, residuals: Sequence[Residual]) -> list[int]:
         """Return how many leading segments of each residual to read."""
@@ -60,6 +81,14 @@ class Prefix:
                     left -= size
                     chosen[place] = stop
         return chosen
+
+
+def _band_sizes(residual: Residual) -> list[int]:
+    """Return what every band takes as it is stored."""
+    return [
+        sum(segment.stored_length for segment in residual.segments[start:stop])
+        for start, stop in pairwise((0, *residual.band_stops))
+    ]
 
 
 def left_error(

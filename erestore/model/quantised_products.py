@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from erestore.arrays import Array, as_array
-from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised, quantisation_configuration
+from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
+from erestore.model.layouts import quantisation_of
 from erestore.model.variant import Variant
 
 _BLOCK = 1 << 20
@@ -27,7 +28,7 @@ def quantised_products(variants: Sequence[Variant]) -> Array:
     total = np.zeros((len(variants), len(variants)))
     if not variants or not variants[0].quantised_keys:
         return total
-    for weight in find_quantised(variants[0].base, _configuration(variants[0])):
+    for weight in find_quantised(variants[0].base, quantisation_of(variants[0].objects, variants[0].layout)):
         changed = [place for place, variant in enumerate(variants) if _changes(variant, weight)]
         before = weight.dequantise(variants[0].base_tensor) if changed else None
         if before is None:
@@ -53,8 +54,3 @@ def _value(variant: Variant, weight: QuantisedWeight) -> Array | None:
     if not names.keys() >= set(weight.members):
         return None
     return weight.dequantise(lambda key: as_array(variant.tensor(names[key])))
-
-
-def _configuration(variant: Variant) -> dict[str, object]:
-    oid = variant.layout.side_files.get("config.json")
-    return dict(quantisation_configuration(variant.objects.get_blob(oid) if oid else None))

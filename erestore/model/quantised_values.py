@@ -14,6 +14,7 @@ from typing import NamedTuple
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
 from erestore.model.chosen_tensors import ChosenTensors
 from erestore.model.conflicts import QUANTISED, Conflicts
+from erestore.model.layouts import quantisation_of
 from erestore.model.operands import Combined, Operand
 from erestore.model.parts import Parts
 from erestore.model.residuals import matrix_shape
@@ -78,9 +79,7 @@ class QuantisedValues:
     def _of(self, operand: Operand) -> dict[str, tuple[QuantisedWeight, Members]]:
         """Return an operand's quantised weights and the keys of their tensors, by the key of the codes."""
         layout = self.combined.layout(operand)
-        config = self.combined.side_json(operand, "config.json")
-        quantisation = config.get("quantization_config") if isinstance(config, dict) else None
-        weights = find_quantised(layout.tensors, quantisation if isinstance(quantisation, dict) else {})
+        weights = find_quantised(layout.tensors, quantisation_of(self.combined.objects, layout))
         return {
             layout.tensors[weight.codes].key: (
                 weight,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self, overload
@@ -137,6 +137,16 @@ class Residual:
     def is_cut(self) -> bool:
         """Whether anything is left out."""
         return self._used[0] < len(self.segments)
+
+    def leaves_out(self, keys: Collection[str]) -> bool:
+        """Tell whether something of one of some tensors is left out."""
+        sections = (
+            (section, tensor.matrix)
+            for key, tensor in self.tensors.items()
+            if key in keys
+            for section in tensor.sections
+        )
+        return any(self._front.parts_of(section, shape)[0] < len(section.parts) for section, shape in sections)
 
     @property
     def read_bytes(self) -> int:

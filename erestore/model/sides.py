@@ -12,7 +12,7 @@ import numpy as np
 from erestore.arrays import Array, as_array, as_tensor, regrouped, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
-from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised, quantisation_configuration
+from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised, stated_quantisation
 from erestore.errors import CheckpointError
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
@@ -47,8 +47,7 @@ class Side(ABC):
     @cached_property
     def quantised(self) -> Mapping[str, QuantisedWeight]:
         """The quantised weight that a tensor is a part of, by the tensor's name."""
-        config = self.side_file("config.json") if "config.json" in self.side_files else None
-        weights = find_quantised(self.tensors, quantisation_configuration(config))
+        weights = find_quantised(self.tensors, stated_quantisation(self.side_files, self.side_file))
         return {name: weight for weight in weights for name in weight.members}
 
     def dequantised(self, name: str) -> Array | None:

@@ -102,7 +102,7 @@ def divide(
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
     inside, entries = names_inside(checkpoint.files), state_dict_names(checkpoint.structure)
-    targets, whole, roles = [], [], roles_of(checkpoint.tensors)
+    targets, whole, roles = [], [], roles_of(checkpoint.tensors, checkpoint.quantisation)
     own, codes = mark_codes(checkpoint.tensors), mark_codes(base)
     first: dict[str, str] = {}
     for name, info in checkpoint.tensors.items():

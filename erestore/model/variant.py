@@ -18,8 +18,9 @@ from blake3 import blake3
 
 from erestore.arrays import Array, as_tensor, raw_bytes, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype, torch_shape
-from erestore.checkpoint.quantised_weights import find_quantised
+from erestore.checkpoint.quantised_weights import find_quantised, needs_configuration
 from erestore.errors import CorruptionError
+from erestore.model.layouts import quantisation_of
 from erestore.model.patches import DEEPEST, Patch, PatchedTensor
 from erestore.model.prefixes import Prefix
 from erestore.model.residuals import CACHE_BYTES, Residual, matrix_shape
@@ -175,7 +176,8 @@ class Variant:
     @cached_property
     def quantised_keys(self) -> frozenset[str]:
         """The base's codes and what scales them, of which differences mean nothing."""
-        return frozenset(name for weight in find_quantised(self.base) for name in weight.members)
+        quantisation = quantisation_of(self.objects, self.layout) if needs_configuration(self.base) else {}
+        return frozenset(name for weight in find_quantised(self.base, quantisation) for name in weight.members)
 
     @cached_property
     def layout(self) -> Layout:
@@ -195,7 +197,7 @@ class Variant:
                 check_fit(self.base, key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
         if self._prefix is not None:
-            self._prefix.cut([residual for _, residual in opened])
+            self._prefix.cut([residual for _, residual in opened], self.quantised_keys)
         return tuple(opened)
 
     @cached_property

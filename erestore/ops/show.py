@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erestore.checkpoint.quantised_weights import find_quantised, quantisation_configuration
+from erestore.checkpoint.quantised_weights import find_quantised
+from erestore.model.layouts import quantisation_of
 from erestore.model.ledger import KnownError, known_error, lossy_error
 from erestore.model.notes import calibrated_with
 from erestore.model.stored_tensors import StoredTensor, stored_tensors
@@ -244,9 +245,8 @@ def show(
 
 
 def _quantised(store: Store, layout: Layout) -> dict[str, int]:
-    config = layout.side_files.get("config.json")
-    configuration = quantisation_configuration(store.objects.get_blob(config) if config else None)
-    return dict(Counter(weight.form for weight in find_quantised(layout.tensors, configuration)))
+    quantisation = quantisation_of(store.objects, layout)
+    return dict(Counter(weight.form for weight in find_quantised(layout.tensors, quantisation)))
 
 
 def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTerm]:

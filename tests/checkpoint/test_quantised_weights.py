@@ -13,6 +13,7 @@ import pytest
 import torch
 from quantised import (
     FP4,
+    OPAQUE,
     awq,
     bitsandbytes_4bit,
     compressed,
@@ -21,6 +22,7 @@ from quantised import (
     int8,
     mxfp4,
     nvfp4,
+    opaque,
     plain,
     torchao,
 )
@@ -28,7 +30,7 @@ from quantised import (
 from erestore.arrays import as_array
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe
-from erestore.checkpoint.quantised_weights import find_quantised, quantisation_configuration
+from erestore.checkpoint.quantised_weights import find_quantised, needs_configuration, quantisation_configuration
 
 
 def infos(tensors):
@@ -113,6 +115,7 @@ def test_what_does_not_fit_its_scheme_has_no_value():
 
 def test_configuration():
     assert quantisation_configuration(json.dumps({"quantization_config": {"bits": 4}}).encode()) == {"bits": 4}
+    assert quantisation_configuration(b'{"quantization": {"bits": 4}}') == {"bits": 4}
     for content in (None, b"{", b"[]", b'{"quantization_config": 4}'):
         assert quantisation_configuration(content) == {}
 
@@ -120,3 +123,29 @@ def test_configuration():
 def test_codes_of_four_bits():
     assert FP4[7] == 6
     assert FP4[15] == -6
+
+
+@pytest.mark.parametrize("scheme", OPAQUE)
+def test_what_is_not_dequantised_is_recognised_with_all_that_scales_it(scheme):
+    tensors = opaque(scheme, 1)
+    (weight,) = find_quantised(infos(tensors | plain() | {"a.bias": torch.ones(8)}), {"quant_method": scheme})
+    assert weight.scheme.name == scheme
+    assert set(weight.members) == set(tensors)
+    assert weight.dequantise(lambda name: as_array(tensors[name])) is None
+
+
+def test_a_configuration_makes_no_codes_of_what_stands_alone():
+    tensors = {"e.position_ids": torch.arange(9), "n.num_batches_tracked": torch.tensor(3), "n.weight": torch.ones(4)}
+    assert find_quantised(infos(tensors), {"quant_method": "of tomorrow"}) == ()
+    assert not needs_configuration(infos(tensors))
+    assert needs_configuration(infos(opaque("of tomorrow", 1)))
+
+
+def test_six_bits_are_not_four():
+    """MXFP6 of compressed-tensors has MXFP4's names and data types: 24 bytes a scale instead of 16."""
+    tensors = {
+        "a.weight_packed": torch.zeros(4, 96, dtype=torch.uint8),
+        "a.weight_scale": torch.zeros(4, 4, dtype=torch.uint8),
+    }
+    weight, value = dequantised(tensors)
+    assert (weight.scheme.name, value) == ("mxfp6", None)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from quantised import bitsandbytes_4bit, fp8, gptq, int8, mxfp4, nvfp4, plain
+from quantised import OPAQUE, bitsandbytes_4bit, fp8, gptq, int8, mxfp4, nvfp4, opaque, plain
 from safetensors.torch import load_file, save_file
 
 from erestore import Store
-from erestore.errors import CheckpointError
+from erestore.errors import CheckpointError, CombinationError, UsageError
 from erestore.model.quality import Quality
 
 
@@ -111,3 +112,43 @@ def test_data_types_are_said_where_shapes_are_equal(tmp_path):
     with pytest.raises(CheckpointError) as error:
         commit(tmp_path, tensors, {"a.weight": torch.ones(8, 8, dtype=torch.int32)})
     assert "'a.weight' is I32 [8, 8] here and F32 [8, 8] in the base" in error.value.message
+
+
+@pytest.mark.parametrize("scheme", OPAQUE)
+def test_codes_of_any_scheme_are_exact_and_taken_together(tmp_path, scheme):
+    store = Store.init(tmp_path / "store")
+    variants = {name: opaque(scheme, seed) | plain(seed) for seed, name in enumerate(("base", "a", "b"))}
+    for name, tensors in variants.items():
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": scheme}}))
+    store.import_base(tmp_path / "base", name="base")
+    for name in "ab":
+        store.commit(tmp_path / name, base="base", name=name)
+    with pytest.raises(CombinationError, match=f"its {scheme} codes or scales differ") as error:
+        store.merge(["a", "b"], name="mean")
+    assert {conflict.kind for conflict in error.value.conflicts} == {"quantised"}
+    store.merge(["a", "b"], name="theirs", choose="theirs")
+    for revision, name in (("a", "a"), ("theirs", "b")):
+        out = store.state_dict(revision)
+        assert all(same_bits(out[key], variants[name][key]) for key in opaque(scheme, 1))
+    assert store.show("a").quantised == {scheme: 1}
+
+
+def test_codes_are_not_read_in_part(tmp_path):
+    """New codes that are held whole would stand under the base's scales, which are in a residual."""
+    base = fp8((64, 64), (16, 16))[0] | plain()
+    tuned = fp8((64, 64), (16, 16), seed=2)[0] | plain(1)
+    base["a.weight_scale_inv"] = base["a.weight_scale_inv"].mul(1024).round() / 1024
+    tuned["a.weight_scale_inv"] = base["a.weight_scale_inv"] + 1
+    store, done, _ = commit(tmp_path, base, tuned)
+    assert (done.tensors["codes"], done.tensors["dense"]) == (1, 1)
+    with pytest.raises(UsageError, match="not read in part") as error:
+        store.checkout("tuned", tmp_path / "part.safetensors", max_bytes=0)
+    least = int((error.value.hint or "").split()[2])
+    part = store.checkout("tuned", tmp_path / "part.safetensors", max_bytes=least)
+    assert part.residual_bytes_read == least
+    store.checkout("tuned", tmp_path / "rank.safetensors", max_rank=0)
+    for name in ("part", "rank"):
+        found = load_file(tmp_path / f"{name}.safetensors")
+        assert all(same_bits(found[key], tuned[key]) for key in tuned if key.startswith("a."))
