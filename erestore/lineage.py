@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +97,19 @@ def _is_revision(store: Store, base: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class ImportedBase:
+    """A base that was imported on the way: its name, the bytes that it added, and its files that were not kept."""
+
+    name: str
+    stored_bytes: int
+    left_out: Mapping[str, str]
+
+
 def import_source(
     store: Store, base: str, source: Path, operation: Operation, lease: Lease, progress: Progress
-) -> tuple[str, int | None]:
-    """Return the name of the base in the store, and the bytes that importing it added; None if it was there already."""
+) -> tuple[str, ImportedBase | None]:
+    """Return the name of the base in the store, and what importing it did; None if it was there already."""
     name = imported_name(base)
     with open_checkpoint(source) as checkpoint:
         stored = import_checkpoint(store.objects, checkpoint, store.bases(), progress)
@@ -114,4 +124,4 @@ def import_source(
         record = base_commit(stored, checkpoint, operation.author, operation.time, "")
         lease.confirm()
         recorded = store.record(record, name, operation, expected=entry.number if entry else 0)
-    return name, recorded.stored_bytes
+        return name, ImportedBase(name, recorded.stored_bytes, dict(checkpoint.left_out))

@@ -78,6 +78,11 @@ class Checkpoint(ABC):
     structure: Any
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for who commits or imports this, as about files that may not be meant."""
+        return ()
+
+    @property
     def quantisation(self) -> Mapping[str, Any]:
         """What its configuration says of how its weights are quantised; empty where it says nothing."""
         return stated_quantisation(self.side_files, lambda name: self.side_files[name].read_bytes())

@@ -23,6 +23,7 @@ from erestore.checkpoint.recognition import is_zip, recognise
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.sharding import is_rank_file
 from erestore.checkpoint.torch_file import TorchFile
+from erestore.checkpoint.unread_weights import holds_weights, read_start
 from erestore.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -49,8 +50,15 @@ class _Copy(NamedTuple):
     keys: Mapping[str, str]
 
 
-def find_copies(files: Mapping[str, Path], checkpoint: Checkpoint) -> dict[str, str]:
-    """Return those of a checkpoint's other files that hold its weights once more, with the reason to leave them out.
+class Copies(NamedTuple):
+    """Files that hold a checkpoint's weights once more, with the reason to leave them out, and files that may do so."""
+
+    left_out: dict[str, str]
+    unread: list[str]
+
+
+def find_copies(files: Mapping[str, Path], checkpoint: Checkpoint) -> Copies:
+    """Find those of a checkpoint's other files that hold its weights once more, or may do so but cannot be opened.
 
     Parameters
     ----------
@@ -59,6 +67,7 @@ def find_copies(files: Mapping[str, Path], checkpoint: Checkpoint) -> dict[str, 
     checkpoint : Checkpoint
     """
     copies: dict[str, str] = {}
+    unread: list[str] = []
     main = checkpoint.files[0].name
     smallest = _SMALLEST_SIZE * sum(tensor_bytes(info.dtype, info.shape) for info in _model(checkpoint).values())
     for group in _groups(files):
@@ -69,13 +78,14 @@ def find_copies(files: Mapping[str, Path], checkpoint: Checkpoint) -> dict[str, 
             continue
         with ExitStack() as stack:
             readers = {name: reader for name in group if (reader := _open(files[name], stack)) is not None}
+            unread += (name for name in group if name not in readers and holds_weights(name, read_start(files[name])))
             single = {name: copy for name in readers if (copy := _match({name: readers[name]}, checkpoint))}
             for name, copy in single.items():
                 copies[name] = _reason(copy, checkpoint, main, "commit it by its path")
             if not single and (copy := _match(readers, checkpoint)):
                 way = "move these files to a folder of their own and commit that"
                 copies |= dict.fromkeys(readers, _reason(copy, checkpoint, main, way))
-    return copies
+    return Copies(copies, unread)
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, TensorInfo]:

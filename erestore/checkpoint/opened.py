@@ -77,6 +77,7 @@ class OpenedCheckpoint(Checkpoint):
         self.format = format
         self.side_files: Mapping[str, Path] = {}
         self.left_out: Mapping[str, str] = {}
+        self.file_notes: tuple[str, ...] = ()
         self._readers = readers
         self.files = tuple(_weight_file(name, reader) for name, reader in readers.items())
         self.ties = tuple(group for reader in readers.values() for group in reader.ties)
@@ -84,6 +85,11 @@ class OpenedCheckpoint(Checkpoint):
         self.tensors = {name: info for reader in readers.values() for name, info in reader.tensors.items()}
         self._holders = {name: file for file, reader in readers.items() for name in reader.tensors}
         self._refuse_duplicates()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See :attr:`Checkpoint.notes`."""
+        return self.file_notes
 
     def set_side_files(self, kept: Mapping[str, Path], left_out: Mapping[str, str]) -> None:
         """Make this the checkpoint of a whole directory, with its other files; a bare file has none."""

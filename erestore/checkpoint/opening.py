@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.copies import find_copies
 from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.module_folders import find_module_weights, qualified
+from erestore.checkpoint.nested_copies import nested_copies
 from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft import TRAINED_BESIDE, PeftCheckpoint
 from erestore.checkpoint.peft_configuration import CONFIGURATION
@@ -78,7 +79,9 @@ def _open_file(path: Path) -> Checkpoint:
     if isinstance(reader, SafetensorsFile) and is_rank_file(reader):
         reader.close()
         raise incomplete(path.name)
-    return OpenedCheckpoint(path, format_found, {path.name: reader})
+    checkpoint = OpenedCheckpoint(path, format_found, {path.name: reader})
+    checkpoint.file_notes = tuple(nested_copies(checkpoint))
+    return checkpoint
 
 
 def _open_directory(path: Path) -> Checkpoint:
@@ -98,14 +101,28 @@ def _open_directory(path: Path) -> Checkpoint:
         checkpoint = PeftCheckpoint(path, readers) if adapter else OpenedCheckpoint(path, format_found, readers)
         # A name alone does not tell a copy from an average or an earlier save, so those left out are looked at too.
         named = {name: path / name for name, reason in weights.items() if reason}
-        copies = find_copies(side.kept | named, checkpoint)
+        copies, unread = find_copies(side.kept | named, checkpoint)
         checkpoint.set_side_files(
             {name: file for name, file in side.kept.items() if name not in copies}, {**side.left_out, **copies}
         )
+        if not adapter:
+            checkpoint.file_notes = (*_may_be_copies(side.kept.keys() & set(unread)), *nested_copies(checkpoint))
     except BaseException:
         _close(readers)
         raise
     return checkpoint
+
+
+def _may_be_copies(names: Collection[str]) -> list[str]:
+    """Say which files are kept that may be copies of the weights."""
+    if not names:
+        return []
+    listed = ", ".join(f"'{name}'" for name in sorted(names)[:4]) + (" and more" if len(names) > 4 else "")
+    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    told = f"which cannot be told without loading {them}"
+    return [
+        f"{listed} may hold the weights once more, {told}, and {are} kept whole; move {them} out of the folder if so."
+    ]
 
 
 def _open_folders(path: Path, folders: Mapping[str, Weights]) -> tuple[dict[str, WeightReader], dict[str, str]]:

@@ -74,7 +74,7 @@ class PeftCheckpoint(OpenedCheckpoint):
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What of the adapter, and of the files beside it, was left out of account or is not where one looks for it."""
-        notes = list(self._configuration.notes)
+        notes = [*super().notes, *self._configuration.notes]
         if self.parts.biases and not self._configuration.has_bias:
             notes.append(
                 f"Biases of B are added to the base's biases; PEFT leaves them out, since '{CONFIGURATION}' lacks lora_bias."

@@ -40,6 +40,9 @@ _MAPPINGS: dict[str, type[dict[Any, Any]]] = {
     "OrderedDict": collections.OrderedDict,
     "Counter": collections.Counter,
 }
+_LARGE_SHARE = 0.75
+"""Part of the tensors of the largest dictionary that a state dict has at least."""
+_AVERAGES = ("ema", "swa", "averag", "teacher", "target")
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 
@@ -199,17 +202,26 @@ def state_dict_names(structure: Any) -> frozenset[str]:
 
 
 def _find_state_dict(content: Any) -> dict[Any, Any]:
-    """Return the dictionary that holds most tensors; of equals the one with the likeliest key, then the first."""
+    """Return the dictionary with the likeliest key among those that hold most tensors; then the largest, then the first.
+
+    An average holds a few more than the model, such as torch's ``n_averaged``.
+    """
     import torch
 
-    best: dict[Any, Any] = {}
-    best_score = (0, 0)
-    for key, found in _dictionaries(content, "", set()):
-        count = sum(isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in found.items())
-        likely = len(_STATE_DICT_KEYS) - _STATE_DICT_KEYS.index(key) if key in _STATE_DICT_KEYS else -int("ema" in key)
-        if count and (count, likely) > best_score:
-            best, best_score = found, (count, likely)
-    return best
+    counts = [
+        (sum(isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items()), key, value)
+        for key, value in _dictionaries(content, "", set())
+    ]
+    most = max((count for count, _, _ in counts), default=0)
+    largest = [row for row in counts if row[0] and row[0] >= _LARGE_SHARE * most]
+    return max(largest, key=lambda row: (_likelihood(row[1]), row[0]), default=(0, "", {}))[2]
+
+
+def _likelihood(key: str) -> int:
+    """Return how likely a key is to be that of a state dict; averages are the least likely."""
+    if key in _STATE_DICT_KEYS:
+        return len(_STATE_DICT_KEYS) - _STATE_DICT_KEYS.index(key)
+    return -int(any(word in key.lower() for word in _AVERAGES))
 
 
 def _dictionaries(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:

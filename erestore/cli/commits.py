@@ -115,6 +115,8 @@ def import_(
         f"Imported {_name(imported.ref, imported.commit)}: {plural(imported.tensors, 'tensor')}, "
         f"{share_text(imported.stored_bytes, imported.original_bytes)}."
     )
+    for note in imported.notes:
+        session.notice(printable(note))
     note_left_out(session, imported.left_out)
 
 
@@ -382,6 +384,7 @@ def _note(session: Session, done: CommitResult) -> None:
             if done.dry_run
             else f"{base} was not in the store yet and was imported."
         )
+        note_left_out(session, {f"{done.imported}: {name}": reason for name, reason in done.imported_left_out.items()})
     if done.matching:
         session.notice(f"Names were matched to the base's by {printable(matching_text(done.matching))}.")
     for note in done.notes:

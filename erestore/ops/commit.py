@@ -16,7 +16,7 @@ from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import ConflictError, TargetExistsError, UsageError
 from erestore.integrations.name_conversions import library_spelling
 from erestore.integrations.tied_weights import tied_weights
-from erestore.lineage import Lineage, find_base, find_lineage, import_source, imported_name
+from erestore.lineage import ImportedBase, Lineage, find_base, find_lineage, import_source, imported_name
 from erestore.model.adapting import AdapterWriter
 from erestore.model.bases import original_bytes
 from erestore.model.budgets import record_bytes
@@ -70,6 +70,8 @@ class CommitResult:
         Name of the base that was imported on the way.
     imported_bytes : int
         Bytes that importing it added.
+    imported_left_out : Mapping[str, str]
+        Its files that were not kept, with reasons.
     distance : float
         Norm of the residual over that of the parent: above 1, the base does not fit.
     matching : str
@@ -125,6 +127,7 @@ class CommitResult:
     checkout_of: Marker | None = None
     is_adapter: bool = False
     imported_bytes: int = 0
+    imported_left_out: Mapping[str, str] = field(default_factory=dict)
     dry_run: bool = False
 
     def _repr_html_(self) -> str:
@@ -230,16 +233,13 @@ def commit(
         if quality.gate and not is_same:
             trials = stack.enter_context(_trials(checkpoint, quality.gate))
             trials.try_original(checkpoint)
-        imported_bytes = None
+        imported: ImportedBase | None = None
         if base is not None and source is not None:
-            base, imported_bytes = import_source(store, base, source, operation, lease, progress)
-        imported = None if imported_bytes is None else base
+            base, imported = import_source(store, base, source, operation, lease, progress)
         if known is None and base is not None:
             quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
-            return replace(
-                _unchanged(store, branch, previous, checkpoint), imported=imported, imported_bytes=imported_bytes or 0
-            )
+            return _with_import(_unchanged(store, branch, previous, checkpoint), imported)
         lineage = find_lineage(store, base, parent, previous, branch)
         asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
         written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
@@ -264,7 +264,7 @@ def commit(
         )
         lease.confirm()
         recorded = store.record(record, branch, operation, expected=entry.number if entry else 0)
-        return CommitResult(
+        receipt = CommitResult(
             commit=recorded.oid,
             ref=branch,
             base=written.base,
@@ -276,14 +276,12 @@ def commit(
             tensors=dict(sorted(stored.outcome.kinds.items())),
             not_finite=tuple(stored.outcome.not_finite),
             left_out=dict(checkpoint.left_out),
-            imported=imported,
-            imported_bytes=imported_bytes or 0,
             distance=float(record.quality["relative_norm"]),
             matching=written.matching,
             whole=tuple(stored.outcome.whole),
             dropped=() if record.quality["exact"] == "yes" else tuple(stored.outcome.dropped),
             budget_left=written.is_exact,
-            notes=written.notes,
+            notes=(*checkpoint.notes, *written.notes),
             is_adapter=isinstance(checkpoint, PeftCheckpoint),
             gate_runs=trials.runs if trials else 0,
             flattened_rank=written.flattened_rank,
@@ -291,6 +289,14 @@ def commit(
             previous=previous,
             checkout_of=read_marker(checkpoint.path),
         )
+        return _with_import(receipt, imported)
+
+
+def _with_import(receipt: CommitResult, base: ImportedBase | None) -> CommitResult:
+    """Add to a receipt what was imported on the way."""
+    if base is None:
+        return receipt
+    return replace(receipt, imported=base.name, imported_bytes=base.stored_bytes, imported_left_out=base.left_out)
 
 
 def as_dry_run(receipt: CommitResult) -> CommitResult:
@@ -431,7 +437,7 @@ def _write(
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
         adapter = AdapterWriter(store.objects, checkpoint, variants[-1], progress, tied_weights, library_spelling)
-        return _Written(adapter.write(), base_name, notes=(*checkpoint.notes, *adapter.notes))
+        return _Written(adapter.write(), base_name, notes=tuple(adapter.notes))
     matched = match_base(checkpoint, variants[0], library_spelling)
     chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
     parent = variants[chosen]

@@ -26,6 +26,7 @@ class ImportResult:
     original_bytes: int
     tensors: int
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def import_base(
@@ -74,4 +75,6 @@ def import_base(
         recorded = store.record(commit, name, operation, expected=entry.number if entry else 0)
         tensors = len(checkpoint.tensors)
         left_out = dict(checkpoint.left_out)
-        return ImportResult(recorded.oid, name, recorded.stored_bytes, commit.original_bytes, tensors, left_out)
+        return ImportResult(
+            recorded.oid, name, recorded.stored_bytes, commit.original_bytes, tensors, left_out, checkpoint.notes
+        )

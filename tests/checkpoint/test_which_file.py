@@ -299,3 +299,45 @@ def test_components_are_named_after_their_pipeline(tmp_path, monkeypatch):
     assert default_name(tmp_path / "c" / "special") == "c-special"
     assert default_name(tmp_path / "d" / "plain") == "plain"
     assert default_name("no/unet") == "unet"
+
+
+def test_what_may_be_a_copy_but_cannot_be_opened_is_said(tmp_path):
+    write(tmp_path / "model.safetensors", weights())
+    (tmp_path / "config.json").write_text(json.dumps({"words": ["a"] * 9999}))
+    torch.save({"model": weights(), "arguments": Path("run")}, tmp_path / "last.ckpt")
+    torch.save(weights(), tmp_path / "former.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(content[:-100])
+    with open_checkpoint(tmp_path) as checkpoint:
+        (note,) = checkpoint.notes
+        assert note.startswith("'former.pt', 'half.safetensors', 'last.ckpt' may hold the weights once more")
+        assert {"former.pt", "half.safetensors", "last.ckpt"} <= set(checkpoint.side_files)
+
+
+def test_files_left_out_of_a_base_that_a_commit_imports_are_said(tmp_path):
+    write(tmp_path / "base" / "model.safetensors", weights())
+    write(tmp_path / "base" / "copy.safetensors", weights())
+    write(tmp_path / "ft" / "model.safetensors", weights(1))
+    store = Store.init(tmp_path / "store")
+    done = store.commit(tmp_path / "ft", base=str(tmp_path / "base"), name="ft")
+    assert done.imported_left_out == {"copy.safetensors": "'model.safetensors' holds the weights"}
+    assert store.commit(tmp_path / "ft", base="base", name="again").imported_left_out == {}
+
+
+NESTED = {
+    "ema": {"model": weights(), "ema": weights(1), "step": 3},
+    "averaged model": {"swa_model": {"n_averaged": torch.tensor(3)} | weights(1), "net": weights()},
+    "lightning": {"state_dict": weights(), "loops": {}, "callbacks": {"EMA": {"state_dict_ema": weights(1)}}},
+    "prefixed": {"state_dict": weights(), "teacher": {f"module.{k}": v for k, v in weights(1).items()}},
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_averages_inside_a_torch_file_are_said_and_are_not_the_model(tmp_path, kind):
+    torch.save(NESTED[kind] | {"optimizer": {"state": {0: {"exp_avg": torch.ones(16, 8)}}}}, tmp_path / "last.ckpt")
+    with open_checkpoint(tmp_path / "last.ckpt") as checkpoint:
+        assert torch.equal(checkpoint.read("layers.0.weight"), weights()["layers.0.weight"])
+        (note,) = checkpoint.notes
+    assert "'last.ckpt' holds the weights once more under '" in note
+    store = Store.init(tmp_path / "store")
+    assert store.import_base(tmp_path / "last.ckpt", name="base").notes == (note,)
