@@ -83,6 +83,11 @@ def _reason_to_leave_out(name: str, path: Path) -> str:
         return "compiled Python"
     if _TRAINING_STATE.fullmatch(name):
         return "training state"
+    if name.endswith(".distcp"):
+        return (
+            "part of a checkpoint of torch.distributed.checkpoint; "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch` makes one file of its folder, to be committed"
+        )
     if _OTHER_FRAMEWORK.fullmatch(name):
         return "weights for another framework"
     if name.endswith("/"):

@@ -30,7 +30,7 @@ def nested_copies(checkpoint: Checkpoint) -> list[str]:
                 model[name] = checkpoint.tensors[name]
     way = "save that dictionary alone with torch.save, leave it out of this file, and commit it with --parent"
     return [
-        f"'{file}' holds the weights once more under '{path}' ({len(tensors)} tensors), which are kept whole; "
+        f"'{file}' holds tensors with the weights' names and shapes under '{path}' ({len(tensors)}), which are kept whole; "
         f"to keep them as a small change, {way}."
         for (file, path), tensors in groups.items()
         if _is_copy(tensors, model)

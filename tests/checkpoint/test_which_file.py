@@ -314,6 +314,17 @@ def test_what_may_be_a_copy_but_cannot_be_opened_is_said(tmp_path):
         assert {"former.pt", "half.safetensors", "last.ckpt"} <= set(checkpoint.side_files)
 
 
+def test_distributed_checkpoints_beside_the_weights_are_left_out(tmp_path):
+    """Without their hidden ``.metadata`` they could not be read again."""
+    write(tmp_path / "model.safetensors", weights())
+    for name in (".metadata", "__0_0.distcp"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(b"\x80\x02")
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert not checkpoint.side_files
+        assert "dcp_to_torch" in checkpoint.left_out["run/__0_0.distcp"]
+
+
 def test_files_left_out_of_a_base_that_a_commit_imports_are_said(tmp_path):
     write(tmp_path / "base" / "model.safetensors", weights())
     write(tmp_path / "base" / "copy.safetensors", weights())
@@ -338,6 +349,6 @@ def test_averages_inside_a_torch_file_are_said_and_are_not_the_model(tmp_path, k
     with open_checkpoint(tmp_path / "last.ckpt") as checkpoint:
         assert torch.equal(checkpoint.read("layers.0.weight"), weights()["layers.0.weight"])
         (note,) = checkpoint.notes
-    assert "'last.ckpt' holds the weights once more under '" in note
+    assert "'last.ckpt' holds tensors with the weights' names and shapes under '" in note
     store = Store.init(tmp_path / "store")
     assert store.import_base(tmp_path / "last.ckpt", name="base").notes == (note,)
