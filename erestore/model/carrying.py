@@ -17,6 +17,7 @@ from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import find_quantised
 from erestore.checkpoint.unread_weights import START, holds_weights
 from erestore.errors import CombinationError, Conflict
+from erestore.model.layouts import quantisation_of
 from erestore.model.residuals import matrix_shape
 from erestore.model.variant import Variant, row_blocks
 from erestore.records import LayoutTensor
@@ -96,7 +97,8 @@ class Carried:
         return as_tensor(result.reshape(tensor.shape), torch_dtype(tensor.dtype))
 
     def _decide_tensors(self) -> None:
-        quantised = [weight.members for weight in find_quantised(self.variant.base)]
+        quantisation = quantisation_of(self.variant.objects, self.variant.layout)
+        quantised = [weight.members for weight in find_quantised(self.variant.base, quantisation)]
         for members in quantised:
             self._decide([key for key in members if key in self._tensors], "quantised")
         for key in sorted(self._tensors.keys() - {key for members in quantised for key in members}):

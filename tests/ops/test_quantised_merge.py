@@ -98,3 +98,16 @@ def test_what_is_dropped_is_left_out_with_its_scales(world):
     store, *_ = world
     store.merge(["a", "c"], name="dropped", choose="drop")
     assert set(read(world, "dropped")) == set(plain())
+
+
+def test_a_change_is_carried_where_two_of_three_have_the_same_codes(world):
+    store, folder, scheme = world
+    for name, seed in (("same", 1), ("other", 4)):
+        save_file(SCHEMES[scheme](seed) | plain(7), folder / f"{name}.safetensors")
+        store.import_base(folder / f"{name}.safetensors", name=name)
+    with pytest.raises(CombinationError) as error:
+        store.rebase("a", onto="other", name="bad", carry=True)
+    assert {conflict.kind for conflict in error.value.conflicts} == {"quantised"}
+    for variant, base, codes in (("a", "same", "a"), ("d", "other", "other")):
+        store.rebase(variant, onto=base, name=f"{variant}-moved", carry=True)
+        assert same_codes(read(world, f"{variant}-moved"), load_file(folder / f"{codes}.safetensors"))
