@@ -99,7 +99,7 @@ class Watched:
             self.page.remove_listener(event, listener)
         self.page.evaluate("try { sessionStorage.clear() } catch { }")  # an error page has none
         self.page.goto("about:blank")
-        self.page.emulate_media(color_scheme="light")
+        self.page.emulate_media(media="screen", color_scheme="light")
         self.page.set_viewport_size({"width": WIDTHS[1], "height": HEIGHT})
         self.page.mouse.move(0, 0)
 
