@@ -263,3 +263,13 @@ def test_the_reference_has_all_that_verbs_return():
         if not name.startswith("_") and name in vars(Store):
             returned = set(re.findall(r"\b[A-Z]\w+", str(inspect.signature(method).return_annotation)))
             assert returned <= described | elsewhere, name
+
+
+def test_the_changelog_goes_by_kind_and_says_nothing_twice():
+    """Several branches append to it at once, and git keeps the lines of all."""
+    _, *releases = (ROOT / "docs" / "changelog.md").read_text("utf-8").split("\n## ")
+    for release in releases:
+        kinds = dict(re.findall(r"^### (\w+)\n\n((?:(?:\*|  ).*\n)+)", release, re.MULTILINE))
+        assert set(kinds) <= {"Added", "Changed", "Fixed", "Removed", "Deprecated"}
+        entries = re.findall(r"^\* .{,60}", release, re.MULTILINE)
+        assert sum(text.count("\n* ") + 1 for text in kinds.values()) == len(entries) == len(set(entries))
