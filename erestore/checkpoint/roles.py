@@ -58,7 +58,7 @@ class Role(Enum):
     QUANTISED = "quantised"
 
 
-def roles_of(tensors: Mapping[str, TensorInfo], quantisation: Mapping[str, Any]) -> dict[str, Role]:
+def roles_of(tensors: Mapping[str, TensorInfo], quantisation: Mapping[str, Any] | None = None) -> dict[str, Role]:
     """Tell what a checkpoint's tensors are for, by its own names, dtypes and shapes, and by its ``quantization_config``."""
     quantised = {name for weight in find_quantised(tensors, quantisation) for name in weight.members}
     return {name: Role.QUANTISED if name in quantised else _role_of(info) for name, info in tensors.items()}

@@ -103,8 +103,11 @@ def test_names_and_shapes_tell_statistics_from_weights(name: str, shape: tuple[i
 
 
 def test_integers_and_codes_are_no_statistics() -> None:
-    batches, codes = TensorInfo("bn.num_batches_tracked", "I64", ()), TensorInfo("input_scale", "F8_E4M3", ())
+    batches, codes = TensorInfo("bn.num_batches_tracked", "I64", ()), TensorInfo("gain", "F8_E4M3", ())
     assert set(roles_of({each.name: each for each in (batches, codes)}).values()) == {Role.WEIGHT}
+    assert roles_of({"s": TensorInfo("input_scale", "F8_E4M3", (8, 4))}) == {
+        "s": Role.STATISTIC
+    }  # though its codes are unknown
 
 
 @pytest.mark.parametrize("quality", [Quality(), Quality(budget=12_000), Quality(max_error=0.3), Quality(exact=True)])
