@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from erestore import display as _display
 from erestore import store as _store
 from erestore.progress import Progress, silent
 from erestore.store import Operation
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     import networkx as nx
     import torch
 
-    from erestore.derived import Derived
-    from erestore.live import Examples
-    from erestore.model.calibrating import ModelInputs
-    from erestore.model.features import Features
-    from erestore.model.probe_settings import ProbeSettings
-    from erestore.model.quality import Quality, QualityOptions
-    from erestore.model.variant import Variant
+    from erestore.analysis.inference.features import Features
+    from erestore.analysis.inference.input_moments import ModelInputs
+    from erestore.analysis.inference.live_model import Examples
+    from erestore.analysis.probe.settings import ProbeSettings
+    from erestore.encoding.quality import Quality, QualityOptions
+    from erestore.history.derive import Derived
     from erestore.ops.bisect import BisectResult
     from erestore.ops.blame import BlameResult
     from erestore.ops.branch import Branch, BranchChange
@@ -57,9 +57,25 @@ if TYPE_CHECKING:
     from erestore.ops.undo import UndoResult
     from erestore.ops.unlock import UnlockResult
     from erestore.ops.verify import VerifyResult
-    from erestore.report.probing import ProbeResult
-    from erestore.report.spectral import DiffResult
+    from erestore.results.diff import DiffResult
+    from erestore.results.probe import ProbeResult
     from erestore.storage.abc import Storage
+    from erestore.variant.variant import Variant
+
+
+def _diff_html(result: DiffResult) -> str:
+    from erestore.report.notebook import diff_html
+
+    return diff_html(result)
+
+
+def _probe_html(result: ProbeResult) -> str:
+    from erestore.report.notebook import probe_html
+
+    return probe_html(result)
+
+
+_display.renderers |= {"DiffResult": _diff_html, "ProbeResult": _probe_html}
 
 
 class StateDict(Mapping[str, "torch.Tensor"]):
@@ -197,12 +213,12 @@ class Store(_store.Store):
         """Store the checkpoint at `path` as a variant; see :func:`erestore.ops.commit.commit`.
 
         What the command's options say of the quality is given as `options` (``exact=True``, ``max_error=0.001``), see
-        :class:`erestore.model.quality.Quality`, or all at once as `quality`. With `dry_run` all is done in a temporary
+        :class:`erestore.encoding.quality.Quality`, or all at once as `quality`. With `dry_run` all is done in a temporary
         directory on top of the store, and nothing reaches the store: the result says what the commit would take.
         """
         from erestore.dry_run import scratch_store
+        from erestore.encoding.quality import Quality
         from erestore.errors import UsageError
-        from erestore.model.quality import Quality
         from erestore.ops.commit import as_dry_run, commit
 
         if quality is not None and options:
@@ -488,8 +504,8 @@ class Store(_store.Store):
         UsageError
             If the variant has no lossy part and it is asked for.
         """
-        from erestore.model.ledger import require_lossy
-        from erestore.revisions import open_revision
+        from erestore.history.revision import open_revision
+        from erestore.variant.error_bound import require_lossy
 
         found = open_revision(self, revision)
         if lossy:
@@ -739,6 +755,6 @@ class Store(_store.Store):
             A node per commit oid, with the fields of :class:`erestore.ops.log.LogEntry`; an edge from parent to child,
             with ``edge`` (``adapted``, ``merged``, ...) and ``position`` (which of its parents the parent is, from 0).
         """
-        from erestore.graph import lineage
+        from erestore.commit_graph import lineage
 
         return lineage((entry.commit, entry.parents, entry.edge, vars(entry)) for entry in self.log())

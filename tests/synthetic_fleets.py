@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.packing import ResidualWriter
-from erestore.model.squared_errors import Errors
+from erestore.objects.residual_writer import ResidualWriter
+from erestore.objects.squared_errors import Errors
 from erestore.records import Commit, Manifest, Term
 from erestore.records.manifest import normal_terms
 from erestore.residual.codecs import lowrank2

@@ -17,7 +17,7 @@ import torch
 
 from erestore.api import Store
 from erestore.cli.main import run
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 
 class Ran(NamedTuple):

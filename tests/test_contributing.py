@@ -16,8 +16,8 @@ import pytest
 
 from erestore import ErestoreError, Store
 from erestore.merge import registry as strategies
-from erestore.model.packing import ResidualWriter
-from erestore.model.squared_errors import Errors
+from erestore.objects.residual_writer import ResidualWriter
+from erestore.objects.squared_errors import Errors
 from erestore.records import Term
 from erestore.residual.codecs import registry as codecs
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from erestore.algebra.expression import parse_expression
+from erestore.analysis.similarity.inner_products import variant_products
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError
-from erestore.model.expressions import parse_expression
-from erestore.model.inner import variant_products
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
+from erestore.variant.variant import Variant
 
 pytestmark = pytest.mark.models
 

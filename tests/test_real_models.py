@@ -26,8 +26,8 @@ from safetensors import safe_open
 
 from erestore.api import Store
 from erestore.cli.main import cli
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError
-from erestore.model.quality import Quality
 from erestore.ops.show import ShowResult
 
 pytestmark = pytest.mark.models

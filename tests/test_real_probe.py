@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from erestore.analysis.probe.settings import ProbeSettings
 from erestore.api import Store
-from erestore.model.probe_settings import ProbeSettings
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 pytestmark = pytest.mark.models
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 pytestmark = pytest.mark.models
 

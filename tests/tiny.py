@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
+from erestore.encoding.quality import Quality
 from erestore.ops.commit import commit
 from erestore.ops.import_base import import_base
 from erestore.storage.abc import Storage
@@ -18,6 +17,7 @@ from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
 from erestore.store import MARKER, Store
+from erestore.variant.variant import Variant
 
 DAY = 86400.0
 EXACT = Quality(exact=True)

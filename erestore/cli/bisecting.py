@@ -7,7 +7,7 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import printable, short
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 
 @verb(

@@ -10,7 +10,7 @@ from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import plural, size_text
 from erestore.cli.texts import read_texts
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 SAMPLES = 512
 

@@ -16,7 +16,7 @@ from erestore.cli.deriving import result_of_version
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, short, size_text
 from erestore.errors import NotFoundError, UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.api import Store
@@ -240,7 +240,7 @@ def commit(
     _require_paths(paths, "commit")
     if name is not None and len(paths) > 1:
         raise UsageError("--name is of one variant.", hint="Leave it out: each is named after its directory.")
-    from erestore.model.quality import Quality
+    from erestore.encoding.quality import Quality
     from erestore.ops.commit import as_dry_run
 
     with progress_bar(session) as progress:
@@ -319,7 +319,7 @@ def _open_for_dry_run(session: Session) -> Iterator[Store]:
 def _check_sources(path: str, base: str | None) -> None:
     """Refuse what cannot succeed before a store is made for it."""
     from erestore.checkpoint.opening import open_checkpoint
-    from erestore.model.sources import find_source
+    from erestore.ingest.locate import find_source
 
     open_checkpoint(Path(path)).close()
     if base is None:

@@ -12,10 +12,10 @@ import click
 from erestore.cli.session import Session
 from erestore.cli.text import coefficient_text, error_text, listed, plural, printable, short, size_text
 from erestore.errors import CombinationError, Conflict, UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
-    from erestore.derived import Derived
+    from erestore.history.derive import Derived
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from erestore.cli.bar import progress_bar
 from erestore.cli.deriving import conflicts_as_data
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import error_text, listed, plural, printable, short, table
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.blame import BlameResult

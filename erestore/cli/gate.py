@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from erestore.cli.session import Session
 from erestore.cli.text import size_text
+from erestore.encoding.gate import Gate, Trial
 from erestore.errors import UsageError
-from erestore.model.gating import Gate, Trial
 
 if TYPE_CHECKING:
-    from erestore.model.variant import Variant
+    from erestore.variant.variant import Variant
 
 _T = TypeVar("_T")
 
@@ -89,7 +89,7 @@ def run_on(text: str, path: Path) -> tuple[int, str]:
 
 def on_checkout(variant: Variant, do: Callable[[Path], _T]) -> _T:
     """Do something with a checkpoint of a variant that is removed afterwards."""
-    from erestore.model.writing import write_variant
+    from erestore.variant.write import write_variant
 
     with tempfile.TemporaryDirectory(prefix="erestore-eval-", ignore_cleanup_errors=True) as place:
         target = Path(place, "model")

@@ -24,10 +24,10 @@ from erestore.cli.text import (
     size_text,
     table,
 )
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
-    from erestore.ancestry import AncestorOverlap
+    from erestore.analysis.similarity.ancestors import AncestorOverlap
     from erestore.ops.log import LogEntry
     from erestore.ops.show import ShowResult
 

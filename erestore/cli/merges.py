@@ -21,11 +21,11 @@ from erestore.cli.deriving import (
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import listed
 from erestore.errors import UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
-    from erestore.model.variant import Variant
     from erestore.ops.soup import Tried
+    from erestore.variant.variant import Variant
 
 LINEAR = ("average", "weighted", "task-arithmetic", "ema", "slerp", "model-stock")
 OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-space")
@@ -101,7 +101,7 @@ def merge(
         raise UsageError(
             "--recipe says what is merged and how.", hint="Leave revisions, --strategy, --weights and --option out."
         )
-    from erestore.model.expressions import is_expression
+    from erestore.algebra.expression import is_expression
 
     if len(revisions) > 1 and any(text in ("+", "-", "*", "/") or is_expression(text) for text in revisions):
         raise UsageError(

@@ -11,7 +11,7 @@ from erestore.cli.session import Session, json_option, print_long, verb
 from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.errors import UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.branch import Branch, BranchChange
@@ -119,7 +119,7 @@ def _deleted(session: Session, changes: Sequence[BranchChange | TagChange], *, a
 
 def _named_metrics(sort: str | None, where: Sequence[str]) -> list[str]:
     """Return the metrics that were asked about, which are worth a column."""
-    from erestore.branch_filter import parse_condition, sort_metric
+    from erestore.history.branch_filter import parse_condition, sort_metric
 
     named = [parse_condition(text).metric for text in where]
     return list(dict.fromkeys([*filter(None, [sort_metric(sort or "")]), *named]))

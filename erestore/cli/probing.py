@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from erestore.analysis.probe.settings import ALPHAS, PROBES, SHARES, SIGMAS, ProbeSettings
 from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
 from erestore.cli.session import Session, is_terminal, json_option, print_long, verb
 from erestore.cli.texts import read_texts
 from erestore.errors import UsageError
-from erestore.model.probe_settings import ALPHAS, PROBES, SHARES, SIGMAS, ProbeSettings
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 from erestore.report.words import printable
 
 SAMPLES = 64

@@ -10,7 +10,7 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, cache_directory, json_option, verb
 from erestore.cli.text import plural, printable, size_text, table
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.repack import Repacked, RepackResult

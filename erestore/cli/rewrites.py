@@ -19,7 +19,7 @@ from erestore.cli.deriving import (
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import plural, printable, size_text
 from erestore.errors import UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 
 @verb(

@@ -9,7 +9,7 @@ import click
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import printable, table
 from erestore.errors import UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 
 @verb(

@@ -12,11 +12,11 @@ from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
 from erestore.cli.session import Session, cache_directory, is_colored, json_option, print_long, terminal_width, verb
 from erestore.errors import UsageError
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 from erestore.report.words import printable
 
 if TYPE_CHECKING:
-    from erestore.report.spectral import DiffResult
+    from erestore.results.diff import DiffResult
 
 DIFFERENT = 1
 """Exit code of ``diff --exit-code`` where there are differences."""

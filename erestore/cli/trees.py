@@ -13,7 +13,7 @@ from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, plural, printable, short, size_text
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.cat import CatResult

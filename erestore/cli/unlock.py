@@ -9,7 +9,7 @@ import click
 
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import minute_text, plural, printable
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.unlock import HeldLease, UnlockResult

@@ -10,7 +10,7 @@ import click
 from erestore.cli.bar import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import date_text, error_text, listed, minute_text, plural, printable, short, size_text, table
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.drop_exact import DropResult

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from erestore.errors import UsageError
-from erestore.model.variant import Variant
-from erestore.revisions import require_commit
+from erestore.history.revision import require_commit
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 
 class Probe(NamedTuple):

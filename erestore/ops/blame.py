@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from erestore.analysis.similarity.inner_products import base_rows
+from erestore.analysis.similarity.overlap import changes, weighted_shares
 from erestore.checkpoint.dtypes import is_floating
+from erestore.commit_graph import by_time
 from erestore.errors import NotFoundError, UsageError
-from erestore.graph import by_time
-from erestore.model.inner import base_rows
-from erestore.model.overlaps import changes, weighted_shares
-from erestore.model.variant import Variant
+from erestore.history.revision import Revision, open_revision
 from erestore.residual.products import gram
-from erestore.revisions import Revision, open_revision
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from erestore.branch_filter import matching, ordered
 from erestore.errors import ConflictError, TargetExistsError
-from erestore.model.ledger import recorded_error
-from erestore.revisions import require_commit
+from erestore.history.branch_filter import matching, ordered
+from erestore.history.revision import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Operation, Store, stored_bytes
+from erestore.variant.error_bound import recorded_error
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def branches(store: Store, *, sort: str = "name", where: Sequence[str] = ()) -> 
     store : Store
     sort : str
         ``name``, ``time``, ``size``, ``error`` or a metric, with a ``-`` in front for the other way round; see
-        :func:`erestore.branch_filter.ordered`.
+        :func:`erestore.history.branch_filter.ordered`.
     where : sequence of str
         Conditions on metrics, such as ``acc>=0.8`` or ``task=mnli``, which all have to hold.
 

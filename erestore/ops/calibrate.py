@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erestore.analysis.inference.input_moments import ModelInputs, fill_model, measure_moments
+from erestore.analysis.inference.live_model import load_live, tokenized, told_apart
 from erestore.errors import UsageError
-from erestore.live import load_live, tokenized, told_apart
-from erestore.model.calibrating import ModelInputs, fill_model, measure_moments
-from erestore.model.calibrations import store_calibration
-from erestore.model.variant import Variant
+from erestore.objects.calibration import store_calibration
 from erestore.progress import Progress, silent
 from erestore.storage.calibrations import point
 from erestore.storage.leases import Lease
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 if TYPE_CHECKING:
     import torch

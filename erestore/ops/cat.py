@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erestore.errors import NotFoundError, similar_names
-from erestore.model.ledger import require_lossy
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
 from erestore.store import Store
+from erestore.variant.error_bound import require_lossy
 
 if TYPE_CHECKING:
     import torch

@@ -6,19 +6,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from erestore.checkouts import loss_of_replacing
+from erestore.algebra.expression import is_expression
 from erestore.checkpoint.dtypes import tensor_bytes
 from erestore.checkpoint.marker import Marker
 from erestore.errors import TargetExistsError, UsageError
-from erestore.model.expressions import is_expression
-from erestore.model.ledger import known_error, require_lossy
-from erestore.model.prefixes import Prefix, left_error
-from erestore.model.sources import name_of
-from erestore.model.writing import write_variant
+from erestore.history.revision import Revision, open_revision
+from erestore.history.working_copy import loss_of_replacing
+from erestore.ingest.locate import name_of
 from erestore.progress import Progress, silent
 from erestore.records import Layout
-from erestore.revisions import Revision, open_revision
 from erestore.store import Store
+from erestore.variant.error_bound import known_error, require_lossy
+from erestore.variant.prefix import Prefix, left_error
+from erestore.variant.write import write_variant
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def checkout(
     lossy : bool
         Leave the exact remainder out; it is not read.
     max_rank, max_bytes : int, optional
-        Read the front of the residuals only, one of the two; see :class:`erestore.model.prefixes.Prefix`. Implies `lossy`.
+        Read the front of the residuals only, one of the two; see :class:`erestore.variant.prefix.Prefix`. Implies `lossy`.
         Recorded digests are of the whole and cannot be checked then.
     progress : Progress
 

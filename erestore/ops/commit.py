@@ -13,26 +13,23 @@ from erestore.checkpoint.adapter_training import quantised_training
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.encoding.gate import Gate
+from erestore.encoding.quality import Quality, asked_record, quality_record
 from erestore.errors import ConflictError, TargetExistsError, UsageError
+from erestore.history.commit_plan import ImportedBase, Lineage, find_base, find_lineage, import_source, imported_name
+from erestore.ingest.adapter_writer import AdapterWriter
+from erestore.ingest.base_writer import original_bytes
+from erestore.ingest.budget import record_bytes
+from erestore.ingest.chain_limit import may_flatten, on_base
+from erestore.ingest.fingerprint import original_digest
+from erestore.ingest.gate_runner import Trials
+from erestore.ingest.large_budget import write_within_budget
+from erestore.ingest.locate import default_name
+from erestore.ingest.matching import match_base, nearer_parent
+from erestore.ingest.variant_writer import StoredVariant, VariantWriter
 from erestore.integrations.name_conversions import library_spelling
 from erestore.integrations.tied_weights import tied_weights
-from erestore.lineage import ImportedBase, Lineage, find_base, find_lineage, import_source, imported_name
-from erestore.model.adapting import AdapterWriter
-from erestore.model.bases import original_bytes
-from erestore.model.budgets import record_bytes
-from erestore.model.calibrations import Calibration
-from erestore.model.committing import StoredVariant, VariantWriter
-from erestore.model.gating import Gate
-from erestore.model.large_budgets import write_within_budget
-from erestore.model.ledger import missed_tensors, require_lossy
-from erestore.model.long_chains import may_flatten, on_base
-from erestore.model.matching import match_base, nearer_parent
-from erestore.model.originals import original_digest
-from erestore.model.quality import Quality, asked_record, quality_record
-from erestore.model.ranks import past_limit
-from erestore.model.sources import default_name
-from erestore.model.trials import Trials
-from erestore.model.variant import Variant
+from erestore.objects.calibration import Calibration
 from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.residual.evenness import References
@@ -42,6 +39,9 @@ from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import check_name
 from erestore.store import Operation, Store
+from erestore.variant.error_bound import missed_tensors, require_lossy
+from erestore.variant.rank import past_limit
+from erestore.variant.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class CommitResult:
         Bytes that this commit added to the store, everything included (not those of a base imported on the way).
     original_bytes : int
     relative_error : float
-        See :class:`erestore.model.quality.Outcome`.
+        See :class:`erestore.encoding.quality.Outcome`.
     exact : bool
     tensors : Mapping[str, int]
         Count per section kind.

@@ -13,20 +13,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erestore import detailing
+from erestore.analysis.diff import details as page_details
+from erestore.analysis.diff.base_spectra import BaseSpectra
+from erestore.analysis.diff.compare import Change, Comparison, Pair
+from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError, similar_names
 from erestore.execute import bounded_map, tensor_threads, worker_count
-from erestore.model.base_spectra import BaseSpectra
-from erestore.model.comparing import Change, Comparison, Pair
-from erestore.model.residuals import matrix_shape
-from erestore.model.sides import CheckpointSide, Side, VariantSide
+from erestore.history.revision import Revision, open_revision, require_commit
+from erestore.objects.residual import matrix_shape
 from erestore.progress import Progress, silent
 from erestore.records import dropped_tensors, relative_error
-from erestore.report.spectral import Compared, DiffResult, FileChange, LayoutChange, TensorDiff
 from erestore.report.summary import relative, summarise
 from erestore.residual.spectrum import effective_rank, energy_captured
-from erestore.revisions import Revision, open_revision, require_commit
+from erestore.results.diff import Compared, DiffResult, FileChange, LayoutChange, TensorDiff
 from erestore.store import Store
 
 if TYPE_CHECKING:
@@ -63,9 +63,10 @@ def diff(
         Of the tensors: ``share`` of the whole squared change, relative ``norm``, ``erank`` (effective rank) or ``energy``
         (share of its own change in a tenth of the ranks), the largest first; or ``name``.
     details : bool
-        Also return what a page shows: curves, rows and columns, angles; see :class:`erestore.report.details.TensorDetails`.
+        Also return what a page shows: curves, rows and columns, angles; see
+        :class:`erestore.results.diff_details.TensorDetails`.
     spectra_directory : Path, optional
-        Where spectra of base tensors are kept between runs; see :class:`erestore.model.base_spectra.BaseSpectra`.
+        Where spectra of base tensors are kept between runs; see :class:`erestore.analysis.diff.base_spectra.BaseSpectra`.
     progress : Progress
 
     Returns
@@ -106,7 +107,9 @@ def diff(
         )
         more = None
         if details:
-            more = detailing.details(comparison, pairs, changes, detailing.own_tensors(store, after.commit), progress)
+            more = page_details.details(
+                comparison, pairs, changes, page_details.own_tensors(store, after.commit), progress
+            )
     return DiffResult(before, after, tuple(sorted(found, key=_order(sort))), summary, more)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from erestore.errors import ConflictError, UsageError
-from erestore.model.ledger import lossy_error, require_lossy
-from erestore.model.reachable import Reference, walk
+from erestore.objects.references import Reference, walk
 from erestore.records import Commit, Manifest
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry
 from erestore.store import Store
+from erestore.variant.error_bound import lossy_error, require_lossy
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from erestore.model.garbage import plan, read_unreachable
-from erestore.model.reachable import Reference, closure, walk
+from erestore.objects.garbage import plan, read_unreachable
+from erestore.objects.references import Reference, closure, walk
 from erestore.progress import Progress, silent
 from erestore.storage.reflogs import read_reflogs
 from erestore.store import Store

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+from erestore.encoding.quality import DEFAULT_MAX_ERROR, Quality, require_max_error
 from erestore.errors import RefConflictError, UsageError
-from erestore.model.computed import write_computed
-from erestore.model.ledger import SHARE_OF_LOST, known_error, lost_before
-from erestore.model.quality import DEFAULT_MAX_ERROR, Quality, require_max_error
-from erestore.model.ranks import total_rank
-from erestore.model.variant import Variant
+from erestore.history.branch import NextVersion, next_version
+from erestore.history.revision import require_commit
+from erestore.ingest.computed_writer import write_computed
 from erestore.progress import Progress, silent
 from erestore.records import Commit
-from erestore.revisions import require_commit
 from erestore.store import Store
-from erestore.versions import NextVersion, next_version
+from erestore.variant.error_bound import SHARE_OF_LOST, known_error, lost_before
+from erestore.variant.rank import total_rank
+from erestore.variant.variant import Variant
 
 FLATTEN_ERROR = DEFAULT_MAX_ERROR / 10
 """Most that is lost by default, of the squared norm of all that the variant changed: less than most commits lose."""
@@ -31,7 +31,7 @@ class Size:
     residual_bytes : int
         Stored size of the residuals.
     rank : float
-        Total rank; see :func:`erestore.model.ranks.total_rank`.
+        Total rank; see :func:`erestore.variant.rank.total_rank`.
     """
 
     terms: int
@@ -98,8 +98,8 @@ def flatten(
         Branch of the result; by default `revision`, which then has to be a branch and gets a new version.
     max_error : float, optional
         Most of the squared norm of all that the variant changed of its base that may be lost. By default
-        :data:`FLATTEN_ERROR`, or :data:`erestore.model.ledger.SHARE_OF_LOST` of what was lost before where that is known
-        and less.
+        :data:`FLATTEN_ERROR`, or :data:`erestore.variant.error_bound.SHARE_OF_LOST` of what was lost before where that is
+        known and less.
     message : str
     progress : Progress
 

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 from erestore.errors import CorruptionError, ErestoreError, KeyNotFoundError, MissingObjectError, RemoteError
 from erestore.execute import bounded_map
-from erestore.model.reachable import READERS, RECORDS, Reference, walk
+from erestore.objects.references import READERS, RECORDS, Reference, walk
 from erestore.progress import Progress, silent
 from erestore.records import Base, Layout, Manifest
 from erestore.storage.calibrations import PREFIX as CALIBRATIONS
@@ -171,7 +171,7 @@ class _Check:
 
     def check_layouts(self) -> None:
         """Hold the layout of every variant against what its manifest and base hold."""
-        from erestore.model.layout_faults import layout_faults
+        from erestore.ingest.layout_faults import layout_faults
 
         objects = self.store.objects
         bases = lru_cache(_RECORDS_KEPT)(lambda oid: Base.from_record(objects.get_record("base", oid)).tensors)
@@ -241,7 +241,7 @@ class _Check:
 
     def decode(self) -> None:
         """Decode every base and variant all of whose parts are there and whole."""
-        from erestore.model.decoding import base_faults, variant_faults
+        from erestore.variant.verify import base_faults, variant_faults
 
         broken = self._dependents(self.faults, through_parents=False)
         whole = [reference for reference in self.needs if reference not in broken]

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from erestore.errors import AccessError, ConflictError, CorruptionError, UsageError
 from erestore.execute import bounded_map
-from erestore.model.garbage import Garbage, plan, read_unreachable
-from erestore.model.reachable import READERS, Reference, walk
+from erestore.objects.garbage import Garbage, plan, read_unreachable
+from erestore.objects.references import READERS, Reference, walk
 from erestore.progress import Progress, silent
 from erestore.storage.access import is_full
 from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note

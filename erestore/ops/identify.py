@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from erestore.analysis.diff.side import require_whole
+from erestore.analysis.similarity.nearest import Distances, measure
+from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError
+from erestore.ingest.matching import match_base
 from erestore.integrations.name_conversions import library_spelling
-from erestore.model.identifying import Distances, measure
-from erestore.model.matching import match_base
-from erestore.model.product_table import ProductTable
-from erestore.model.sides import require_whole
-from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Manifest
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import TargetExistsError
-from erestore.model.bases import base_commit, import_checkpoint
-from erestore.model.sources import name_of
+from erestore.ingest.base_writer import base_commit, import_checkpoint
+from erestore.ingest.locate import name_of
 from erestore.progress import Progress, silent
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name

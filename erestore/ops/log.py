@@ -9,16 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erestore.commit_graph import by_time, children_first
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.graph import by_time, children_first
-from erestore.model.ledger import lossy_error, recorded_error
+from erestore.history.revision import require_commit
 from erestore.progress import Progress, silent
 from erestore.records import Commit
-from erestore.revisions import require_commit
 from erestore.store import Store, stored_bytes
+from erestore.variant.error_bound import lossy_error, recorded_error
 
 if TYPE_CHECKING:
-    from erestore.ancestry import AncestorOverlap
+    from erestore.analysis.similarity.ancestors import AncestorOverlap
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LogEntry:
         None where nothing was measured: a merge has no original.
     exact : bool
     error_bound : float or None
-        Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
+        Where nothing was measured, an upper bound: see :func:`erestore.variant.error_bound.error_bound`.
     lossy_error : float or None
         What is left without the exact remainder.
     metrics : Mapping[str, str]
@@ -108,7 +108,7 @@ def log(
     overlap : bool
         Also say how every commit's own residual lies to those of its ancestors; reads and multiplies them.
     products_directory : Path, optional
-        See :func:`erestore.ancestry.ancestor_overlaps`.
+        See :func:`erestore.analysis.similarity.ancestors.ancestor_overlaps`.
     known : MutableMapping[str, LogEntry], optional
         Entries of commits of this store that were made before, by oid; grows. Of these only the names are looked up: bounds
         of errors take long where many residuals are combined, and never change.
@@ -140,7 +140,7 @@ def log(
         progress("reading", len(found), max(len(found), len(names)))
     if not overlap:
         return Log(found)
-    from erestore.ancestry import ancestor_overlaps
+    from erestore.analysis.similarity.ancestors import ancestor_overlaps
 
     return Log(
         replace(

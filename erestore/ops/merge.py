@@ -10,29 +10,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erestore.algebra.expression import is_expression, parse_expression
+from erestore.algebra.operands import Operand, require_one_base
+from erestore.algebra.recipe import Recipe
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.opening import open_checkpoint
-from erestore.derived import Derived, derive
+from erestore.encoding.quality import require_max_error
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
+from erestore.history.derive import Derived, derive
+from erestore.history.merge_configuration import checked_recipe
+from erestore.history.revision import open_operand, require_commit, without_bases
+from erestore.ingest.fingerprint import original_digest
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
 from erestore.merge.linear import Average, LinearStrategy
 from erestore.merge.registry import strategy as named_strategy
-from erestore.model.expressions import is_expression, parse_expression
-from erestore.model.operands import Operand, require_one_base
-from erestore.model.originals import original_digest
-from erestore.model.quality import require_max_error
-from erestore.model.recipes import Recipe
 from erestore.progress import Progress, silent
-from erestore.recipes import checked_recipe
 from erestore.records import Layout, Manifest
-from erestore.revisions import open_operand, require_commit, without_bases
 from erestore.store import Store
 
 if TYPE_CHECKING:
     from erestore.arrays import Array
-    from erestore.model.committing import StoredVariant
-    from erestore.model.merging import Statistics
+    from erestore.encoding.merged_delta import Statistics
+    from erestore.ingest.variant_writer import StoredVariant
 
 EXPRESSION = "expression"
 """Strategy of a merge that is given as an expression."""
@@ -266,8 +266,8 @@ def _make_with(
 
 
 def _gram(store: Store, operands: Sequence[Operand]) -> list[list[float]]:
-    from erestore.model.inner import variant_products
-    from erestore.model.variant import Variant
+    from erestore.analysis.similarity.inner_products import variant_products
+    from erestore.variant.variant import Variant
 
     variants = [Variant(store.objects, operand.manifest, lossy=True) for operand in operands]
     products: list[list[float]] = variant_products(variants).tolist()
@@ -316,10 +316,10 @@ def _nonlinear(
     manifest: Manifest,
     layout: Layout,
 ) -> StoredVariant:
-    from erestore.model.computed import write_computed
-    from erestore.model.merging import NonlinearMerge
-    from erestore.model.quality import Quality
-    from erestore.model.variant import Variant
+    from erestore.encoding.merged_delta import NonlinearMerge
+    from erestore.encoding.quality import Quality
+    from erestore.ingest.computed_writer import write_computed
+    from erestore.variant.variant import Variant
 
     variants = [Variant(store.objects, operand.manifest, lossy=True) for operand in operands]
     weights = [_rational(weight) for _, _, weight in recipe.operands]

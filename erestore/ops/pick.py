@@ -7,17 +7,17 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from erestore.derived import Derived, derive
+from erestore.algebra.operands import Operand, require_one_base
 from erestore.errors import ConflictError, UsageError
+from erestore.history.derive import Derived, derive
+from erestore.history.revision import open_operand, require_commit
 from erestore.merge.configuration import rational
-from erestore.model.operands import Operand, require_one_base
 from erestore.records import Commit, Layout, Manifest, Term, normal_terms
-from erestore.revisions import open_operand, require_commit
 from erestore.storage.leases import Lease
 from erestore.store import Store
 
 if TYPE_CHECKING:
-    from erestore.model.selecting import Components
+    from erestore.objects.residual_subset import Components
     from erestore.storage.segments import Written
 
     _Part = tuple[str | None, Components | None]
@@ -57,7 +57,7 @@ def cherry_pick(
     mainline : int, optional
         Which parent of a merge its change is counted from, from 1.
     choose : str, optional
-        See :func:`erestore.model.combining.combine`.
+        See :func:`erestore.algebra.combine.combine`.
     message : str
 
     Raises
@@ -215,8 +215,8 @@ def _parts(
     store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, own: list[Written]
 ) -> Iterator[Operand]:
     """Yield what stands for the change of a commit, of which only a part is wanted."""
-    from erestore.model.residuals import Residual
-    from erestore.model.selecting import select
+    from erestore.objects.residual import Residual
+    from erestore.objects.residual_subset import select
 
     pattern, components = part
     names: dict[str, set[str]] = {}
@@ -266,7 +266,7 @@ def _parts(
 def _range(text: str | None) -> Components | None:
     if text is None:
         return None
-    from erestore.model.selecting import Components
+    from erestore.objects.residual_subset import Components
 
     first, separator, last = text.partition("-")
     if first.isdecimal() and (last.isdecimal() or not separator) and 1 <= int(first) <= int(last or first):

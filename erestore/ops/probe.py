@@ -9,18 +9,20 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erestore.analysis.inference.features import Features, ModelFeatures, Reference
+from erestore.analysis.inference.live_model import Examples, load_live, tokenized, told_apart
+from erestore.analysis.probe.measure import Bench, Survey
+from erestore.analysis.probe.perturbation import Encoding, Perturbation, Removal, Truncation
+from erestore.analysis.probe.perturbed_weights import AlteredWeights
+from erestore.analysis.probe.settings import ProbeSettings
+from erestore.analysis.probe.tensors import PARTS, Decompositions, ProbedVariant, is_matrix
 from erestore.errors import CheckpointError, NotFoundError, UsageError
-from erestore.live import Examples, load_live, tokenized, told_apart
-from erestore.model.alterations import Encoding, Perturbation, Removal, Truncation
-from erestore.model.altered import AlteredWeights
-from erestore.model.features import Features, ModelFeatures, Reference
-from erestore.model.probe_settings import ProbeSettings
-from erestore.model.probed import PARTS, Decompositions, ProbedVariant, is_matrix
-from erestore.model.probing import Bench, Survey
-from erestore.model.quality import ratio
-from erestore.model.variant import Variant
+from erestore.history.revision import Revision, open_revision
+from erestore.objects.squared_errors import ratio
 from erestore.progress import Progress, silent
-from erestore.report.probing import (
+from erestore.residual import allocation
+from erestore.residual.codecs import ere
+from erestore.results.probe import (
     AllocationPoint,
     AllocationProbe,
     FeaturesUsed,
@@ -32,15 +34,13 @@ from erestore.report.probing import (
     TruncatePoint,
     TruncateProbe,
 )
-from erestore.residual import allocation
-from erestore.residual.codecs import ere
-from erestore.revisions import Revision, open_revision
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 if TYPE_CHECKING:
     import torch
 
-    from erestore.model.calibrating import ModelInputs
+    from erestore.analysis.inference.input_moments import ModelInputs
 
 
 def probe(

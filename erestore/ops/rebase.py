@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from erestore.algebra.three_way import Carried
+from erestore.encoding.computed_source import ComputedCheckpoint
+from erestore.encoding.quality import Quality, require_max_error
 from erestore.errors import Conflict, CorruptionError, UsageError
+from erestore.history.branch import next_version
+from erestore.history.revision import require_commit
+from erestore.ingest.matching import match_base
+from erestore.ingest.variant_writer import VariantWriter
 from erestore.integrations.name_conversions import library_spelling
-from erestore.model.carrying import Carried
-from erestore.model.committing import VariantWriter
-from erestore.model.computed import ComputedCheckpoint
-from erestore.model.ledger import known_error, require_lossy
-from erestore.model.matching import match_base
-from erestore.model.quality import Quality, require_max_error
-from erestore.model.variant import Variant
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Manifest
-from erestore.revisions import require_commit
 from erestore.store import Store
-from erestore.versions import next_version
+from erestore.variant.error_bound import known_error, require_lossy
+from erestore.variant.variant import Variant
 
 REBASE_ERROR = 0.001
 """What is lost by default, of the squared norm of all that the result changes of its new base."""

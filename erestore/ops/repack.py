@@ -15,26 +15,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from erestore.analysis.similarity.product_cache import ProductTable
+from erestore.encoding.quality import require_max_error
 from erestore.errors import NotFoundError, RefConflictError, UsageError
-from erestore.model.candidates import Candidate
-from erestore.model.choosing import LEAST_GAIN
-from erestore.model.committing import StoredVariant
-from erestore.model.exclusive import Reach
-from erestore.model.fleets import Fleet, Group
-from erestore.model.ledger import known_error
-from erestore.model.product_table import ProductTable
-from erestore.model.quality import ratio, require_max_error
-from erestore.model.ranks import total_rank
-from erestore.model.reencoding import Original, mean_of, reencode, write_mean
-from erestore.model.variant import Variant
+from erestore.ingest.variant_writer import StoredVariant
+from erestore.objects.exclusive import Reach
+from erestore.objects.squared_errors import ratio
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Term
+from erestore.repacking.candidate import Candidate
+from erestore.repacking.fleet import Fleet, Group
+from erestore.repacking.parent_choice import LEAST_GAIN
+from erestore.repacking.reencode import Original, mean_of, reencode, write_mean
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import RefEntry
 from erestore.store import Operation, Store
+from erestore.variant.error_bound import known_error
+from erestore.variant.rank import total_rank
+from erestore.variant.variant import Variant
 
 MAX_TOTAL_RANK = 512
 """Default limit of a checkout's cost, that of ``commit.flatten_rank``."""
@@ -60,7 +61,7 @@ class Repacked:
     error_bound : float or None
         Of all that was lost, before and now.
     rank_before, rank_after : float
-        Total rank; see :func:`erestore.model.ranks.total_rank`.
+        Total rank; see :func:`erestore.variant.rank.total_rank`.
     exact : bool
     """
 
@@ -155,7 +156,7 @@ def repack(
     dry_run : bool
         Do all of it beside the store, and nothing in it.
     products_directory : Path, optional
-        See :class:`erestore.model.product_table.ProductTable`.
+        See :class:`erestore.analysis.similarity.product_cache.ProductTable`.
     progress : Progress
 
     Returns

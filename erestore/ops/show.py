@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.quantised_weights import find_quantised
-from erestore.model.layouts import quantisation_of
-from erestore.model.ledger import KnownError, known_error, lossy_error
-from erestore.model.notes import calibrated_with
-from erestore.model.stored_tensors import StoredTensor, stored_tensors
+from erestore.history.revision import require_commit
+from erestore.objects.note import calibrated_with
+from erestore.objects.residual_summary import StoredTensor, stored_tensors
+from erestore.objects.structure import quantisation_of
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Layout, Manifest, dropped_tensors, format_coefficient
-from erestore.revisions import require_commit
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
+from erestore.variant.error_bound import KnownError, known_error, lossy_error
 
 if TYPE_CHECKING:
-    from erestore.ancestry import AncestorOverlap
+    from erestore.analysis.similarity.ancestors import AncestorOverlap
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ShowResult:
     relative_error : float or None
         As it was measured.
     error_bound : float or None
-        Where nothing was measured, an upper bound: see :func:`erestore.model.ledger.error_bound`.
+        Where nothing was measured, an upper bound: see :func:`erestore.variant.error_bound.error_bound`.
     exact : bool
     lossy_error : float or None
         What is left without the exact remainder.
@@ -181,9 +181,9 @@ def show(
     overlap : bool
         Also compare the commit's own residual with those of its ancestors.
     products_directory : Path, optional
-        See :func:`erestore.ancestry.ancestor_overlaps`.
+        See :func:`erestore.analysis.similarity.ancestors.ancestor_overlaps`.
     error : KnownError, optional
-        What :func:`erestore.model.ledger.known_error` says of it, where that is at hand.
+        What :func:`erestore.variant.error_bound.known_error` says of it, where that is at hand.
     progress : Progress
 
     Returns
@@ -205,7 +205,7 @@ def show(
     error = error or known_error(store.objects, commit)
     overlaps = None
     if overlap:
-        from erestore.ancestry import ancestor_overlaps
+        from erestore.analysis.similarity.ancestors import ancestor_overlaps
 
         overlaps = ancestor_overlaps(store, oid, products_directory=products_directory, progress=progress)
     return ShowResult(

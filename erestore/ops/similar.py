@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from erestore.analysis.similarity.inner_products import variant_products
+from erestore.analysis.similarity.overlap import TensorOverlap, overlaps
+from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.arrays import Array
 from erestore.errors import CombinationError, Conflict, NotFoundError, UsageError
-from erestore.model.inner import variant_products
-from erestore.model.overlaps import TensorOverlap, overlaps
-from erestore.model.product_table import ProductTable
-from erestore.model.variant import Variant
+from erestore.history.revision import Revision, open_revision
 from erestore.progress import Progress, silent
-from erestore.revisions import Revision, open_revision
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 SAME = 1e-6
 """Duplicates have a cosine above one less this, and norms that differ by no more."""
@@ -117,7 +117,7 @@ def similar(
     angles : bool
         Also compare every pair tensor by tensor; takes `revisions`.
     products_directory : Path, optional
-        Where inner products are kept between runs; see :class:`erestore.model.product_table.ProductTable`.
+        Where inner products are kept between runs; see :class:`erestore.analysis.similarity.product_cache.ProductTable`.
     progress : Progress
 
     Returns

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from erestore.derived import Derived, derive
+from erestore.algebra.combine import combine
+from erestore.algebra.operands import Operand
 from erestore.errors import UsageError
-from erestore.model.combining import combine
-from erestore.model.operands import Operand
-from erestore.model.variant import Variant
-from erestore.revisions import open_operand, require_commit
+from erestore.history.derive import Derived, derive
+from erestore.history.revision import open_operand, require_commit
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 
 class Tried(NamedTuple):

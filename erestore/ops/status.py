@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from erestore.model.reachable import Reference, walk
+from erestore.objects.references import Reference, walk
 from erestore.storage.expiry import held_commits
 from erestore.storage.lease_records import read_leases
 from erestore.storage.reflogs import LoggedEntry, in_order, read_reflogs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erestore.errors import ConflictError, TargetExistsError
-from erestore.revisions import require_commit
+from erestore.history.revision import require_commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
 from erestore.store import Store

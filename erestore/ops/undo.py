@@ -17,7 +17,7 @@ from erestore.errors import (
     RefConflictError,
     RemoteError,
 )
-from erestore.model.reachable import Reference, walk
+from erestore.objects.references import Reference, walk
 from erestore.storage.holder import Holder
 from erestore.storage.lease_records import LeaseRecord, read_leases
 from erestore.storage.leases import Lease

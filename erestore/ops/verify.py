@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from erestore.checkouts import TensorDifference, differences, open_marked
+from erestore.analysis.diff.side import require_whole
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import UsageError
-from erestore.model.ledger import read_errors, recorded_error
-from erestore.model.sides import require_whole
-from erestore.model.variant import Variant
+from erestore.history.revision import Revision, open_revision
+from erestore.history.working_copy import TensorDifference, differences, open_marked
 from erestore.progress import Progress, silent
-from erestore.revisions import Revision, open_revision
 from erestore.store import Store
+from erestore.variant.error_bound import read_errors, recorded_error
+from erestore.variant.variant import Variant
 
 EQUAL, WITHIN, DIFFERENT = "equal", "within", "different"
 

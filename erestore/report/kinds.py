@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from erestore.report.places import Place, kind_order, places
-from erestore.report.spectral import TensorDiff
+from erestore.checkpoint.module_kind import Place, kind_order, places
 from erestore.report.summary import relative, weighted_median
+from erestore.results.diff import TensorDiff
 
 
 class Norms(NamedTuple):
@@ -37,7 +37,7 @@ class KindDiff:
     Attributes
     ----------
     kind : str
-        With its stack, where the model has several; see :attr:`erestore.report.places.Place.row`.
+        With its stack, where the model has several; see :attr:`erestore.checkpoint.module_kind.Place.row`.
     tensors, changed : int
     share : float
         Of the squared change of all tensors.

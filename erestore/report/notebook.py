@@ -15,8 +15,8 @@ from erestore.report.sentences import sentences
 from erestore.report.words import error_text, minute_text, share_text, short, size_text
 
 if TYPE_CHECKING:
-    from erestore.report.probing import ProbeResult
-    from erestore.report.spectral import DiffResult
+    from erestore.results.diff import DiffResult
+    from erestore.results.probe import ProbeResult
 
 MOST = 20
 """Rows of a table."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from erestore.checkpoint.module_kind import place
 from erestore.report.columns import wrapped
-from erestore.report.details import Kept, Line, Spectrum, TensorDetails
 from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
-from erestore.report.places import place
 from erestore.report.plot import Curve, plot
-from erestore.report.spectral import DiffResult, TensorDiff
 from erestore.report.words import printable_line
+from erestore.results.diff import DiffResult, TensorDiff
+from erestore.results.diff_details import Kept, Line, Spectrum, TensorDetails
 
 _BLUE, _ORANGE, _GREY = 33, 166, 244
 _SHOWN = 4

@@ -13,10 +13,10 @@ from erestore.errors import UsageError
 from erestore.report.figures.layers import map_figure, measures, ratio_figure, storage_figure
 from erestore.report.figures.spectra import angles_figure, energy_figure, spectrum_figure
 from erestore.report.figures.style import graph_objects
+from erestore.report.json_values import json_text
 from erestore.report.numbers import percent, rank_text, ratio_text
-from erestore.report.plain import json_text
 from erestore.report.sentences import sentences
-from erestore.report.spectral import DiffResult, TensorDiff
+from erestore.results.diff import DiffResult, TensorDiff
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -14,7 +14,7 @@ from erestore.report.figures.probes import (
 )
 from erestore.report.pages import Chart, render
 from erestore.report.probe_text import columns, legend, sentences, title
-from erestore.report.probing import ProbeResult
+from erestore.results.probe import ProbeResult
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go

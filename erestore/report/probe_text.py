@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from erestore.report.columns import Column, table
 from erestore.report.numbers import count_text, listed, percent
-from erestore.report.probing import AllocationProbe, PerturbProbe, Point, ProbeResult, StiefelProbe, TruncateProbe
 from erestore.report.words import printable_line
+from erestore.results.probe import AllocationProbe, PerturbProbe, Point, ProbeResult, StiefelProbe, TruncateProbe
 
 _LEGEND = (
     "lost: squared error of the weights over the squared norm of the residual, which is above 100 % where more is lost than "

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from erestore.checkpoint.module_kind import places
 from erestore.report.numbers import count_text, listed, percent, ratio_text, shape_text
-from erestore.report.places import places
-from erestore.report.spectral import Compared, DiffResult, FileChange, TensorDiff
+from erestore.results.diff import Compared, DiffResult, FileChange, TensorDiff
 
 _LONGEST_VALUE = 40
 

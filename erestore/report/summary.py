@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from erestore.report.spectral import FileChange, LayoutChange, Share, Summary, TensorDiff
+from erestore.results.diff import FileChange, LayoutChange, Share, Summary, TensorDiff
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,10 @@ from erestore.report.columns import Column, table, wrapped
 from erestore.report.kinds import KindDiff, by_kind
 from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
 from erestore.report.sentences import sentences
-from erestore.report.spectral import DiffResult
 from erestore.report.stat import stat
 from erestore.report.strip import strip
 from erestore.report.words import printable_line
+from erestore.results.diff import DiffResult
 
 _LEGEND = "share: of the squared change. moved: norm of the change over that of the tensor."
 _SPECTRAL_LEGEND = (

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from erestore.api import Store
 from erestore.errors import ConflictError, ErestoreError, NotFoundError, UsageError
-from erestore.report.plain import plain
+from erestore.report.json_values import plain
 from erestore.storage.access import access_error
 from erestore.ui import comparing, fleet, looking
 from erestore.ui.desk import Desk

@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from erestore.errors import UsageError
+from erestore.history.revision import open_revision
 from erestore.ops.diff import diff
 from erestore.progress import Progress
 from erestore.report.pages import diff_values
-from erestore.revisions import open_revision
 from erestore.ui.desk import Desk
 from erestore.ui.fleet import similarity
 from erestore.ui.pages import page

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 
 from erestore.errors import NotFoundError
-from erestore.model.ledger import KnownError
 from erestore.ops.log import LogEntry
 from erestore.ops.show import ShowResult, show
 from erestore.progress import Progress
+from erestore.report.json_values import json_text
 from erestore.report.lineage import name_of
 from erestore.report.lineage_page import Cell, lineage_values
 from erestore.report.numbers import percent
-from erestore.report.plain import json_text
 from erestore.report.words import error_text, plural, share_text, size_text
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot
+from erestore.variant.error_bound import KnownError
 
 
 def lineage(desk: Desk, request: Request) -> str:

@@ -33,8 +33,8 @@ import former_remainder
 from erestore.api import Store
 from erestore.arrays import Array, as_array, as_tensor, raw_bytes
 from erestore.checkpoint.opening import open_checkpoint
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
+from erestore.encoding.quality import Quality
+from erestore.variant.variant import Variant
 
 Tensors = dict[str, torch.Tensor]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from yardsticks import Encoded, Residual
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 RANKS = (8, 16, 32, 64, 128, 256, 512)
 """Prior ranks of ``ere``."""

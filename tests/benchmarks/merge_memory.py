@@ -95,10 +95,10 @@ class Peak:
 
 def one(method: str, work: Path) -> dict[str, float]:
     """Run one method in this process."""
+    import erestore.analysis.similarity.inner_products
+    import erestore.encoding.computed_source
+    import erestore.encoding.merged_delta
     import erestore.merge.registry
-    import erestore.model.computed
-    import erestore.model.inner
-    import erestore.model.merging
     import erestore.ops.flatten
     import erestore.ops.merge  # noqa: F401 - these imports are part of the floor
     from erestore.api import Store

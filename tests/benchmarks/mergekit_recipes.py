@@ -64,7 +64,7 @@ def prepare(folder: Path, dtype: str) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from erestore import Store
-    from erestore.model.quality import SMALLEST_MAX_ERROR, Quality
+    from erestore.encoding.quality import SMALLEST_MAX_ERROR, Quality
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
@@ -108,7 +108,7 @@ def main() -> None:
 def compare(folder: Path, dtype: str, mergekit: str) -> None:
     """Follow every recipe with both tools and print how far apart they are."""
     from erestore import Store
-    from erestore.model.quality import SMALLEST_MAX_ERROR
+    from erestore.encoding.quality import SMALLEST_MAX_ERROR
 
     prepare(folder, dtype)
     store = Store.open(folder / "store")

@@ -22,9 +22,9 @@ import families
 from drawing import draw
 
 from erestore.api import Store
-from erestore.report.details import Spectrum
 from erestore.report.figures import ratio_figure, spectra_figure
-from erestore.report.spectral import DiffResult
+from erestore.results.diff import DiffResult
+from erestore.results.diff_details import Spectrum
 
 STEPS = (8, 24, 120)
 LAYER = "encoder.layer.5.attention.self.value.weight"

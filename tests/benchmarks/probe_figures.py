@@ -20,12 +20,12 @@ import families
 from drawing import draw
 from labelled_texts import load_task
 
+from erestore.analysis.probe.settings import PROBES, ProbeSettings
 from erestore.api import Store
-from erestore.model.probe_settings import PROBES, ProbeSettings
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 from erestore.report.figures import allocation_figure, perturb_figure, stiefel_figure, truncate_figure
 from erestore.report.probe_text import probe_text
-from erestore.report.probing import ProbeResult
+from erestore.results.probe import ProbeResult
 
 TEXTS = 32
 FIGURES = {

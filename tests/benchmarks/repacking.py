@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 SHAPES = {f"layer.{number}.weight": (256, 192) for number in range(4)} | {"bias": (256,)}
 SIZE = 0.005

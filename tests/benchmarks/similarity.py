@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from erestore.analysis.similarity.inner_products import ResidualProducts
+from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.api import Store
-from erestore.model.inner import ResidualProducts
-from erestore.model.packing import ResidualWriter
-from erestore.model.product_table import ProductTable
-from erestore.model.squared_errors import Errors
-from erestore.model.variant import Variant
+from erestore.objects.residual_writer import ResidualWriter
+from erestore.objects.squared_errors import Errors
 from erestore.records import Base, Manifest, TensorRef, WholeTensor
 from erestore.residual.codecs import lowrank2
 from erestore.residual.codecs.lowrank import Codes, cut_groups, largest_codes
+from erestore.variant.variant import Variant
 
 LAYERS, HIDDEN, INNER, VOCABULARY, POSITIONS = 12, 768, 3072, 30522, 512
 DECAY = 0.7

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from yardsticks import Residual
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 SHAPES = {
     "wide": (32, 48),

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from erestore.api import Store
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CheckpointError
-from erestore.model.sources import default_name
+from erestore.ingest.locate import default_name
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

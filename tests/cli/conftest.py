@@ -14,7 +14,7 @@ from commands import Here
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``base/``, ``ft/``, ``more/`` and the store ``.erestore`` made from them by the library."""
     from erestore.api import Store
-    from erestore.model.quality import Quality
+    from erestore.encoding.quality import Quality
 
     directory = tmp_path_factory.mktemp("prepared")
     base = tiny.base_weights()

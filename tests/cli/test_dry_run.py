@@ -11,8 +11,8 @@ from commands import Here
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
+from erestore.encoding.gate import Gate
 from erestore.errors import GateError
-from erestore.model.gating import Gate
 
 OWN = {"commit", "dry_run", "parents", "stored_bytes"}
 """Fields in which a dry run differs; ``stored_bytes`` by what the compression of a record makes of another time."""

@@ -9,8 +9,8 @@ import tiny
 import torch
 from commands import Here
 
+from erestore.encoding.quality import Quality
 from erestore.errors import UsageError
-from erestore.model.quality import Quality
 from erestore.report.words import coefficient_text
 
 

@@ -86,7 +86,7 @@ def test_the_module_runs(tmp_path: Path) -> None:
 READY = """
 import sys
 from erestore.api import Store
-from erestore.model.variant import Variant
+from erestore.variant.variant import Variant
 store = Store.open(".erestore")
 variant = Variant.open(store.objects, store.commit_record(store.resolve("paper")).manifest)
 before = "torch" in sys.modules

@@ -15,7 +15,7 @@ from commands import Here
 from transformers import BertModel, PreTrainedTokenizerFast
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 
 @pytest.fixture(scope="module")

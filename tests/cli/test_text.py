@@ -11,7 +11,7 @@ import click
 import pytest
 
 from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, size_text, table
-from erestore.report.plain import json_text
+from erestore.report.json_values import json_text
 from erestore.report.words import printable_line
 
 

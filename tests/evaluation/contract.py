@@ -10,12 +10,12 @@ from blake3 import blake3
 from former_codes import encode_lowrank, encode_vector
 
 from erestore.arrays import Array, named_dtype
-from erestore.model.variant import LinearTensor
 from erestore.residual import runs
 from erestore.residual.codecs import dense, gamma, lowrank, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection, Section
 from erestore.residual.codecs.registry import codec
 from erestore.residual.dyadic import Dyadic
+from erestore.variant.variant import LinearTensor
 
 M, N, RANK = 77, 130, 37
 

@@ -14,11 +14,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
+from erestore.algebra.expression import parse_expression
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, ConflictError, UsageError
-from erestore.model.expressions import parse_expression
-from erestore.model.quality import Quality
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
 
 Tensors = dict[str, torch.Tensor]
 

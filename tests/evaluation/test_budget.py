@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.cli.main import cli, run
+from erestore.encoding.encode_pass import Passes
+from erestore.encoding.quality import Quality
 from erestore.errors import UsageError
-from erestore.model.passes import Passes
-from erestore.model.quality import Quality
 
 SHAPES = {"dense.weight": (300, 200), "embed.weight": (500, 64), "head.bias": (300,), "norm.weight": (200,)}
 

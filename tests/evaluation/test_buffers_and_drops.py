@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
 from erestore.errors import CombinationError
-from erestore.model.layout_faults import layout_faults
+from erestore.ingest.layout_faults import layout_faults
 from erestore.records import Base, Layout, LayoutFile, LayoutTensor, Manifest, Part
 
 Tensors = dict[str, torch.Tensor]

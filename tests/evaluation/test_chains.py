@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.arrays import as_array, as_tensor
-from erestore.model.quality import Quality
-from erestore.model.residuals import Residual
-from erestore.model.variant import Variant
+from erestore.encoding.quality import Quality
+from erestore.objects.residual import Residual
+from erestore.variant.variant import Variant
 
 LINKS = 30
 SHAPE = (48, 40)

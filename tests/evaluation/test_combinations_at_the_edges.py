@@ -10,10 +10,10 @@ import torch
 from test_algebra import FLOATING, World, save
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, ConflictError, RefConflictError, UsageError
-from erestore.model.quality import Quality
+from erestore.history.revision import open_revision
 from erestore.ops import pick
-from erestore.revisions import open_revision
 
 
 @pytest.fixture

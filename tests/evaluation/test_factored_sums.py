@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model import differences, variant
-from erestore.model.computed import ComputedCheckpoint
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
+from erestore.encoding import delta
+from erestore.encoding.computed_source import ComputedCheckpoint
+from erestore.encoding.quality import Quality
 from erestore.residual import operators
+from erestore.variant import variant
+from erestore.variant.variant import Variant
 
 SHAPES = {
     "w32.weight": ((96, 64), torch.float32),
@@ -105,7 +106,7 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(operators, "HELD", 500)
         monkeypatch.setattr(operators, "TILE", 200)
         monkeypatch.setattr(variant, "BLOCK", 300)
-        monkeypatch.setattr(differences, "FACTORS", 0)
+        monkeypatch.setattr(delta, "FACTORS", 0)
 
 
 EXPRESSIONS = ["0.5*a + 0.25*b - c", "a - 0.9*a + b", "mean(a, b, c)", "-2*b"]
@@ -224,7 +225,7 @@ def test_factors_of_any_number(
     adapters: Adapters, ranks: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Less than half of the short side, more, and more than all of it."""
-    monkeypatch.setattr(differences, "FACTORS", limit)
+    monkeypatch.setattr(delta, "FACTORS", limit)
     made = [adapters.sides(rank) for rank in ranks]
     for number, sides in enumerate(made):
         adapters.commit(f"v{number}", sides)

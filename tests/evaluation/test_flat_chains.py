@@ -11,13 +11,13 @@ import torch
 
 from erestore.api import Store
 from erestore.arrays import as_tensor
+from erestore.encoding.gate import Gate
+from erestore.encoding.quality import Quality
 from erestore.errors import UsageError
-from erestore.model.gating import Gate
-from erestore.model.ledger import error_bound
-from erestore.model.quality import Quality
-from erestore.model.ranks import past_limit, term_ranks, total_rank
-from erestore.model.variant import Variant
 from erestore.ops.commit import CommitResult
+from erestore.variant.error_bound import error_bound
+from erestore.variant.rank import past_limit, term_ranks, total_rank
+from erestore.variant.variant import Variant
 
 SHAPES = {"w": (80, 64), "v": (64, 96), "b": (64,)}
 RANK = 2

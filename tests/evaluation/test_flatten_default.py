@@ -9,10 +9,10 @@ import pytest
 from test_algebra import FLOATING, World
 from test_factored_sums import Adapters
 
-from erestore.model.ledger import SHARE_OF_LOST, lost_before
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
+from erestore.encoding.quality import Quality
 from erestore.ops.flatten import FLATTEN_ERROR
+from erestore.variant.error_bound import SHARE_OF_LOST, lost_before
+from erestore.variant.variant import Variant
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from erestore.api import Store
 from erestore.checkpoint import marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.cli.main import run
+from erestore.encoding import residual_encoder
+from erestore.encoding.gate import Gate, Trial
+from erestore.encoding.quality import Quality
 from erestore.errors import GateError, NotFoundError, UsageError
-from erestore.model import encoding
-from erestore.model.gating import Gate, Trial
-from erestore.model.quality import Quality
 
 SHAPES = {"dense.weight": (300, 200), "embed.weight": (500, 64), "head.bias": (300,), "norm.weight": (200,)}
 
@@ -148,8 +148,8 @@ def test_one_decomposition(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
         counted.append(options["precision"])
         return profile(*arguments, **options)
 
-    profile = encoding.profile
-    monkeypatch.setattr(encoding, "profile", count)
+    profile = residual_encoder.profile
+    monkeypatch.setattr(residual_encoder, "profile", count)
     _, done = trials(place, lambda path: lost(path) < 0.02)
     assert done.gate_runs > 3
     assert counted == [torch.float64] * len(SHAPES)  # however little may be lost in the end

@@ -10,7 +10,7 @@ import torch
 from test_buffers_and_drops import Tensors, World
 
 from erestore.errors import CombinationError
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
 
 HEAD, BIAS = "classifier.weight", "classifier.bias"
 LABELS = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}

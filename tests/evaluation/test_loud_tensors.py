@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.gating import Gate
-from erestore.model.quality import SPREAD, Quality
+from erestore.encoding.gate import Gate
+from erestore.encoding.quality import SPREAD, Quality
 from erestore.ops.commit import commit
 from erestore.residual.evenness import Loss, Reference, References, shared
 

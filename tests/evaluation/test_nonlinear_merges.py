@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from test_algebra import FLOATING, World
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, UsageError
 from erestore.merge.operands import FactoredOperands, Factors, TiledOperands
 from erestore.merge.registry import strategy
 from erestore.merge.tiles import rows_of
-from erestore.model.quality import Quality
 
 NAMES = ("a", "b", "c")
 

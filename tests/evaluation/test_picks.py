@@ -11,9 +11,9 @@ import torch
 from test_algebra import FLOATING, World
 
 from erestore.api import StateDict
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, ConflictError, UsageError
-from erestore.model.quality import Quality
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 F32, BF16, F16, F64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
 TYPES = {F32: np.float32, F16: np.float16, F64: np.float64}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_algebra import FLOATING, WEIGHTS, World, save
 
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, CombinationError, ConflictError, UsageError
-from erestore.model.quality import Quality
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from related import SHAPES, Related
 
+from erestore.encoding.quality import Quality
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
-from erestore.model import choosing
-from erestore.model.candidates import Candidate
-from erestore.model.exclusive import Reach
-from erestore.model.ledger import known_error
-from erestore.model.quality import Quality
-from erestore.model.reencoding import Original
-from erestore.model.variant import Variant
+from erestore.history.revision import open_revision
+from erestore.objects.exclusive import Reach
 from erestore.ops.repack import RepackResult
-from erestore.revisions import open_revision
+from erestore.repacking import parent_choice
+from erestore.repacking.candidate import Candidate
+from erestore.repacking.reencode import Original
 from erestore.store import Store
+from erestore.variant.error_bound import known_error
+from erestore.variant.variant import Variant
 
 ERROR = 1e-3
 
@@ -285,7 +285,7 @@ def test_a_mean_that_does_not_pay_for_itself_is_dropped(tmp_path: Path, monkeypa
     """Where sizes were predicted wrongly, what is written decides."""
     world = Related(tmp_path)
     names = world.fleet(3, size=0.003)
-    monkeypatch.setattr(choosing, "choose", lambda *_: dict.fromkeys(range(2), "mean 0"))
+    monkeypatch.setattr(parent_choice, "choose", lambda *_: dict.fromkeys(range(2), "mean 0"))
     before = content(world.store)
     done = world.store.repack(max_error=ERROR / 4)
     assert (done.repacked, done.means, done.added_bytes) == ((), (), 0)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from state_dicts import Tensors, bits, pairs
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 from erestore.storage.memory import MemoryStorage
 from erestore.store import MARKER
 

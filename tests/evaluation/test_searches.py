@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
+from erestore.encoding import encode_pass
+from erestore.encoding.encode_pass import Attempt, Passes
+from erestore.encoding.quality import Quality
 from erestore.errors import UsageError
-from erestore.model import passes
-from erestore.model.passes import Attempt, Passes
-from erestore.model.quality import Quality
-from erestore.model.squared_errors import Errors
+from erestore.objects.squared_errors import Errors
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def test_all_but_one_attempt_are_let_go_on_the_way(
 
 @pytest.fixture
 def out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = passes.measure
+    measure = encode_pass.measure
 
     def more(*arguments: object) -> Errors:
         found = measure(*arguments)
         return Errors(found.linear, found.rounded + found.norm, found.norm)
 
-    monkeypatch.setattr(passes, "measure", more)
+    monkeypatch.setattr(encode_pass, "measure", more)
 
 
 @pytest.mark.usefixtures("out_of_reach")

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from test_buffers_and_drops import Tensors, World
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError
-from erestore.model.quality import Quality
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 
 @pytest.mark.parametrize("error", [0.3, 0.05])

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from erestore.api import Store
-from erestore.model import committing, encoding
+from erestore.encoding import residual_encoder
+from erestore.ingest import variant_writer
 from erestore.residual.operators import TILE
 
 MODERATE = {"tall.weight": (1536, 1024), "wide.weight": (1024, 1536)}
@@ -109,8 +110,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "tensor_threads", in_place)
-    monkeypatch.setattr(committing, "tensor_threads", in_place)
+    monkeypatch.setattr(residual_encoder, "tensor_threads", in_place)
+    monkeypatch.setattr(variant_writer, "tensor_threads", in_place)
 
 
 def write(store: Store, what: str) -> None:

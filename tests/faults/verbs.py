@@ -9,7 +9,7 @@ from pathlib import Path
 import tiny
 import torch
 
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 from erestore.ops.branch import branch, delete_branches, rename_branch
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.arrays import as_array
+from erestore.encoding.quality import Quality
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.model.patches import Patch
-from erestore.model.quality import Quality
-from erestore.model.residuals import Residual
-from erestore.model.tensors import TensorReader
-from erestore.model.variant import Variant
+from erestore.objects.patch import Patch
+from erestore.objects.residual import Residual
+from erestore.objects.tensors import TensorReader
 from erestore.storage.objects import Objects
+from erestore.variant.variant import Variant
 
 _numbers = itertools.count()
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.arrays import as_array, raw_bytes
-from erestore.model.patches import Patch
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
+from erestore.objects.patch import Patch
 from erestore.residual import classing
 
 DTYPES = {

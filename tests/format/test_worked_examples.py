@@ -18,8 +18,8 @@ from float_formats import rounded_bits
 from worked_examples import Example, examples
 
 from erestore.checkpoint.dtypes import array_dtype
-from erestore.model.calibrations import Calibration
-from erestore.model.tensors import content_digest, value_digest
+from erestore.objects.calibration import Calibration
+from erestore.objects.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
 from erestore.residual import classed, difference, entropy, packing
 from erestore.residual.codecs.registry import codec

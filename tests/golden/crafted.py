@@ -13,14 +13,14 @@ import weights
 
 from erestore.api import Store
 from erestore.arrays import Array, as_array
-from erestore.model.packing import ResidualWriter
-from erestore.model.squared_errors import Errors
-from erestore.model.tensors import value_digest
-from erestore.model.variant import Variant
+from erestore.objects.residual_writer import ResidualWriter
+from erestore.objects.squared_errors import Errors
+from erestore.objects.tensors import value_digest
 from erestore.records import Commit, Term, normal_terms
 from erestore.residual.codecs import dense, factors, gamma, lowrank
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.dyadic import Dyadic
+from erestore.variant.variant import Variant
 
 sys.path.append(str(Path(__file__).parents[1]))
 

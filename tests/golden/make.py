@@ -20,11 +20,11 @@ from crafted import craft
 
 from erestore.api import Store
 from erestore.arrays import as_array, raw_bytes
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
+from erestore.encoding.quality import Quality
 from erestore.records import Commit, Layout, LayoutTensor, Manifest, Part, Term, normal_terms
 from erestore.residual.codecs.ere import EreSection
 from erestore.storage.condemned import Condemned, write_list
+from erestore.variant.variant import Variant
 
 EXACT = Quality(exact=True)
 COARSE = Quality(max_error=0.05)

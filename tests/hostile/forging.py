@@ -14,13 +14,13 @@ import pytest
 from hypothesis import strategies as st
 
 from erestore.errors import ErestoreError
-from erestore.model.variant import Variant
 from erestore.residual import entropy
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.framing import digest, encode_head, segmented_oid
 from erestore.storage.objects import Objects
 from erestore.storage.segments import object_key, place
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 SEGMENTED = ("tensors", "residual", "patch")
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from erestore.arrays import as_array
 from erestore.errors import ErestoreError
-from erestore.model.tensors import value_digest
-from erestore.model.variant import Variant
+from erestore.objects.tensors import value_digest
 from erestore.records import Manifest
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 KINDS = ["residual", "patch", "former patch", "tensors", "base"]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.errors import ErestoreError
-from erestore.model.reachable import RECORDS
+from erestore.objects.references import RECORDS
 from erestore.store import Store
 
 

@@ -19,9 +19,8 @@ from forging import evaluate, memory_limit, put_segmented, read_segmented, rows_
 
 from erestore.arrays import BFLOAT16
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
-from erestore.model.patches import PatchWriter, Remainder
-from erestore.model.reachable import Reference, walk
-from erestore.model.variant import Variant
+from erestore.objects.patch import PatchWriter, Remainder
+from erestore.objects.references import Reference, walk
 from erestore.ops.fsck import fsck
 from erestore.records import Layout, Manifest
 from erestore.residual.codecs.registry import codec
@@ -30,6 +29,7 @@ from erestore.storage.framing import KINDS, digest, encode_record, record_oid
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.segments import object_key
 from erestore.store import Store
+from erestore.variant.variant import Variant
 
 HUGE = 1 << 40
 MEMORY = 512

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.model.adapter_files import adapted_places, replaced
+from erestore.ingest.adapter_files import adapted_places, replaced
 
 
 def write_base(root: Path, *, listed: bool = True) -> Path:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, UsageError
-from erestore.model.quality import Quality
-from erestore.model.residuals import Residual
+from erestore.objects.residual import Residual
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import make_store, write_model
 
+from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.arrays import as_tensor
-from erestore.model.base_spectra import BaseSpectra
-from erestore.model.variant import Variant
 from erestore.ops.import_base import import_base
 from erestore.storage.memory import MemoryStorage
+from erestore.variant.variant import Variant
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ import torch
 from tiny import EXACT, Tensors, base_weights, make_store, tuned, write_model
 
 from erestore import arrays
+from erestore.analysis.diff import base_spectra
+from erestore.analysis.diff.base_spectra import BaseSpectra
+from erestore.analysis.diff.measurement import Measurement
+from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
 from erestore.arrays import as_array, regrouped
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import CorruptionError
-from erestore.model import base_spectra, variant
-from erestore.model.base_spectra import BaseSpectra
-from erestore.model.measurement import Measurement
-from erestore.model.patches import Patch
-from erestore.model.residuals import Residual, matrix_shape
-from erestore.model.sides import CheckpointSide, Side, VariantSide
-from erestore.model.variant import Variant, row_blocks
+from erestore.objects.patch import Patch
+from erestore.objects.residual import Residual, matrix_shape
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
@@ -27,6 +26,8 @@ from erestore.residual import classed, classing
 from erestore.residual.codecs import remainder
 from erestore.storage.memory import MemoryStorage
 from erestore.store import Store
+from erestore.variant import variant
+from erestore.variant.variant import Variant, row_blocks
 
 SMALL = 100
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erestore.model.choosing import (
+from erestore.repacking.parent_choice import (
     LEAST_GAIN,
     SMALLEST_CLUSTER,
     Cost,

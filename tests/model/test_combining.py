@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from erestore.errors import CorruptionError
-from erestore.model.tensors import TensorWriter, content_digest
-from erestore.model.variant import Variant
+from erestore.objects.tensors import TensorWriter, content_digest
 from erestore.records import Base, Layout, LayoutFile, LayoutTensor, Manifest, Part, TensorRef, WholeTensor
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import Objects
+from erestore.variant.variant import Variant
 
 
 def combined(

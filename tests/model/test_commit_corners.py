@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import ConflictError, NotFoundError, UsageError
-from erestore.model.quality import Quality
 
 EXACT = Quality(exact=True)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from erestore.algebra.expression import is_expression, parse_expression
 from erestore.errors import UsageError
-from erestore.model.expressions import is_expression, parse_expression
 
 
 @pytest.mark.parametrize(

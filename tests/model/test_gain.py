@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.model import profiles
-from erestore.model.quality import Quality
-from erestore.model.residuals import Residual
+from erestore.encoding import profile
+from erestore.encoding.quality import Quality
+from erestore.objects.residual import Residual
 from erestore.residual.objectives import ANSWERS
 
 SHAPE = (200, 120)
@@ -46,9 +46,9 @@ def stored(place: Path, tuned: torch.Tensor, **quality: object) -> tuple[Store, 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_factors_and_remainders_go_further_along_the_change(tmp_path: Path, monkeypatch, kind):
     change = CHANGES[kind]
-    monkeypatch.setattr(profiles, "ANSWERS", replace(ANSWERS, exponent=1 / 4))
+    monkeypatch.setattr(profile, "ANSWERS", replace(ANSWERS, exponent=1 / 4))
     store, far, error = stored(tmp_path / "far", BASE + change, max_error=0.3)
-    monkeypatch.setattr(profiles, "ANSWERS", replace(ANSWERS, exponent=0.0))
+    monkeypatch.setattr(profile, "ANSWERS", replace(ANSWERS, exponent=0.0))
     _, near, _ = stored(tmp_path / "near", BASE + change, max_error=0.3)
     assert error == pytest.approx(float((far - change).square().sum() / change.double().square().sum()), rel=1e-3)
     assert error <= 0.3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erestore.model.gating import SMALLEST_ERROR, GateSearch
+from erestore.encoding.gate import SMALLEST_ERROR, GateSearch
 
 
 def searched(largest: float, *, exponent: float = 1.2) -> tuple[list[float], list[float]]:

@@ -12,11 +12,11 @@ sys.path.append(str(Path(__file__).parents[1] / "ops"))
 
 from fleets import NAMES, changes, fleet
 
+from erestore.analysis.similarity import inner_products
+from erestore.analysis.similarity.inner_products import ResidualProducts, group_keys, load_residual, variant_products
+from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.errors import CorruptionError
-from erestore.model import inner
-from erestore.model.inner import ResidualProducts, group_keys, load_residual, variant_products
-from erestore.model.product_table import ProductTable
-from erestore.revisions import open_revision
+from erestore.history.revision import open_revision
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def close(found, wanted):
     ],
 )
 def test_they_are_those_of_dense_float64_however_they_are_cut(store, monkeypatch, held, strip, group, blocks):
-    monkeypatch.setattr(inner, "HELD_BYTES", held)
-    monkeypatch.setattr(inner, "STRIP_BYTES", strip)
-    monkeypatch.setattr(inner, "_GROUP_BYTES", group)
+    monkeypatch.setattr(inner_products, "HELD_BYTES", held)
+    monkeypatch.setattr(inner_products, "STRIP_BYTES", strip)
+    monkeypatch.setattr(inner_products, "_GROUP_BYTES", group)
     dense = changes(store, NAMES)
     told = []
     found = variant_products(variants(store), progress=lambda *step: told.append(step))
@@ -70,7 +70,7 @@ class Loads:
 
     def __init__(self, monkeypatch):
         self.oids = []
-        monkeypatch.setattr(inner, "load_residual", self)
+        monkeypatch.setattr(inner_products, "load_residual", self)
 
     def __call__(self, variant, oid, keys):
         self.oids.append(oid)
@@ -99,33 +99,33 @@ def test_one_more_is_held_and_the_others_pass_by(store, tmp_path, monkeypatch):
     ResidualProducts(variants(store)[0], every[1:], table).all()
     sizes = []
 
-    def counted(ones, twos, base=None, *, own=inner.cross_products):
+    def counted(ones, twos, base=None, *, own=inner_products.cross_products):
         sizes.append((len(ones), len(twos)))
         return own(ones, twos, base)
 
-    def counted_gram(matrices, base=None, *, own=inner.gram):
+    def counted_gram(matrices, base=None, *, own=inner_products.gram):
         sizes.append((len(matrices), len(matrices)))
         return own(matrices, base)
 
-    monkeypatch.setattr(inner, "cross_products", counted)
-    monkeypatch.setattr(inner, "gram", counted_gram)
+    monkeypatch.setattr(inner_products, "cross_products", counted)
+    monkeypatch.setattr(inner_products, "gram", counted_gram)
     ResidualProducts(variants(store)[0], every, table).all()
     assert sizes
     assert {ones for ones, _ in sizes} == {1}
 
 
 def test_few_pairs_are_not_many(store, monkeypatch):
-    monkeypatch.setattr(inner, "_FEW", 1)
+    monkeypatch.setattr(inner_products, "_FEW", 1)
     every = oids(store)
     plain = variants(store)[0]
     whole = ResidualProducts(plain, every).all()
 
-    def alone(ones, twos, base=None, *, own=inner.cross_products):
+    def alone(ones, twos, base=None, *, own=inner_products.cross_products):
         assert (len(ones), len(twos)) == (1, 1)
         return own(ones, twos, base)
 
-    monkeypatch.setattr(inner, "cross_products", alone)
-    monkeypatch.setattr(inner, "gram", None)
+    monkeypatch.setattr(inner_products, "cross_products", alone)
+    monkeypatch.setattr(inner_products, "gram", None)
     found = ResidualProducts(plain, every).of(np.eye(len(every), dtype=bool))
     assert np.allclose(np.diag(found), np.diag(whole), rtol=1e-12)
     assert np.isnan(found[~np.eye(len(every), dtype=bool)]).all()

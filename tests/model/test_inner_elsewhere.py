@@ -8,12 +8,12 @@ import families
 import numpy as np
 import pytest
 
+from erestore.analysis.similarity.inner_products import variant_products
 from erestore.api import Store
 from erestore.checkpoint.dtypes import is_floating
-from erestore.model.inner import variant_products
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
-from erestore.revisions import open_revision
+from erestore.encoding.quality import Quality
+from erestore.history.revision import open_revision
+from erestore.variant.variant import Variant
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -15,10 +15,10 @@ import torch
 
 from erestore.api import Store
 from erestore.arrays import as_tensor
+from erestore.encoding.quality import Quality
 from erestore.errors import CorruptionError
-from erestore.model.ledger import _squared_sum, error_bound, known_error, lossy_error, read_errors
-from erestore.model.quality import Quality
 from erestore.records import Commit, Term, normal_terms
+from erestore.variant.error_bound import _squared_sum, error_bound, known_error, lossy_error, read_errors
 
 Tensors = dict[str, torch.Tensor]
 SHAPES = {"a": (60, 50), "b": (40, 90), "small": (30, 30), "bias": (60,)}
@@ -81,7 +81,7 @@ class World:
 
     def truth(self, coefficients: Mapping[str, Any]) -> float:
         """Squared error against the same combination of what was really changed, over the squares of all changes."""
-        from erestore.model.variant import Variant
+        from erestore.variant.variant import Variant
 
         commit = self.expression(coefficients)
         variant = Variant.open(self.store.objects, commit.manifest)

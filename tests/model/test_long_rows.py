@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.model.tensors import TensorReader
+from erestore.objects.tensors import TensorReader
 from erestore.residual import pco
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from erestore.arrays import raw_bytes
 from erestore.errors import CorruptionError
-from erestore.model import tensors
-from erestore.model.tensors import TensorReader, TensorWriter
+from erestore.objects import tensors
+from erestore.objects.tensors import TensorReader, TensorWriter
 from erestore.records import TensorRef
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import Objects

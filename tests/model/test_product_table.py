@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from erestore.model import product_table
-from erestore.model.product_table import ProductTable
+from erestore.analysis.similarity import product_cache
+from erestore.analysis.similarity.product_cache import ProductTable
 
 OIDS = [blake3(bytes([number])).hexdigest() for number in range(6)]
 
@@ -48,7 +48,7 @@ def test_it_grows_and_forgets_nothing(tmp_path):
 
 
 def test_it_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(product_table, "MOST", 4)
+    monkeypatch.setattr(product_cache, "MOST", 4)
     table, products = ProductTable(tmp_path, "id"), symmetric(6)
     table.keep(OIDS[:3], products[:3, :3])
     table.keep(OIDS[3:], products[3:, 3:])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from erestore.api import Store
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.roles import Role, roles_of
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 
 Tensors = dict[str, torch.Tensor]
 

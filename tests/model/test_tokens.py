@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from erestore.model.tokens import read_tokens
+from erestore.analysis.diff.tokens import read_tokens
 
 
 def read(files: dict[str, bytes]) -> dict[int, str]:

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from erestore.api import Store
 from erestore.checkpoint.dtypes import is_floating
-from erestore.model.quality import Quality
-from erestore.revisions import open_revision
+from erestore.encoding.quality import Quality
+from erestore.history.revision import open_revision
 
 NAMES = ("adapter", "child", "coarse", "merged", "one", "two")
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, CorruptionError, UnsupportedFormatError, UsageError
-from erestore.model import calibrations
-from erestore.model.calibrations import Calibration, block_ranges
-from erestore.model.quality import Quality
+from erestore.objects import calibration as stored_calibration
+from erestore.objects.calibration import Calibration, block_ranges
 from erestore.storage.calibrations import calibration_log, newest_note
 
 CONFIG = BertConfig(
@@ -94,7 +94,7 @@ def seen(model: BertModel, examples: list[dict[str, torch.Tensor]], layer: str) 
 
 @pytest.mark.parametrize("block", [1024, 50])
 def test_moments_are_those_of_what_goes_in(store: Store, models: Path, monkeypatch, block: int) -> None:
-    monkeypatch.setattr(calibrations, "BLOCK", block)
+    monkeypatch.setattr(calibration, "BLOCK", block)
     examples = inputs(6, 1)
     done = store.calibrate("base", examples)
     assert (done.samples, done.tensors) == (6, 13)
@@ -418,8 +418,8 @@ def test_moments_are_prepared_once_for_layers_that_share_them(
 ) -> None:
     store.calibrate("base", inputs(3, 1))
     prepared = []
-    of = calibrations.Metric.of
-    monkeypatch.setattr(calibrations.Metric, "of", lambda *given: prepared.append(given[1]) or of(*given))
+    of = stored_calibration.Metric.of
+    monkeypatch.setattr(stored_calibration.Metric, "of", lambda *given: prepared.append(given[1]) or of(*given))
     held = calibration(store)
     for name in ("key", "query", "value"):
         assert held.metrics(f"encoder.layer.0.attention.self.{name}.weight", 64) is not None

@@ -13,10 +13,10 @@ from tiny import EXACT, base_weights, make_store, tensors_of, tuned, write_model
 
 from erestore.arrays import as_array
 from erestore.checkpoint.opening import open_checkpoint
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
-from erestore.model.packing import ResidualWriter
-from erestore.model.quality import Quality
-from erestore.model.squared_errors import Errors
+from erestore.objects.residual_writer import ResidualWriter
+from erestore.objects.squared_errors import Errors
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
@@ -124,7 +124,7 @@ def scaled(value):
 
 def linear_values(store, revision):
     """Evaluate a variant's float64 values densely."""
-    from erestore.model.variant import Variant
+    from erestore.variant.variant import Variant
 
     variant = Variant(store.objects, store.manifest_of(revision))
     return {key: variant.linear(key).rows(0, 10**6) for key in variant.base}
@@ -186,8 +186,8 @@ def test_every_way_of_computing_gives_what_dense_numpy_gives(lab, kind, name):
 
 @pytest.mark.parametrize("kind", ["factors", "lowrank"])
 def test_singular_values_from_factors_are_the_dense_ones(lab, kind):
-    from erestore.model.net import Net
-    from erestore.model.residuals import Residual
+    from erestore.analysis.diff.net_terms import Net
+    from erestore.objects.residual import Residual
     from erestore.residual.spectrum import singular_values_of_product
 
     name, terms = "tall.weight", [(1.5, 20), (-0.3, 30)]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.model.quality import Quality
+from erestore.encoding.quality import Quality
 from erestore.residual.marchenko_pastur import singular_value_quantiles
 
 SHAPES = {"tall": (90, 20), "wide": (20, 90), "square": (40, 40)}

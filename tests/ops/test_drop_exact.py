@@ -10,9 +10,9 @@ import tiny
 from lineages import reopened
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import ConflictError, RefConflictError, UnknownRevisionError, UsageError
-from erestore.model.patches import Patch
-from erestore.model.quality import Quality
+from erestore.objects.patch import Patch
 from erestore.storage.abc import Storage
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage

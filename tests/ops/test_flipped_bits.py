@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 
+from erestore.encoding.quality import Quality
 from erestore.errors import ErestoreError, UnsupportedFormatError
-from erestore.model.quality import Quality
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.storage.abc import Storage

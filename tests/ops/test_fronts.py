@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from erestore.api import Store
 from erestore.arrays import as_tensor
 from erestore.checkpoint import marker
+from erestore.encoding.quality import Quality
 from erestore.errors import CorruptionError, UsageError
-from erestore.model.quality import Quality
-from erestore.model.residuals import Residual
+from erestore.objects.residual import Residual
 from erestore.ops.checkout import CheckoutResult
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage

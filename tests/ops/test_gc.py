@@ -14,8 +14,8 @@ import pytest
 import tiny
 
 from erestore.errors import CorruptionError, MissingObjectError, UsageError
-from erestore.model.patches import Patch
-from erestore.model.reachable import references
+from erestore.objects.patch import Patch
+from erestore.objects.references import references
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc

@@ -8,9 +8,9 @@ import tiny
 import torch
 from fleets import adapter, fleet, floating_keys, linear
 
+from erestore.analysis.similarity import nearest
 from erestore.api import Store
 from erestore.errors import CheckpointError, NotFoundError
-from erestore.model import identifying
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def values(tensors, keys):
 
 @pytest.mark.parametrize("held", [1 << 30, 1])
 def test_distances_are_those_of_the_values(store, tmp_path, monkeypatch, held):
-    monkeypatch.setattr(identifying, "_HELD_BYTES", held)
-    monkeypatch.setattr(identifying, "_STRIP", 2)
+    monkeypatch.setattr(nearest, "_HELD_BYTES", held)
+    monkeypatch.setattr(nearest, "_STRIP", 2)
     keys = floating_keys(store)
     base = tiny.base_weights()
     wanted = tiny.tuned(base, 4)

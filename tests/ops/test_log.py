@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from lineages import START, add, empty_store, names
 
+from erestore.commit_graph import by_time, children_first
 from erestore.errors import UnknownRevisionError
-from erestore.graph import by_time, children_first
 from erestore.records import Commit
 
 

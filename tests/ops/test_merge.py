@@ -14,11 +14,11 @@ sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 
 from test_algebra import FLOATING, World
 
+from erestore.analysis.similarity.inner_products import variant_products
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, UsageError
+from erestore.history.revision import open_revision
 from erestore.merge.registry import strategy as named
-from erestore.model.inner import variant_products
-from erestore.model.quality import Quality
-from erestore.revisions import open_revision
 
 NAMES = ["a", "fine", "chain", "shrunk", "combined"]
 

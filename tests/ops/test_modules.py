@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, CorruptionError, UnsupportedFormatError, UsageError
-from erestore.model.quality import Quality
 from erestore.records import Layout
 
 FINE = Quality(max_error=1e-6)

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from erestore.analysis.probe.settings import ProbeSettings
 from erestore.api import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
-from erestore.model.probe_settings import ProbeSettings
-from erestore.model.quality import Quality
-from erestore.model.variant import Variant
 from erestore.residual.codecs import ere
 from erestore.residual.noise import NormalNoise
+from erestore.variant.variant import Variant
 
 SIGMAS = (0.05, 0.3)
 SHARES = (1.0, 0.9, 0.5, 0.1, 0.0)

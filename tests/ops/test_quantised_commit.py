@@ -11,8 +11,8 @@ from quantised import OPAQUE, bitsandbytes_4bit, fp8, gptq, int8, mxfp4, nvfp4, 
 from safetensors.torch import load_file, save_file
 
 from erestore import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, CombinationError, UsageError
-from erestore.model.quality import Quality
 
 
 def commit(folder: Path, base, tuned, quality: Quality | None = None):

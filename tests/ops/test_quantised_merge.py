@@ -11,8 +11,8 @@ from quantised import bitsandbytes_4bit, fp8, gptq, mxfp4, plain
 from safetensors.torch import load_file, save_file
 
 from erestore import Store
+from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError
-from erestore.model.quality import Quality
 
 Tensors = Mapping[str, torch.Tensor]
 SCHEMES = {

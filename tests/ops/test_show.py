@@ -9,8 +9,8 @@ from lineages import reopened
 
 from erestore.api import Store
 from erestore.errors import CorruptionError, UnknownRevisionError
-from erestore.model.residuals import Residual
-from erestore.model.stored_tensors import stored_tensors
+from erestore.objects.residual import Residual
+from erestore.objects.residual_summary import stored_tensors
 from erestore.storage.abc import Storage
 from erestore.storage.memory import MemoryStorage
 
@@ -105,7 +105,7 @@ def test_a_malformed_index_is_corruption(store: Store) -> None:
 
 
 def test_state_dict_reads_one_tensor_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from erestore.model.variant import Variant
+    from erestore.variant.variant import Variant
 
     read: list[str] = []
     original = Variant.tensor

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from erestore.report.probing import (
+from erestore.results.probe import (
     AllocationPoint,
     AllocationProbe,
     FeaturesUsed,

@@ -1,7 +1,7 @@
 """Results of a diff made by hand."""
 
-from erestore.report.spectral import Compared, DiffResult, TensorDiff
 from erestore.report.summary import summarise
+from erestore.results.diff import Compared, DiffResult, TensorDiff
 
 BLANK = {
     "shape": (8, 4),

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
+from erestore.report.json_values import plain
 from erestore.report.pages import diff_page
-from erestore.report.plain import plain
-from erestore.report.spectral import DiffResult
+from erestore.results.diff import DiffResult
 
 WORDS = 96
 CHOSEN = "document.getElementById('tensor').selectedOptions[0].textContent"

@@ -6,9 +6,9 @@ import re
 import pytest
 from samples import result, side, tensor
 
-from erestore.report.details import Angles, Kept, Line, Spectrum, TensorDetails
 from erestore.report.one_tensor import tensor_text
 from erestore.report.plot import Curve, plot
+from erestore.results.diff_details import Angles, Kept, Line, Spectrum, TensorDetails
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 NAME = "bert.encoder.layer.3.output.dense.weight"

@@ -5,7 +5,7 @@ import json
 import pytest
 from probe_samples import WEIGHTS_ALONE, WHOLE
 
-from erestore.report.plain import plain
+from erestore.report.json_values import plain
 from erestore.report.probe_page import probe_page
 
 CHARTS = [

@@ -11,7 +11,7 @@ from samples import result, side, tensor
 from erestore.report import diff_text
 from erestore.report.columns import Column, shorten, table
 from erestore.report.numbers import count_text, listed, percent, rank_text, ratio_text
-from erestore.report.spectral import FileChange, LayoutChange
+from erestore.results.diff import FileChange, LayoutChange
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from samples import tensor
 
-from erestore.report.spectral import FileChange, Share
 from erestore.report.summary import outstanding, rank_shares, relative, summarise, top_shares, weighted_median
+from erestore.results.diff import FileChange, Share
 
 
 def shares(*values):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from erestore.checkpoint.module_kind import Place, kind_order, places
 from erestore.report.columns import shorten
-from erestore.report.details import Details
 from erestore.report.figures.style import BLUE, DASHES, SCALE, SERIES, figure, graph_objects, label
-from erestore.report.places import Place, kind_order, places
-from erestore.report.spectral import DiffResult, TensorDiff
+from erestore.results.diff import DiffResult, TensorDiff
+from erestore.results.diff_details import Details
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from erestore.errors import UsageError
 from erestore.report.figures.style import BLUE, GREY, ORANGE, figure, graph_objects
-from erestore.report.probing import Point, ProbeResult
+from erestore.results.probe import Point, ProbeResult
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from erestore.errors import UsageError
-from erestore.report.details import Angles, Spectrum
 from erestore.report.figures.style import (
     BLUE,
     DASHES,
@@ -18,6 +17,7 @@ from erestore.report.figures.style import (
     label,
     whole_numbers,
 )
+from erestore.results.diff_details import Angles, Spectrum
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go

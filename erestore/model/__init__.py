@@ -1,1 +1,0 @@
-"""A variant and its manifest: layout, linear combination, lazy reading of tensors."""

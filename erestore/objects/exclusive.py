@@ -1,0 +1,52 @@
+"""What only one name leads to: the objects that are free once it leads elsewhere and its reflog has forgotten them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from erestore.objects.references import Reference, closure, walk
+from erestore.storage.objects import Objects
+
+
+@dataclass
+class Reach:
+    """What names lead to.
+
+    Attributes
+    ----------
+    objects : Objects
+    tips : Mapping[str, str]
+        The commit of every name.
+    """
+
+    objects: Objects
+    tips: Mapping[str, str]
+
+    @cached_property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """What every object refers to."""
+        roots = [Reference("commit", oid) for oid in dict.fromkeys(self.tips.values())]
+        return {
+            visit.reference.oid: tuple(reference.oid for reference in visit.needs)
+            for visit in walk(self.objects, roots, set())
+        }
+
+    @cached_property
+    def held_by(self) -> dict[str, list[str]]:
+        """Names that lead to each object, its own commit's by way of its parents alone counted too."""
+        found: dict[str, list[str]] = {}
+        for name, oid in self.tips.items():
+            for held in closure([oid], self.needs):
+                found.setdefault(held, []).append(name)
+        return found
+
+    def exclusive(self, name: str, parents: Iterable[str]) -> set[str]:
+        """Return what only one name leads to, and not by way of its commit's parents."""
+        own = {oid for oid in closure([self.tips[name]], self.needs) if self.held_by[oid] == [name]}
+        return own - closure(parents, self.needs)
+
+    def others(self, oid: str, name: str) -> list[str]:
+        """Return the names, but for one, that lead to an object."""
+        return [other for other in self.held_by.get(oid, ()) if other != name]
