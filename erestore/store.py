@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import socket
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
 from erestore.errors import (
@@ -27,13 +25,14 @@ from erestore.errors import (
     UnknownRevisionError,
     UnsupportedFormatError,
     UsageError,
-    similar_names,
 )
+from erestore.operation import Operation, new_id
 from erestore.records import Commit, Manifest
+from erestore.revparse import near, resolve
+from erestore.settings import PROTECTED, SHARED, read_setting
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import encode_record, is_oid
-from erestore.storage.holder import user_name
+from erestore.storage.framing import encode_record
 from erestore.storage.keys import is_own_key
 from erestore.storage.local import LocalStorage
 from erestore.storage.log import NumberedLog
@@ -49,41 +48,8 @@ FEATURES: tuple[str, ...] = (SPELLED_NAMES,)
 """Store-wide features beyond version 1 that this code knows; objects name what they need themselves."""
 FEATURES_PREFIX = "features/"
 """Features that a store has got since it was made: empty objects ``features/read/<name>``, ``features/write/<name>``."""
-SHARED = "core.shared"
-"""Key of the store's configuration: how a store in a directory is shared."""
-PROTECTED = "branch.protected"
-"""Key of the store's configuration: patterns of branches that are not deleted and only go forward."""
 DIRECTORY = ".erestore"
 """Folder that holds the store of a working directory."""
-
-_STEPS = re.compile(r"(?P<start>.+?)(?P<steps>(?:~\d*|@\{\d+\})+)")
-_STEP = re.compile(r"~(?P<back>\d*)|@\{(?P<entry>\d+)\}")
-
-
-def new_id() -> str:
-    """Return a random id for a writer, an operation or a store."""
-    return uuid.uuid4().hex
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One call of a verb that writes: the entries it makes in refs share its id, so that ``undo`` takes all back."""
-
-    id: str
-    writer: str
-    author: str
-    time: int
-    undoes: str | None = None
-
-    @classmethod
-    def begin(cls, author: str | None = None, *, undoes: str | None = None) -> Self:
-        """Start an operation now; the author is `author`, else user and machine."""
-        return cls(new_id(), new_id(), author or default_author(), time.time_ns() // 1000, undoes)
-
-
-def default_author() -> str:
-    """Return user and machine."""
-    return f"{user_name()}@{socket.gethostname()}"
 
 
 def stored_bytes(commit: Commit) -> int:
@@ -110,10 +76,13 @@ class Store:
     id : str
         Random, made when the store was.
     author : str or None
-        Who operations are recorded as; None for the default of :meth:`Operation.begin`.
+        Who operations are recorded as; None for the setting ``user.name``.
+    environment : Mapping[str, str]
+        Variables that override settings; none unless set, so that a program is not steered from outside unawares.
     """
 
     author: str | None = None
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, storage: Storage, marker: Mapping[str, Any]) -> None:
         self.storage = storage
@@ -224,7 +193,7 @@ class Store:
     def on(self, storage: Storage) -> Self:
         """Return this store as another storage shows it: the same one with more on top."""
         other = type(self)(storage, {"id": self.id})
-        other.author = self.author
+        other.author, other.environment = self.author, self.environment
         other.refs.has_spellings = self.refs.has_spellings
         return other
 
@@ -242,9 +211,21 @@ class Store:
         self.storage.reserve()
 
     def begin(self, *, undoes: str | None = None) -> Operation:
-        """Start an operation by this store's author."""
+        """Start an operation by :attr:`author`, else by the ``user.name`` of the configuration."""
         self.require_writable()
-        return Operation.begin(self.author, undoes=undoes)
+        return Operation.begin(self.author or self.setting("user.name"), undoes=undoes)
+
+    def setting(self, key: str) -> Any:
+        """Return one setting's value: from :attr:`environment`, else the store, else the user's file, else the default.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such key.
+        UsageError
+            If what is set is not valid.
+        """
+        return read_setting(key, self.config(), environment=self.environment)
 
     @cached_property
     def _config_log(self) -> NumberedLog:
@@ -433,28 +414,8 @@ class Store:
         return entry is not None and entry.oid is not None
 
     def resolve(self, revision: str) -> str:
-        """Return the oid of the commit that a revision names: a ref, an oid prefix, ``name~2``, ``name@{3}``.
-
-        Raises
-        ------
-        UnknownRevisionError
-            If it names nothing; similar names are given.
-        UsageError
-            If an oid prefix is ambiguous.
-        """
-        match = _STEPS.fullmatch(revision)
-        if match is None:
-            return self._resolve_name(revision)
-        oid, start = None, match["start"]
-        for step in _STEP.finditer(match["steps"]):
-            if step["entry"] is not None:
-                if oid is not None:
-                    raise UsageError(f"'{revision}' is not a revision: @{{n}} follows a ref's name.")
-                oid = self._reflog_entry(start, int(step["entry"]), revision)
-            else:
-                oid = self._ancestor(oid or self._resolve_name(start), int(step["back"] or 1), revision)
-        assert oid is not None
-        return oid
+        """Return the oid of the commit that a revision names; see :func:`erestore.revparse.resolve`."""
+        return resolve(self.objects, self.refs, revision)
 
     def ref(self, name: str) -> RefEntry:
         """Return the newest entry of an existing ref."""
@@ -466,47 +427,9 @@ class Store:
             raise UnknownRevisionError(name, self.near(name))
         return entry
 
-    def _resolve_name(self, name: str) -> str:
-        try:
-            entry = self.refs.read(check_name(name))
-        except UsageError:
-            entry = None
-        if entry is not None and entry.oid is not None:
-            return entry.oid
-        if len(name) >= 4 and re.fullmatch(r"[0-9a-f]{4,64}", name):
-            found = [oid for oid in self.objects.find(name) if self._is_commit(oid)]
-            if len(found) > 1:
-                raise UsageError(f"'{name}' is the start of {len(found)} commits.", hint="Give more digits.")
-            if found:
-                return found[0]
-        raise UnknownRevisionError(name, self.near(name))
-
-    def _is_commit(self, oid: str) -> bool:
-        from erestore.errors import ErestoreError
-
-        try:
-            self.objects.get_record("commit", oid)
-        except ErestoreError:
-            return False
-        return is_oid(oid)
-
-    def _reflog_entry(self, name: str, back: int, revision: str) -> str:
-        for number, entry in enumerate(self.refs.log(check_name(name))):
-            if number == back and entry.oid is not None:
-                return entry.oid
-        raise UnknownRevisionError(revision, self.near(name))
-
-    def _ancestor(self, oid: str, back: int, revision: str) -> str:
-        for _ in range(back):
-            parents = self.commit_record(oid).parents
-            if not parents:
-                raise UnknownRevisionError(revision)
-            oid = parents[0]
-        return oid
-
     def near(self, name: str) -> tuple[str, ...]:
         """Return names of branches and tags that look like `name`."""
-        return similar_names(name, self.refs.names())
+        return near(self.refs, name)
 
 
 def patterns_of(text: str) -> tuple[str, ...]:

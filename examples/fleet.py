@@ -21,8 +21,7 @@ from fetch_models import FetchError
 from fine_tune import Recipe, accuracy, base_directory, logits, train
 from labelled_texts import SENTIMENT, load_task
 
-from erestore import Store
-from erestore.errors import StoreNotFoundError
+from erestore import Store, StoreNotFoundError
 
 BASE = "minilm"
 STEPS = 20

@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from erestore.api import Store
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors
+from erestore.operation import Operation
 from erestore.records import Commit, Manifest, Term
 from erestore.records.manifest import normal_terms
 from erestore.residual.codecs import lowrank2
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.lowrank import Codes, cut_groups, largest_codes
 from erestore.storage.segments import Written
-from erestore.store import Operation
 
 START = 1_700_000_000_000_000
 """Time of the first commit, in microseconds; every other is a minute later."""

@@ -37,7 +37,7 @@ def bisect(session: Session, *, good: str, bad: str, command: str, as_json: bool
             store,
             good,
             bad,
-            lambda variant: on_checkout(variant, gate.passes),
+            lambda candidate: on_checkout(candidate.variant, gate.passes),
             tried=lambda probe: session.say(f"bisect: {short(probe.commit)}: {'good' if probe.passed else 'bad'}"),
         )
     if as_json:

@@ -25,7 +25,7 @@ from erestore.report.json_values import json_text
 
 if TYPE_CHECKING:
     from erestore.ops.soup import Tried
-    from erestore.variant.variant import Variant
+    from erestore.variant.state_dict import StateDict
 
 LINEAR = ("average", "weighted", "task-arithmetic", "ema", "slerp", "model-stock")
 OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-space")
@@ -212,7 +212,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _scored(command: str, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[Variant], float]:
+def _scored(command: str, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[StateDict], float]:
     """Make a shell command a score: the last line that it prints."""
     from erestore.cli.gate import on_checkout, run_on
 
@@ -220,8 +220,8 @@ def _scored(command: str, paused: Callable[[], AbstractContextManager[None]]) ->
         with paused():
             return run_on(command, target)
 
-    def evaluate(variant: Variant) -> float:
-        code, printed = on_checkout(variant, run)
+    def evaluate(candidate: StateDict) -> float:
+        code, printed = on_checkout(candidate.variant, run)
         lines = printed.split()
         try:
             if code == 0:

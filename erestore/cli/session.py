@@ -76,12 +76,12 @@ class Session:
             )
         if scheme == "file":
             return {}
-        from erestore.ops.config import read_setting
+        from erestore.settings import read_setting
 
-        single_writer = read_setting(None, "storage.single_writer", environment=os.environ)
+        single_writer = read_setting("storage.single_writer", environment=os.environ)
         options: dict[str, Any] = {"single_writer": self.single_writer or single_writer}
         if directory := cache_directory("remotes"):
-            limit = read_setting(None, "cache.limit_bytes", environment=os.environ)
+            limit = read_setting("cache.limit_bytes", environment=os.environ)
             options |= {"cache_directory": directory, "cache_limit_bytes": limit}
         return options
 
@@ -103,11 +103,11 @@ class Session:
 
 def cache_directory(kind: str) -> Path | None:
     """Return where copies of a kind may be kept, None if none may."""
-    from erestore.ops.config import read_setting
+    from erestore.settings import read_setting
 
-    if not read_setting(None, "cache.limit_bytes", environment=os.environ):
+    if not read_setting("cache.limit_bytes", environment=os.environ):
         return None
-    directory = read_setting(None, "cache.directory", environment=os.environ)
+    directory = read_setting("cache.directory", environment=os.environ)
     return Path(directory).expanduser() / kind if directory else None
 
 

@@ -32,8 +32,9 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
     An option of a command comes first, then an environment variable (ERESTORE_GC_GRACE_DAYS for gc.grace_days,
     ERESTORE_AUTHOR for user.name), then the store's configuration, then yours, then the default.
     """
-    from erestore.ops.config import check_key, set_config
     from erestore.ops.config import config as read
+    from erestore.ops.config import set_config
+    from erestore.settings import check_key
 
     if unset and (key is None or value is not None):
         raise UsageError("--unset takes a key and no value.")

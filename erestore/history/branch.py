@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from erestore.errors import ConflictError
+from erestore.operation import Operation
 from erestore.records import Commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
-from erestore.store import Operation, Recorded, Store
+from erestore.store import Recorded, Store
 
 if TYPE_CHECKING:
     from erestore.ingest.variant_writer import StoredVariant

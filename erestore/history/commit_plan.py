@@ -11,10 +11,11 @@ from erestore.errors import ConflictError, UnknownRevisionError, UsageError
 from erestore.history.revision import require_commit
 from erestore.ingest.base_writer import base_commit, import_checkpoint
 from erestore.ingest.locate import default_name, find_source
+from erestore.operation import Operation
 from erestore.progress import Progress
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
-from erestore.store import Operation, Store
+from erestore.store import Store
 
 
 @dataclass(frozen=True)

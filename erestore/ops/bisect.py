@@ -9,6 +9,7 @@ from typing import NamedTuple
 from erestore.errors import UsageError
 from erestore.history.revision import require_commit
 from erestore.store import Store
+from erestore.variant.state_dict import StateDict
 from erestore.variant.variant import Variant
 
 
@@ -42,7 +43,7 @@ def bisect(
     store: Store,
     good: str,
     bad: str,
-    passes: Callable[[Variant], bool],
+    passes: Callable[[StateDict], bool],
     *,
     tried: Callable[[Probe], None] = lambda _: None,
 ) -> BisectResult:
@@ -76,7 +77,7 @@ def bisect(
 
     def passed(place: int) -> bool:
         variant = Variant.open(store.objects, store.commit_record(line[place]).manifest)
-        probes.append(Probe(line[place], bool(passes(variant))))
+        probes.append(Probe(line[place], bool(passes(StateDict(variant)))))
         tried(probes[-1])
         return probes[-1].passed
 

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from erestore.errors import ConflictError, TargetExistsError
 from erestore.history.branch_filter import matching, ordered
 from erestore.history.revision import require_commit
+from erestore.operation import Operation
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
-from erestore.store import Operation, Store, stored_bytes
+from erestore.store import Store, stored_bytes
 from erestore.variant.error_bound import recorded_error
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.adapter_training import quantised_training
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.opening import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
+from erestore.dry_run import scratch_store
 from erestore.encoding.gate import Gate
-from erestore.encoding.quality import Quality, asked_record, quality_record
+from erestore.encoding.quality import Quality, QualityOptions, asked_record, quality_record
 from erestore.errors import ConflictError, TargetExistsError, UsageError
 from erestore.history.commit_plan import ImportedBase, Lineage, find_base, find_lineage, import_source, imported_name
 from erestore.ingest.adapter_writer import AdapterWriter
@@ -30,6 +31,7 @@ from erestore.ingest.variant_writer import StoredVariant, VariantWriter
 from erestore.integrations.name_conversions import library_spelling
 from erestore.integrations.tied_weights import tied_weights
 from erestore.objects.calibration import Calibration
+from erestore.operation import Operation
 from erestore.progress import Progress, silent
 from erestore.records import Commit
 from erestore.residual.evenness import References
@@ -38,7 +40,7 @@ from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import check_name
-from erestore.store import Operation, Store
+from erestore.store import Store
 from erestore.variant.error_bound import missed_tensors, require_lossy
 from erestore.variant.rank import past_limit
 from erestore.variant.variant import Variant
@@ -146,9 +148,11 @@ def commit(
     message: str = "",
     quality: Quality | None = None,
     metrics: Mapping[str, str] | None = None,
-    flatten_rank: int = 0,
+    flatten_rank: int | None = None,
     new: bool = False,
+    dry_run: bool = False,
     progress: Progress = silent,
+    **options: Unpack[QualityOptions],
 ) -> CommitResult:
     """Store the checkpoint at `path` as a variant.
 
@@ -166,15 +170,23 @@ def commit(
         Branch; by default the name of the directory. If it exists, this is its next version.
     message : str
     quality : Quality, optional
+        What may be lost; or, in its place, what the command's options say of it as `options`. Without any, the setting
+        ``commit.max_error``.
     metrics : Mapping[str, str], optional
         Recorded with the commit.
-    flatten_rank : int
-        Where the parent's total rank is past this, encode on the base, so that the manifest has one term; 0 for never. What
-        may be lost stays relative to what changed since the parent. Chains go on with a budget, the codec ere, an adapter,
-        what is exact only, and what changed so little that the bound cannot be kept on the base.
+    flatten_rank : int, optional
+        Where the parent's total rank is past this, encode on the base, so that the manifest has one term; 0 for never, by
+        default the setting ``commit.flatten_rank``. What may be lost stays relative to what changed since the parent. Chains
+        go on with a budget, the codec ere, an adapter, what is exact only, and what changed so little that the bound cannot
+        be kept on the base.
     new : bool
         Refuse a branch that exists.
+    dry_run : bool
+        Do all of it in a temporary directory on top of the store, which nothing reaches: the result says what the commit
+        would take.
     progress : Progress
+    **options
+        Of :class:`erestore.encoding.quality.Quality`: ``exact=True``, ``max_error=0.001``.
 
     Returns
     -------
@@ -193,7 +205,27 @@ def commit(
     GateError
         If the original does not pass the gate of `quality`, or nothing that loses any of it does.
     """
-    quality, operation, branch = quality or Quality(), store.begin(), name or default_name(path)
+    if quality is not None and options:
+        raise UsageError(f"`quality` and `{next(iter(options))}` both decide the quality.", hint="Give one of them.")
+    quality = quality or Quality(**({"max_error": store.setting("commit.max_error")} | options))
+    if dry_run:
+        with scratch_store(store) as scratch:
+            receipt = commit(
+                scratch,
+                path,
+                base=base,
+                parent=parent,
+                name=name,
+                message=message,
+                quality=quality,
+                metrics=metrics,
+                flatten_rank=flatten_rank,
+                new=new,
+                progress=progress,
+            )
+        return as_dry_run(receipt)
+    flatten_rank = store.setting("commit.flatten_rank") if flatten_rank is None else flatten_rank
+    operation, branch = store.begin(), name or default_name(path)
     entry = store.refs.read(check_name(branch))
     if entry is not None and entry.oid is not None and entry.kind == "tag":
         raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")

@@ -14,6 +14,7 @@ from erestore.errors import AccessError, ConflictError, CorruptionError, UsageEr
 from erestore.execute import bounded_map
 from erestore.objects.garbage import Garbage, plan, read_unreachable
 from erestore.objects.references import READERS, Reference, walk
+from erestore.operation import new_id
 from erestore.progress import Progress, silent
 from erestore.storage.access import is_full
 from erestore.storage.calibrations import calibrated_bases, calibration_log, keys_oldest_first, newest_note
@@ -23,12 +24,7 @@ from erestore.storage.lease_records import PREFIX, SKEW_SECONDS, read_leases
 from erestore.storage.leases import Lease
 from erestore.storage.objects import StoredObject
 from erestore.storage.reflogs import LoggedEntry, is_deleted, read_reflogs
-from erestore.store import Store, new_id
-
-GRACE_DAYS = 14.0
-REFLOG_DAYS = 90.0
-DELETED_DAYS = 30.0
-"""Defaults of ``gc.grace_days``, ``gc.reflog_days`` and ``gc.reflog_deleted_days`` in the store's configuration."""
+from erestore.store import Store
 
 DEAD_LEASE_DAYS = 1
 """Leases that nobody has renewed for so long are removed; they have had no effect for most of that time."""
@@ -150,11 +146,11 @@ def gc(
     ----------
     store : Store
     grace_days : float, optional
-        By default ``gc.grace_days`` of the store's configuration, else 14. With 0 (``--now``), what is unreachable is
+        By default the setting ``gc.grace_days``. With 0 (``--now``), what is unreachable is
         deleted at once.
     reflog_days : float, optional
-        Age at which entries of reflogs expire; by default ``gc.reflog_days``, else 90, and for deleted refs
-        ``gc.reflog_deleted_days``, else 30.
+        Age at which entries of reflogs expire; by default the setting ``gc.reflog_days``, and for deleted refs
+        ``gc.reflog_deleted_days``.
     dry_run : bool
         List what would be done, and do nothing.
     progress : Progress
@@ -327,23 +323,15 @@ def _storage_time(store: Store, lease: Lease) -> float:
 
 
 def _periods(store: Store, grace_days: float | None, reflog_days: float | None) -> Periods:
-    config = store.config()
-    grace = _days(config, "gc.grace_days", grace_days, GRACE_DAYS)
-    reflog = _days(config, "gc.reflog_days", reflog_days, REFLOG_DAYS)
-    deleted = _days(config, "gc.reflog_deleted_days", None, DELETED_DAYS)
+    grace = _seconds(store.setting("gc.grace_days") if grace_days is None else grace_days)
+    reflog = _seconds(store.setting("gc.reflog_days") if reflog_days is None else reflog_days)
+    deleted = _seconds(store.setting("gc.reflog_deleted_days"))
     if reflog_days is not None:
         deleted = min(deleted, reflog)
     return Periods(grace, reflog, deleted)
 
 
-def _days(config: Mapping[str, str], key: str, given: float | None, default: float) -> float:
-    """Return a period in seconds."""
-    try:
-        days = float(config.get(key, default)) if given is None else given
-    except ValueError:
-        days = math.nan
+def _seconds(days: float) -> float:
     if not 0 <= days < math.inf:
-        raise UsageError(
-            f"'{config.get(key) if given is None else given}' is not a number of days.", hint=f"Set {key}."
-        )
+        raise UsageError(f"'{days}' is not a number of days.", hint="Give 0 or more.")
     return days * _DAY

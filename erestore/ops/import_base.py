@@ -10,10 +10,11 @@ from erestore.checkpoint.opening import open_checkpoint
 from erestore.errors import TargetExistsError
 from erestore.ingest.base_writer import base_commit, import_checkpoint
 from erestore.ingest.locate import name_of
+from erestore.operation import Operation
 from erestore.progress import Progress, silent
 from erestore.storage.leases import Lease
 from erestore.storage.refs import check_name
-from erestore.store import Operation, Store
+from erestore.store import Store
 
 
 @dataclass(frozen=True)

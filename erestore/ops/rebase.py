@@ -77,7 +77,7 @@ def rebase(
     name: str,
     carry: bool = False,
     choose: str | None = None,
-    max_error: float = REBASE_ERROR,
+    max_error: float | None = None,
     message: str = "",
     progress: Progress = silent,
 ) -> RebaseResult:
@@ -98,7 +98,8 @@ def rebase(
     choose : str, optional
         With `carry`, where both the variant and the new base changed what cannot be added: ``ours`` (the new base's, as in
         ``git rebase``) or ``theirs`` (the variant's).
-    max_error : float
+    max_error : float, optional
+        Most of the squared norm of what is written anew that may be lost; by default :data:`REBASE_ERROR`.
     message : str
     progress : Progress
 
@@ -125,6 +126,7 @@ def rebase(
         raise UsageError(
             "'ours' and 'theirs' are of what is carried.", hint="Add --carry, or leave --ours and --theirs out."
         )
+    max_error = REBASE_ERROR if max_error is None else max_error
     require_max_error(max_error)
     with next_version(store, name) as version:
         version.require_continued((oid,))

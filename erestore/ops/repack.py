@@ -21,6 +21,7 @@ from erestore.errors import NotFoundError, RefConflictError, UsageError
 from erestore.ingest.variant_writer import StoredVariant
 from erestore.objects.exclusive import Reach
 from erestore.objects.squared_errors import ratio
+from erestore.operation import Operation
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Term
 from erestore.repacking.candidate import Candidate
@@ -32,13 +33,10 @@ from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import RefEntry
-from erestore.store import Operation, Store
+from erestore.store import Store
 from erestore.variant.error_bound import known_error
 from erestore.variant.rank import total_rank
 from erestore.variant.variant import Variant
-
-MAX_TOTAL_RANK = 512
-"""Default limit of a checkout's cost, that of ``commit.flatten_rank``."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def repack(
     revisions: Sequence[str] = (),
     *,
     max_error: float | None = None,
-    max_total_rank: int = MAX_TOTAL_RANK,
+    max_total_rank: int | None = None,
     dry_run: bool = False,
     products_directory: Path | None = None,
     progress: Progress = silent,
@@ -151,7 +149,8 @@ def repack(
     max_error : float, optional
         Most of the squared norm of all that a variant changed of its base that may be lost. By default a quarter of what it
         had lost before. Exact variants stay exact, and it bounds what their residuals lack of them.
-    max_total_rank : int
+    max_total_rank : int, optional
+        By default the setting ``commit.flatten_rank``.
         Largest total rank that a variant may get; 0 for any.
     dry_run : bool
         Do all of it beside the store, and nothing in it.
@@ -176,9 +175,8 @@ def repack(
     with ExitStack() as stack:
         lease = None if dry_run else stack.enter_context(Lease(store.storage, "writer", operation.writer))
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="erestore-repack-")))
-        return _Repacking(store, operation, lease, place, max_error, max_total_rank, products_directory, progress).run(
-            revisions
-        )
+        limit = store.setting("commit.flatten_rank") if max_total_rank is None else max_total_rank
+        return _Repacking(store, operation, lease, place, max_error, limit, products_directory, progress).run(revisions)
 
 
 class _Encoded(NamedTuple):

@@ -14,6 +14,7 @@ from erestore.errors import UsageError
 from erestore.history.derive import Derived, derive
 from erestore.history.revision import open_operand, require_commit
 from erestore.store import Store
+from erestore.variant.state_dict import StateDict
 from erestore.variant.variant import Variant
 
 
@@ -45,7 +46,7 @@ def soup(
     revisions: Sequence[str],
     *,
     name: str,
-    evaluate: Callable[[Variant], float] | None = None,
+    evaluate: Callable[[StateDict], float] | None = None,
     minimise: bool = False,
     choose: str | None = None,
     message: str = "",
@@ -60,7 +61,8 @@ def soup(
     name : str
         Branch of the result.
     evaluate : Callable, optional
-        Scores a candidate; then the soup is greedy: variants are taken best first, and each stays if the mean with it
+        Scores a candidate, whose tensors are read when they are asked for: ``model.load_state_dict(candidate)`` applies them
+        to a live model. Then the soup is greedy: variants are taken best first, and each stays if the mean with it
         scores no worse than without.
     minimise : bool
         Whether a smaller score is a better one.
@@ -117,7 +119,7 @@ def _mean(operands: Sequence[Operand]) -> list[Operand]:
 def _greedy(
     store: Store,
     operands: Sequence[Operand],
-    evaluate: Callable[[Variant], float],
+    evaluate: Callable[[StateDict], float],
     runs: list[Tried],
     *,
     minimise: bool,
@@ -126,7 +128,7 @@ def _greedy(
 ) -> list[Operand]:
     def score(candidate: Sequence[Operand], best: float | None) -> float:
         combined = combine(store.objects, _mean(candidate), choose)
-        found = float(evaluate(Variant(store.objects, combined.manifest, layout=combined.layout)))
+        found = float(evaluate(StateDict(Variant(store.objects, combined.manifest, layout=combined.layout))))
         if not math.isfinite(found):
             raise UsageError(
                 f"The score of {', '.join(operand.name for operand in candidate)} is {found}, which is no score."

@@ -10,7 +10,7 @@ from commands import ROOT, Here
 
 from erestore.cli.main import cli
 from erestore.cli.session import Verb
-from erestore.ops.config import SETTINGS, variable
+from erestore.settings import SETTINGS, variable
 
 COMMANDS = (
     *"init import calibrate commit checkout verify status log show diff report similar identify blame probe".split(),  # noqa: SIM905

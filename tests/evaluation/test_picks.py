@@ -10,10 +10,10 @@ import pytest
 import torch
 from test_algebra import FLOATING, World
 
-from erestore.api import StateDict
 from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, ConflictError, UsageError
 from erestore.history.revision import open_revision
+from erestore.variant.state_dict import StateDict
 
 
 @pytest.fixture

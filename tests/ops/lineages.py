@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from erestore.api import Store
+from erestore.operation import Operation
 from erestore.records import Base, Commit, Layout, Manifest
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import parse_canonical
 from erestore.storage.memory import MemoryStorage
-from erestore.store import MARKER, Operation
+from erestore.store import MARKER
 
 START = 1_700_000_000_000_000
 """Time of the first commit, in microseconds."""

@@ -13,7 +13,8 @@ from lineages import add, empty_store
 from erestore.api import Store
 from erestore.cli.session import cache_directory
 from erestore.errors import AccessError, NotFoundError, StoreNotFoundError, UsageError
-from erestore.ops.config import SETTINGS, config, read_setting, read_user, set_config, user_path, variable
+from erestore.ops.config import config, set_config
+from erestore.settings import SETTINGS, read_setting, read_user, user_path, variable
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_every_default_is_valid() -> None:
     for entry in config(None):
         assert entry.origin == "default"
         assert entry.description.endswith(".")
-        read_setting(None, entry.key)
+        read_setting(entry.key)
 
 
 def test_precedence() -> None:
@@ -86,7 +87,7 @@ def test_values_are_checked_when_set_and_when_read(key: str, value: str) -> None
         set_config(empty_store(), key, value, user=user)
     assert caught.value.hint
     with pytest.raises(UsageError, match=variable(key)):
-        read_setting(None, key, environment={variable(key): value})
+        read_setting(key, environment={variable(key): value})
 
 
 def test_unknown_keys_and_wrong_places() -> None:
@@ -121,7 +122,7 @@ def test_the_users_file_keeps_comments_and_types() -> None:
         "user": {"name": "Ada"},
         "storage": {"single_writer": True},
     }
-    assert read_setting(None, "storage.single_writer") is True
+    assert read_setting("storage.single_writer") is True
     assert [entry.value for entry in config(None) if entry.origin == "user"] == ["Ada", "8", "true"]
 
 

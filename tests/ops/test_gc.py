@@ -16,6 +16,7 @@ import tiny
 from erestore.errors import CorruptionError, MissingObjectError, UsageError
 from erestore.objects.patch import Patch
 from erestore.objects.references import references
+from erestore.operation import new_id
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.ops.gc import gc
@@ -25,7 +26,7 @@ from erestore.storage.condemned import PREFIX as CONDEMNED
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.store import Store, new_id
+from erestore.store import Store
 
 DAY = tiny.DAY
 

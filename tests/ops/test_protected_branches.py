@@ -10,7 +10,7 @@ from lineages import add, empty_store
 from erestore.api import Store
 from erestore.errors import ProtectedBranchError, UsageError
 from erestore.ops.config import set_config
-from erestore.store import PROTECTED
+from erestore.settings import PROTECTED
 
 
 @pytest.fixture
