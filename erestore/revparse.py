@@ -6,7 +6,7 @@ import re
 
 from erestore.errors import ErestoreError, UnknownRevisionError, UsageError, similar_names
 from erestore.records import Commit
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 from erestore.storage.objects import Objects
 from erestore.storage.refs import Refs, check_name
 

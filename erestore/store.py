@@ -32,12 +32,12 @@ from erestore.revparse import near, resolve
 from erestore.settings import PROTECTED, SHARED, read_setting
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import encode_record
+from erestore.storage.frames import encode_record
 from erestore.storage.keys import is_own_key
 from erestore.storage.local import LocalStorage
 from erestore.storage.log import NumberedLog
 from erestore.storage.objects import Objects
-from erestore.storage.opening import open_storage
+from erestore.storage.open import open_storage
 from erestore.storage.refs import RefEntry, Refs, check_name
 from erestore.storage.sharing import CHOICES
 from erestore.storage.spelling import FEATURE as SPELLED_NAMES
@@ -102,7 +102,7 @@ class Store:
         shared : str, optional
             For a directory: who may write besides its owner, as in the setting ``core.shared``.
         **options
-            See :func:`erestore.storage.opening.open_storage`.
+            See :func:`erestore.storage.open.open_storage`.
 
         Raises
         ------

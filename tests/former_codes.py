@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from erestore.arrays import Array
 from erestore.residual import dyadic
+from erestore.residual.code_packing import WIDTHS
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection
 from erestore.residual.codecs.lowrank import Codes, LowRank, bands, largest_codes
 from erestore.residual.codecs.vector import CHUNK, CODE_LIMIT, STEP_BITS, Vector
-from erestore.residual.packing import WIDTHS
 
 
 def width_of(largest: ArrayLike) -> Array:

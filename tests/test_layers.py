@@ -165,7 +165,7 @@ def test_no_room_holds_much_of_the_package():
         ("storage.refs", "from ..variant import write", "upwards"),
         ("storage", "from ..cli.main import main", "upwards"),
         ("storage", "from .. import variant", "upwards"),
-        ("residual.entropy", "from erestore.storage.framing import is_oid", "a sibling"),
+        ("residual.entropy", "from erestore.storage.frames import is_oid", "a sibling"),
         ("report.text", "def f():\n    from erestore.store import Store", "a sibling"),
         ("analysis.probe.measure", "from erestore.analysis.diff.side import Side", "upwards or a sibling in analysis"),
         ("records", "if TYPE_CHECKING:\n    from erestore.commit_graph import lineage", "a sibling"),
@@ -192,7 +192,7 @@ def test_what_is_not_allowed_is_seen(module, source, reason):
     [
         ("ops.commit", "from erestore.variant import variant\nfrom erestore.store import Store\nimport torch"),
         ("storage", "from .refs import Refs\nfrom . import refs"),
-        ("residual.codecs.ere", "from erestore.residual.packing import pack\nfrom ..packing import pack"),
+        ("residual.codecs.ere", "from erestore.residual.code_packing import pack\nfrom ..packing import pack"),
         ("cli.main", "from erestore.api import Store\nfrom erestore.cli.text import table\nimport click"),
     ],
 )

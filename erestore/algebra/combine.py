@@ -29,7 +29,7 @@ from erestore.algebra.whole_tensors import WholeTensors
 from erestore.errors import Conflict
 from erestore.records import Layout, Manifest
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import is_oid, record_oid
+from erestore.storage.frames import is_oid, record_oid
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 

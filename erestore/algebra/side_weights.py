@@ -17,7 +17,7 @@ from erestore.algebra.sums import Parts
 from erestore.checkpoint.conversion import is_index
 from erestore.checkpoint.unread_weights import START, holds_weights, may_hold_weights
 from erestore.records import Layout
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 
 _LISTED = 5
 """Names of files in one note."""

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import is_floating, tensor_bytes
-from erestore.checkpoint.naming import match_names
-from erestore.checkpoint.opened import WeightReader
+from erestore.checkpoint.names import match_names
 from erestore.checkpoint.recognition import is_zip, recognise
 from erestore.checkpoint.safetensors_file import SafetensorsFile
 from erestore.checkpoint.sharding import is_rank_file
 from erestore.checkpoint.torch_file import TorchFile
 from erestore.checkpoint.unread_weights import holds_weights, read_start
+from erestore.checkpoint.weights_checkpoint import WeightReader
 from erestore.errors import CheckpointError
 
 if TYPE_CHECKING:

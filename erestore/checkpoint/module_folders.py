@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.opened import WeightReader
 from erestore.checkpoint.side_names import check_side_name
 from erestore.checkpoint.weights import Weights, find_weights
+from erestore.checkpoint.weights_checkpoint import WeightReader
 from erestore.errors import CheckpointError
 from erestore.records import module_prefix
 

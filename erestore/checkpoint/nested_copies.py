@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.copies import SMALLEST_SHARE
-from erestore.checkpoint.naming import match_names
+from erestore.checkpoint.names import match_names
 from erestore.checkpoint.skeleton import state_dict_names
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from erestore.checkpoint.naming import Match
+from erestore.checkpoint.names import Match
 from erestore.checkpoint.shapes import Typed
 from erestore.errors import CheckpointError
 

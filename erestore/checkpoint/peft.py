@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.naming import Typed, match_names
-from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
+from erestore.checkpoint.names import Typed, match_names
 from erestore.checkpoint.peft_configuration import CONFIGURATION, read_configuration
 from erestore.checkpoint.peft_kinds import KEEP
 from erestore.checkpoint.peft_names import AdapterNames, Spellings
 from erestore.checkpoint.peft_tensors import AdapterTensors, BiasChange, LoraFactors, sort_tensors
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
 from erestore.checkpoint.recognition import recognise
+from erestore.checkpoint.weights_checkpoint import OpenedCheckpoint, WeightReader
 from erestore.errors import CheckpointError
 
 TRAINED_BESIDE = "non_lora_trainables.bin"

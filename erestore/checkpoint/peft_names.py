@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from erestore.checkpoint.naming import Match, Typed
+from erestore.checkpoint.names import Match, Typed
 from erestore.checkpoint.spelling import Spelling, name_by_name, spell, unwrapped
 from erestore.errors import CheckpointError
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from erestore.cli.bar import progress_bar
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import plural, size_text
-from erestore.cli.texts import read_texts
+from erestore.cli.text_input import read_texts
 from erestore.report.json_values import json_text
 
 SAMPLES = 512

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from erestore.cli.bar import progress_bar
-from erestore.cli.deriving import result_of_version
+from erestore.cli.derived import result_of_version
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import error_text, listed, matching_text, plural, printable, share_text, short, size_text
 from erestore.errors import NotFoundError, UsageError
@@ -97,7 +97,7 @@ def import_(
     PATH is a Hugging Face directory or one file of weights. `erestore commit --base` imports a base on first use, so
     this is for bases that should be there first or under another name.
     """
-    from erestore.checkpoint.opening import open_checkpoint
+    from erestore.checkpoint.open import open_checkpoint
 
     _require_paths(paths, "import")
     if len(paths) > 1:
@@ -318,7 +318,7 @@ def _open_for_dry_run(session: Session) -> Iterator[Store]:
 
 def _check_sources(path: str, base: str | None) -> None:
     """Refuse what cannot succeed before a store is made for it."""
-    from erestore.checkpoint.opening import open_checkpoint
+    from erestore.checkpoint.open import open_checkpoint
     from erestore.ingest.locate import find_source
 
     open_checkpoint(Path(path)).close()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.bar import progress_bar
-from erestore.cli.deriving import conflicts_as_data
+from erestore.cli.derived import conflicts_as_data
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import error_text, listed, plural, printable, short, table
 from erestore.report.json_values import json_text

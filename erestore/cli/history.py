@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, cache_directory, json_option, print_long, verb
 from erestore.cli.text import (
     coefficient_text,
@@ -102,7 +102,7 @@ def log(
     names = {entry.commit: entry.refs[0] for entry in entries if entry.refs}
     texts = [list(_one_line(entry) if oneline else _paragraph(entry, names)) for entry in entries]
     if graph:
-        from erestore.cli.drawing import draw
+        from erestore.cli.lineage_graph import draw
 
         lines: Iterable[str] = draw(
             (entry.commit, entry.parents[:PARENTS], [*text, *_not_drawn(entry)])

@@ -15,27 +15,27 @@ from types import FrameType
 
 import click
 
-from erestore.cli.bisecting import bisect
+from erestore.cli.bisect import bisect
 from erestore.cli.calibration import calibrate
+from erestore.cli.checkout import cat, checkout, verify
+from erestore.cli.cherry_pick import cherry_pick, revert
 from erestore.cli.commits import commit, import_, init
-from erestore.cli.failures import DEBUG
-from erestore.cli.failures import report as report_failure
+from erestore.cli.diff import diff, report
+from erestore.cli.errors import DEBUG
+from erestore.cli.errors import report as report_failure
 from erestore.cli.fleet import blame, identify, similar
 from erestore.cli.history import log, show
-from erestore.cli.looking import ui
+from erestore.cli.maintenance import du, fsck, gc, status
 from erestore.cli.merges import merge, soup
-from erestore.cli.names import branch, reflog, tag, undo
-from erestore.cli.picks import cherry_pick, revert
-from erestore.cli.probing import probe
-from erestore.cli.repacking import repack
-from erestore.cli.rewrites import flatten, rebase
+from erestore.cli.probe import probe
+from erestore.cli.rebase import flatten, rebase
+from erestore.cli.refs import branch, reflog, tag, undo
+from erestore.cli.repack import repack
 from erestore.cli.session import Session, global_options
 from erestore.cli.settings import config
-from erestore.cli.spectra import diff, report
 from erestore.cli.streams import prepare_streams
-from erestore.cli.trees import cat, checkout, verify
+from erestore.cli.ui import ui
 from erestore.cli.unlock import unlock
-from erestore.cli.upkeep import du, fsck, gc, status
 
 VERBS = (
     init,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.bar import progress_bar
-from erestore.cli.deriving import (
+from erestore.cli.derived import (
     conflict_options,
     conflicts_as_data,
     max_error_option,
@@ -18,6 +17,7 @@ from erestore.cli.deriving import (
     name_option,
     report,
 )
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import listed
 from erestore.errors import UsageError

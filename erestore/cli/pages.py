@@ -36,7 +36,7 @@ def write_page(page: str, target: Path, *, force: bool) -> None:
     AccessError
         If it cannot be written.
     """
-    from erestore.checkpoint.replacing import replacing
+    from erestore.checkpoint.replace import replacing
 
     with replacing(target, is_directory=False, force=force) as place:
         place.write_text(page, encoding="utf-8")

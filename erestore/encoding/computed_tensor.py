@@ -21,7 +21,7 @@ from erestore.encoding.profile import Profiled, describe_rows, has_factors, samp
 from erestore.encoding.target import Block, Opened, Target, same_bits
 from erestore.encoding.tensor_encoder import Encoding, Item
 from erestore.objects.calibration import Calibration
-from erestore.residual import dyadic, factorising, planning, quantisation
+from erestore.residual import dyadic, factorise, quantisation, step_plan
 from erestore.residual.codecs import gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.gamma import GAMMA_BITS
@@ -107,7 +107,7 @@ class _Seen:
         first, last = np.searchsorted(self._places, [block.start * self._columns, block.stop * self._columns])
         self._sample[first:last] = rest.reshape(-1)[self._places[first:last] - block.start * self._columns]
 
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor, planning.Curve]:
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor, step_plan.Curve]:
         """Describe the rows of the difference; see :func:`erestore.encoding.profile.describe_rows`."""
         scales = as_tensor(np.sqrt(self._squares / max(1, self._columns)))
         return describe_rows(scales, as_tensor(self._places // max(1, self._columns)), as_tensor(self._sample))
@@ -145,7 +145,7 @@ def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
     weight = objective.vector_weight if len(opened.target.shape) == 1 else 1.0
     short = rest.decompose(gram) if rest is not None and seen.peak else None
     values = None if short is None else short.singular_values
-    found = planning.Profile(shape, seen.energy, curve, scales, counts, values, factor, taken, weight, objective)
+    found = step_plan.Profile(shape, seen.energy, curve, scales, counts, values, factor, taken, weight, objective)
     if short is None:
         return Profiled("changed", seen.norm, seen.parent_norm, profile=found)
     basis = short.basis.to(torch.float32)
@@ -177,7 +177,7 @@ class ComputedItem(Item):
 
     def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:  # noqa: ARG002 - has no inputs to serve
         """See :meth:`Item.encode_at`."""
-        found, plan = self.profile, planning.plan(self.profile, step)
+        found, plan = self.profile, step_plan.plan(self.profile, step)
         own_step = found.own_step(step)
         sections: list[EncodedSection] = []
         lost: dict[int, float] = {}
@@ -186,7 +186,7 @@ class ComputedItem(Item):
         codes = self._codes(plan, own_step) if plan.rank else None
         if codes is not None and codes.rank:
             sections.append(lowrank2.encode(codes))
-            lost |= factorising.leading_errors(codes, self._difference.rest, found.energy)
+            lost |= factorise.leading_errors(codes, self._difference.rest, found.energy)
         if plan.remainder:
             section, left = self._remainder(codes, plan, own_step)
             if section is not None:
@@ -199,14 +199,14 @@ class ComputedItem(Item):
         assert self.computed.difference is not None
         return self.computed.difference
 
-    def _codes(self, plan: planning.Plan, step: float) -> Codes:
+    def _codes(self, plan: step_plan.Plan, step: float) -> Codes:
         assert self.basis is not None
         assert self.profile.singular_values is not None
         sigma, basis = self.profile.singular_values[: plan.rank], self.basis[:, : plan.rank]
         side, rounding, gain = self.profiled.side, self.profile.objective.rounding, self.profile.gain(plan)
-        return factorising.quantise(self._difference.rest, basis, sigma, side, step, rounding, gain)
+        return factorise.quantise(self._difference.rest, basis, sigma, side, step, rounding, gain)
 
-    def _remainder(self, codes: Codes | None, plan: planning.Plan, step: float) -> tuple[EncodedSection | None, float]:
+    def _remainder(self, codes: Codes | None, plan: step_plan.Plan, step: float) -> tuple[EncodedSection | None, float]:
         """Quantise what factors leave; None where that is nothing but zeros. Return its squared norm too."""
         shape, rest, gain = self.profile.shape, self._difference.rest, self.profile.gain(plan)
         # No element of what is left is larger than the norm of all, with room for the factors' rounding.

@@ -25,7 +25,7 @@ from erestore.objects.calibration import Calibration
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors, ratio
 from erestore.progress import Progress
-from erestore.residual import planning
+from erestore.residual import step_plan
 from erestore.residual.evenness import OWN_CHANGES, Loss, Reference, References, even_step, shared
 from erestore.storage.objects import Objects
 
@@ -115,7 +115,7 @@ class Passes:
         return sum(self.profiled[target.key].norm for target in self.targets)
 
     @cached_property
-    def profiles(self) -> dict[str, planning.Profile]:
+    def profiles(self) -> dict[str, step_plan.Profile]:
         """What the first pass found, by key."""
         profiles = {target.key: self.profiled[target.key].profile for target in self.targets}
         return {key: profile for key, profile in profiles.items() if profile is not None}
@@ -157,7 +157,7 @@ class Passes:
         share = self._share_of(self.allowed)
         most = self._most(share)
         return {
-            module: planning.solve_step(
+            module: step_plan.solve_step(
                 [self.profiles[key] for key in keys],
                 math.fsum(self._reference(key).limit(_AIM * share) for key in keys),
                 [most[key] for key in keys],
@@ -176,7 +176,7 @@ class Passes:
         """Return the share of the whole that is lost at a step, as it is allowed or else predicted."""
         if self.spread is None or self.allowed is not None:
             return self._share_of(self.allowed or 0.0)
-        predicted = {key: planning.plan(profile, step).error for key, profile in self.profiles.items()}
+        predicted = {key: step_plan.plan(profile, step).error for key, profile in self.profiles.items()}
         return shared((Loss(error, self._reference(key)) for key, error in predicted.items()), self.spread)
 
     def _most(self, share: float) -> Mapping[str, float]:
@@ -223,7 +223,7 @@ class Passes:
         aim = _AIM * allowed
         most = self._most(self._share_of(aim))
         shares = [most[key] for key in self.profiles]
-        return planning.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim), shares)
+        return step_plan.solve_step(list(self.profiles.values()), aim / self._rounding_factor(aim), shares)
 
     def _rounding_factor(self, aim: float) -> float:
         """Estimate from a few tensors how much rounding to a narrow dtype multiplies the predicted error."""
@@ -232,12 +232,12 @@ class Passes:
         judged = narrow[:: max(1, len(narrow) // _JUDGED)]
         if not judged:
             return 1.0
-        step = planning.solve_step(list(self.profiles.values()), aim)
+        step = step_plan.solve_step(list(self.profiles.values()), aim)
 
         def work(given: _Given) -> tuple[float, float]:
             item = self._item(given)
             sections = item.encode_at(step, self.calibration).sections
-            return measure(item.opened, sections).rounded, planning.plan(item.profile, step).error
+            return measure(item.opened, sections).rounded, step_plan.plan(item.profile, step).error
 
         pairs = list(bounded_map(self.executor, work, self._given(judged), in_flight=worker_count()))
         rounded, predicted = (sum(values) for values in zip(*pairs, strict=True))

@@ -21,9 +21,9 @@ from erestore.residual import dyadic
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.gamma import GAMMA_BITS
 from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
-from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
+from erestore.residual.step_plan import Curve, Profile, gaussian
 from erestore.variant.variant import row_blocks
 
 SAMPLE = 4096

@@ -12,10 +12,10 @@ from erestore.encoding.tensor_encoder import Encoding, Item, LoadedItem, measure
 from erestore.errors import GateError, UsageError
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors, ratio
-from erestore.residual import allocation, planning
+from erestore.residual import allocation, step_plan
 from erestore.residual.codecs import dense, ere
-from erestore.residual.searching import StepSearch
 from erestore.residual.spectrum import Decomposition
+from erestore.residual.step_search import StepSearch
 
 Room = Callable[[Collection[str]], int]
 """Bytes that a residual may take, given the tensors that it has sections for."""
@@ -56,7 +56,7 @@ def within_budget(passes: Passes, quality: Quality, room: Room) -> Attempt:
     free = max(1, room([target.key for target in passes.targets]))
     # What is left unused is judged by the whole budget, not by the residual's part of it.
     tolerance = min(0.5, _UNUSED * (quality.budget or free) / free)
-    start = planning.solve_step_for_bits(list(passes.profiles.values()), 8 * free)
+    start = step_plan.solve_step_for_bits(list(passes.profiles.values()), 8 * free)
 
     def share(attempt: Attempt) -> float:
         """Return how much of its room a residual takes; one without sections is not written at all."""

@@ -15,12 +15,12 @@ from erestore.encoding.profile import Profiled, take_gamma
 from erestore.encoding.target import Loaded, Opened
 from erestore.objects.calibration import Calibration
 from erestore.objects.squared_errors import Errors
-from erestore.residual import factorising, planning, quantisation
+from erestore.residual import factorise, quantisation, step_plan
 from erestore.residual.codecs import gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import codec
+from erestore.residual.noise_shaping import shape_codes
 from erestore.residual.rounding import round_to
-from erestore.residual.shaping import shape_codes
 from erestore.residual.spectrum import squared_norm
 from erestore.variant.variant import evaluate
 
@@ -66,7 +66,7 @@ class Item(ABC):
         return self.opened.target.key
 
     @property
-    def profile(self) -> planning.Profile:
+    def profile(self) -> step_plan.Profile:
         """What the first pass found."""
         assert self.profiled.profile is not None
         return self.profiled.profile
@@ -100,12 +100,12 @@ class LoadedItem(Item):
         if found.gamma is not None and found.takes_gamma(own_step):
             take_gamma(delta, self.loaded, found.gamma)
             before = (gamma.encode(found.gamma),)
-        encoded = _encode_as(planning.plan(found, step), self, delta, own_step, calibration)
+        encoded = _encode_as(step_plan.plan(found, step), self, delta, own_step, calibration)
         return replace(encoded, sections=before + encoded.sections)
 
 
 def _encode_as(
-    plan: planning.Plan, item: LoadedItem, delta: torch.Tensor, step: float, calibration: Calibration | None
+    plan: step_plan.Plan, item: LoadedItem, delta: torch.Tensor, step: float, calibration: Calibration | None
 ) -> Encoding:
     """Encode one tensor's residual as planned, times its gain; `delta` is used up."""
     sections: list[EncodedSection] = []
@@ -116,12 +116,12 @@ def _encode_as(
         assert item.profile.singular_values is not None
         sigma = item.profile.singular_values[: plan.rank]
         basis, side, rounding = item.basis[:, : plan.rank], item.profiled.side, item.profile.objective.rounding
-        codes = factorising.quantise(delta, basis, sigma, side, step, rounding, gain)
+        codes = factorise.quantise(delta, basis, sigma, side, step, rounding, gain)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
             left, right = (as_tensor(side).to(delta) for side in codes.sides())
             rest = delta.addmm_(left, right.T, alpha=-1)
-            lost |= factorising.prefix_errors(codes, rest)
+            lost |= factorise.prefix_errors(codes, rest)
     if plan.remainder:
         missing = squared_norm(rest)
         rest.mul_(gain)

@@ -13,7 +13,7 @@ from erestore.arrays import Array, as_array, raw_bytes, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.marker import Marker, read_marker
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.commit_graph import by_time
 from erestore.errors import CorruptionError, ErestoreError, NotFoundError, UsageError
 from erestore.history.revision import Revision, open_revision

@@ -13,7 +13,7 @@ from blake3 import blake3
 from erestore.encoding.quality import Outcome, Quality, quality_record
 from erestore.records import Commit
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import encode_record
+from erestore.storage.frames import encode_record
 
 _ENTRY_BYTES = 352
 """What an entry of a ref's log takes, but for its message; with some room for records that compress less than expected."""

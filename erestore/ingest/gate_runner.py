@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from erestore.arrays import as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.streams import file_blocks
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.write import write_checkpoint
 from erestore.encoding.gate import Gate, Trial
 from erestore.errors import GateError
 from erestore.ingest.layout import layout_of

@@ -13,7 +13,7 @@ from erestore.arrays import as_array, as_tensor, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.lora_files import lora_refusal
-from erestore.checkpoint.naming import match_names
+from erestore.checkpoint.names import match_names
 from erestore.checkpoint.partial import refuse_partial
 from erestore.checkpoint.roles import Role
 from erestore.checkpoint.spelling import Spelling

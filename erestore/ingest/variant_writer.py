@@ -35,7 +35,7 @@ from erestore.progress import Progress
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
 from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import encode_record
+from erestore.storage.frames import encode_record
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 from erestore.variant.variant import Variant

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from erestore.arrays import Array
-from erestore.merge.decomposing import balanced, basis
+from erestore.merge.factored_svd import balanced, basis
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
 from erestore.merge.tiles import rows_of
 

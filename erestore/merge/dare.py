@@ -9,9 +9,9 @@ from fractions import Fraction
 from erestore.arrays import Array
 from erestore.errors import UsageError
 from erestore.merge.configuration import require_choice, require_density
-from erestore.merge.electing import COMBINE, ELECT, merge_agreeing, require_shares
 from erestore.merge.masks import kept
 from erestore.merge.operands import Rows, TiledOperands
+from erestore.merge.sign_election import COMBINE, ELECT, merge_agreeing, require_shares
 from erestore.merge.spaces import SpacedStrategy
 from erestore.merge.tiles import combination
 

@@ -11,8 +11,8 @@ import numpy as np
 from erestore.arrays import Array, widen
 from erestore.errors import UsageError
 from erestore.merge.abc import ElementwiseStrategy
-from erestore.merge.electing import require_shares
 from erestore.merge.operands import Rows, TiledOperands
+from erestore.merge.sign_election import require_shares
 
 
 @dataclass(frozen=True)

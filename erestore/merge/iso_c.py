@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from erestore.merge.abc import FactorStrategy, MergeStrategy
-from erestore.merge.decomposing import combined, spectrum
+from erestore.merge.factored_svd import combined, spectrum
 from erestore.merge.operands import FactoredOperands, Factors
 from erestore.merge.scaled_mean import ScaledMean
 

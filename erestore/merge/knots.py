@@ -10,7 +10,7 @@ import numpy as np
 from erestore.arrays import Array
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.dare import Dare
-from erestore.merge.decomposing import spectrum
+from erestore.merge.factored_svd import spectrum
 from erestore.merge.inner import WrappingStrategy
 from erestore.merge.linear import Average, TaskArithmetic, Weighted
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands

@@ -11,9 +11,9 @@ import numpy as np
 from erestore.arrays import Array, widen
 from erestore.errors import UsageError
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, Kind, MergeStrategy
-from erestore.merge.electing import require_shares
 from erestore.merge.operands import FactoredOperands, Factors, Operands, Rows, TiledOperands
 from erestore.merge.scaled_mean import ScaledMean
+from erestore.merge.sign_election import require_shares
 
 _RIDGE = 1e-10
 """Share of the mean second moment that every direction has besides: inputs that never occur get the mean of the variants."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from erestore.merge.abc import FactorStrategy, MergeStrategy
-from erestore.merge.decomposing import orthogonalised, spectrum
+from erestore.merge.factored_svd import orthogonalised, spectrum
 from erestore.merge.operands import FactoredOperands, Factors
 from erestore.merge.scaled_mean import ScaledMean
 

@@ -16,7 +16,7 @@ import torch
 
 from erestore.errors import CorruptionError
 from erestore.objects.note import CALIBRATION, open_calibration
-from erestore.residual.shaping import Metric
+from erestore.residual.noise_shaping import Metric
 from erestore.storage.calibrations import newest_note
 from erestore.storage.objects import Objects
 from erestore.storage.segments import SegmentedObject, Written

@@ -12,7 +12,7 @@ from erestore.execute import bounded_map
 from erestore.objects.note import is_calibration
 from erestore.objects.references import READERS, REFERRING, references
 from erestore.storage.condemned import Condemned, CondemnedList
-from erestore.storage.framing import RECORD_HEADER, kind_of
+from erestore.storage.frames import RECORD_HEADER, kind_of
 from erestore.storage.lease_records import SKEW_SECONDS
 from erestore.storage.objects import Objects, StoredObject
 from erestore.storage.segments import read_present

@@ -20,7 +20,7 @@ from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import Placement, check_fields, check_index, read_shape
 from erestore.objects.residual import matrix_shape
 from erestore.objects.tensors import VALUE_DIGEST_BYTES, value_digest
-from erestore.residual import classed, classing, difference, entropy
+from erestore.residual import difference, entropy, exact_remainder, remainder_classes
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 
@@ -29,7 +29,7 @@ CODECS = CODEC, FORMER = "classed", "difference"
 FEATURES = (*CODECS, *entropy.PLAIN)
 _FIELDS = {"codec", "digest", "dtype", "parts", "predictor", "shape"}
 SEGMENT = 1 << 20
-LARGEST_SEGMENT = SEGMENT + 8 * classed.CHUNK
+LARGEST_SEGMENT = SEGMENT + 8 * exact_remainder.CHUNK
 """A segment is closed by the part that fills it, whose elements have at most 8 bytes."""
 DEEPEST = 4
 """Longest chain of ``stored`` predictors."""
@@ -65,7 +65,7 @@ class Remainder:
             If it does not.
         """
         shape = tuple(value.shape)
-        parts = tuple(classing.encode(value, predicted, matrix_shape(shape)[1]))
+        parts = tuple(remainder_classes.encode(value, predicted, matrix_shape(shape)[1]))
         found = cls(dtype, shape, predictor, value_digest(value), parts)
         if _digest(_decode(CODEC, parts, (predicted,), matrix_shape(shape)[1])) != found.digest:
             raise CorruptionError("An exact remainder does not decode to the original.")
@@ -74,7 +74,7 @@ class Remainder:
 
 def cost(value: Array, predicted: Array) -> float:
     """Estimate the bits of a remainder, to compare predictions."""
-    return classing.cost(value, predicted, matrix_shape(tuple(value.shape))[1])
+    return remainder_classes.cost(value, predicted, matrix_shape(tuple(value.shape))[1])
 
 
 def _decode(
@@ -93,11 +93,11 @@ def _decode(
     key : str
         What to call it where a part is damaged.
     """
-    guesses = regrouped(predicted, classed.CHUNK)
+    guesses = regrouped(predicted, exact_remainder.CHUNK)
     for number, (part, guess) in enumerate(zip(parts, guesses, strict=True)):
-        place = classed.Place(number * classed.CHUNK, columns)
+        place = exact_remainder.Place(number * exact_remainder.CHUNK, columns)
         try:
-            block = classed.decode(part, guess, place) if codec == CODEC else difference.decode(part, guess)
+            block = exact_remainder.decode(part, guess, place) if codec == CODEC else difference.decode(part, guess)
         except CorruptionError as error:
             raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
         yield block
@@ -229,7 +229,7 @@ class Patch:
         """
         tensor = self.tensors[key]
         size, count = array_dtype(tensor.dtype).itemsize, math.prod(tensor.shape)
-        raw = [size * min(classed.CHUNK, count - start) for start in range(0, count, classed.CHUNK)]
+        raw = [size * min(exact_remainder.CHUNK, count - start) for start in range(0, count, exact_remainder.CHUNK)]
         lengths = [length for _, _, length in tensor.parts]
         if not (lengths == raw if tensor.codec == FORMER else _fit(lengths, raw)):
             raise _wrong_size(key)

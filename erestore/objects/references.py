@@ -16,7 +16,7 @@ from erestore.execute import bounded_map
 from erestore.objects.index import RESIDUAL_OPTIONAL, check_fields
 from erestore.records import Base, Commit, Layout, Manifest
 from erestore.storage.calibrations import newest_note
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 from erestore.storage.objects import Objects
 
 READERS: Final = 8

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from erestore.ops import calibrate as calibrate
     from erestore.ops import cat as cat
     from erestore.ops import checkout as checkout
+    from erestore.ops import cherry_pick as cherry_pick
     from erestore.ops import commit as commit
     from erestore.ops import config as config
     from erestore.ops import diff as diff
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from erestore.ops import import_base as import_base
     from erestore.ops import log as log
     from erestore.ops import merge as merge
-    from erestore.ops import pick as pick
     from erestore.ops import probe as probe
     from erestore.ops import rebase as rebase
     from erestore.ops import reflog as reflog

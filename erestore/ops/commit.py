@@ -11,7 +11,7 @@ from typing import NamedTuple, Unpack
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.adapter_training import quantised_training
 from erestore.checkpoint.marker import Marker, read_marker
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.dry_run import scratch_store
 from erestore.encoding.gate import Gate

@@ -17,7 +17,7 @@ from erestore.analysis.diff import details as page_details
 from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.analysis.diff.compare import Change, Comparison, Pair
 from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError, similar_names
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.history.revision import Revision, open_revision, require_commit

@@ -17,7 +17,7 @@ from erestore.storage.calibrations import parse_entry
 from erestore.storage.canonical import parse_canonical
 from erestore.storage.condemned import PREFIX as CONDEMNED
 from erestore.storage.condemned import parse_list
-from erestore.storage.framing import RECORD_HEADER, damaged, is_segmented, kind_of
+from erestore.storage.frames import RECORD_HEADER, damaged, is_segmented, kind_of
 from erestore.storage.objects import StoredObject
 from erestore.storage.reflogs import LoggedEntry, read_reflogs
 from erestore.storage.segments import read_present

@@ -11,7 +11,7 @@ from erestore.analysis.similarity.nearest import Distances, measure
 from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.marker import Marker, read_marker
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError, NotFoundError
 from erestore.ingest.matching import match_base
 from erestore.integrations.name_conversions import library_spelling

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import TargetExistsError
 from erestore.ingest.base_writer import base_commit, import_checkpoint
 from erestore.ingest.locate import name_of

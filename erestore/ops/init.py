@@ -33,7 +33,7 @@ def init(url: str | Path, *, shared: str | None = None, repair: bool = False, **
     repair : bool
         Write a new marker for a store whose own is missing or damaged, and make nothing else.
     **options
-        See :func:`erestore.storage.opening.open_storage`.
+        See :func:`erestore.storage.open.open_storage`.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from erestore.algebra.expression import is_expression, parse_expression
 from erestore.algebra.operands import Operand, require_one_base
 from erestore.algebra.recipe import Recipe
 from erestore.checkpoint.abc import Checkpoint
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.encoding.quality import require_max_error
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
 from erestore.history.derive import Derived, derive

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from erestore.analysis.diff.side import require_whole
 from erestore.checkpoint.marker import Marker, read_marker
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import UsageError
 from erestore.history.revision import Revision, open_revision
 from erestore.history.working_copy import TensorDifference, differences, open_marked

@@ -9,7 +9,7 @@ from erestore.records.coefficients import Coefficient, format_coefficient, parse
 from erestore.records.commit import EDGES, LATEST, Commit, dropped_tensors, relative_error
 from erestore.records.layout import Layout, LayoutFile, LayoutTensor, module_prefix, names_inside
 from erestore.records.manifest import Manifest, Term, normal_terms
-from erestore.records.reading import check_shape
+from erestore.records.parse import check_shape
 from erestore.records.tensors import Base, Part, TensorRef, WholeTensor
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from erestore.errors import CorruptionError, UnsupportedFormatError
-from erestore.records.reading import read_number, read_text, read_text_map, read_texts, reading
+from erestore.records.parse import read_number, read_text, read_text_map, read_texts, reading
 
 EDGES = ("imported", "adapted", "versioned", "merged", "picked", "reverted", "flattened", "rebased")
 """What a commit is to its parents."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from erestore.records.reading import read_shape, read_text, read_text_map, read_texts, read_typed, reading
+from erestore.records.parse import read_shape, read_text, read_text_map, read_texts, read_typed, reading
 
 
 @dataclass(frozen=True)

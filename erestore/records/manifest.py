@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from erestore.errors import CorruptionError
 from erestore.records.coefficients import Coefficient, format_coefficient, parse_coefficient
-from erestore.records.reading import read_text, read_text_map, read_typed, reading
+from erestore.records.parse import read_text, read_text_map, read_typed, reading
 from erestore.records.tensors import Part, parts_record, read_parts
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from erestore.records.coefficients import Coefficient, format_coefficient, parse_coefficient
-from erestore.records.reading import read_number, read_shape, reading
+from erestore.records.parse import read_number, read_shape, reading
 
 
 class TensorRef(NamedTuple):

@@ -26,9 +26,9 @@ from erestore.ingest.variant_writer import StoredVariant
 from erestore.progress import Progress
 from erestore.records import Layout, LayoutTensor, Manifest, Term, normal_terms
 from erestore.repacking.parent_choice import Cost
-from erestore.residual import planning
+from erestore.residual import step_plan
 from erestore.residual.evenness import OWN_CHANGES, References
-from erestore.residual.planning import Profile
+from erestore.residual.step_plan import Profile
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 from erestore.variant.rank import WITHOUT_FACTORS
@@ -138,21 +138,21 @@ def predicted_costs(
     return kept, _cost(noisy, allowed, matrices) if noise else kept
 
 
-def _cost(profiles: Sequence[planning.Profile], allowed: float, matrices: int) -> Cost:
+def _cost(profiles: Sequence[step_plan.Profile], allowed: float, matrices: int) -> Cost:
     """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
     if sum(seen.energy + seen.gamma_energy for seen in profiles) <= allowed:
         return Cost(0.0, 0.0)
-    step = planning.solve_step(profiles, allowed)
+    step = step_plan.solve_step(profiles, allowed)
     size = weighted = 0.0
     for seen in profiles:
-        plan = planning.plan(seen, step)
+        plan = step_plan.plan(seen, step)
         size += plan.bits / 8
         if seen.shape[0] > 1:
             weighted += math.prod(seen.shape) * (plan.rank + WITHOUT_FACTORS * plan.remainder)
     return Cost(size, weighted / max(1, matrices))
 
 
-def _with_noise(seen: planning.Profile, variance: float) -> planning.Profile:
+def _with_noise(seen: step_plan.Profile, variance: float) -> step_plan.Profile:
     """Return the profile of a tensor's residual with white noise added."""
     energy = seen.energy + variance * math.prod(seen.shape)
     values = seen.singular_values

@@ -1,4 +1,4 @@
-"""Exact remainders as erestore first wrote them; only read now. :mod:`erestore.residual.classed` is what is written.
+"""Exact remainders as erestore first wrote them; only read now. :mod:`erestore.residual.exact_remainder` is what is written.
 
 ``(v - p) + p == v`` fails in every float dtype, so the difference is taken between integers: the bits of a float, with
 negative numbers mapped below positive ones, increase with its value. Differences wrap around, are zigzag-coded (0, -1, 1, -2,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from erestore.residual.planning import Profile, plan
+from erestore.residual.step_plan import Profile, plan
 
 _CLOSE = 1.02
 """How near to the largest step that keeps a tensor's limit is looked for."""

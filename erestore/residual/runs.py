@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from erestore import compression
 from erestore.errors import CorruptionError
 from erestore.residual import pco
-from erestore.residual.clustering import clusters
+from erestore.residual.code_tables import clusters
 
 _TYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 _HEAD = struct.Struct("<II")

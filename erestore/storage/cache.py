@@ -19,7 +19,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from erestore.storage.abc import Data, Entry, Storage
-from erestore.storage.framing import digest
+from erestore.storage.frames import digest
 
 _DIGEST_BYTES = 32
 _KEPT_AFTER_EVICTION = 0.8  # of the limit, so that not every write evicts

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from erestore.errors import ConflictError, CorruptionError
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 from erestore.storage.log import NumberedLog
 
 PREFIX = "calibrations/"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from erestore.errors import CorruptionError, KeyNotFoundError
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 
 PREFIX = "gc/condemned/"
 

@@ -12,7 +12,7 @@ from erestore.errors import CorruptionError, MissingObjectError, UnsupportedForm
 from erestore.storage.abc import Data, Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import (
+from erestore.storage.frames import (
     damaged,
     decode_record,
     encode_record,

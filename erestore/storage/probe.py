@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from erestore.errors import AccessError, UnsafeRemoteError
 from erestore.storage.abc import Data, Entry, Storage
-from erestore.storage.framing import digest
+from erestore.storage.frames import digest
 from erestore.storage.remote import SMALLEST_PART, FsspecStorage
 
 RACERS = 4

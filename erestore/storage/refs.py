@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from erestore.errors import CorruptionError, KeyNotFoundError, RefConflictError, UnsupportedFormatError, UsageError
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import is_oid
+from erestore.storage.frames import is_oid
 from erestore.storage.log import NumberedLog, entry_number
 from erestore.storage.sequence import count_entries, with_count
 from erestore.storage.spelling import FEATURE_KEY, choose, plain

@@ -11,7 +11,7 @@ from erestore.errors import UsageError
 from erestore.storage.abc import Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import digest, encode_head, segmented_oid
+from erestore.storage.frames import digest, encode_head, segmented_oid
 from erestore.storage.segments import SEGMENT_LIMIT, Written, create_object, place
 
 SPOOL_MEMORY = 64 << 20

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from erestore.errors import CorruptionError, KeyNotFoundError, MissingObjectError
 from erestore.storage.abc import Data, Storage
 from erestore.storage.canonical import parse_canonical
-from erestore.storage.framing import (
+from erestore.storage.frames import (
     damaged,
     decode_head,
     digest,

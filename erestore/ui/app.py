@@ -17,7 +17,7 @@ from erestore.api import Store
 from erestore.errors import ConflictError, ErestoreError, NotFoundError, UsageError
 from erestore.report.json_values import plain
 from erestore.storage.access import access_error
-from erestore.ui import comparing, fleet, looking
+from erestore.ui import commit_views, comparison, fleet
 from erestore.ui.desk import Desk
 from erestore.ui.guard import HEADERS, NAMES, Guard, Headers
 from erestore.ui.jobs import UnfinishedError
@@ -59,9 +59,9 @@ def application(store: Store, token: str, ticket: str, places: Places | None = N
     desk = Desk(store, places.products, places.spectra)
     prepare()
     routes = [
-        Route("/", _endpoint(desk, looking.lineage)),
-        Route("/commit/{oid}", _endpoint(desk, looking.commit)),
-        Route("/compare", _endpoint(desk, comparing.compare)),
+        Route("/", _endpoint(desk, commit_views.lineage)),
+        Route("/commit/{oid}", _endpoint(desk, commit_views.commit)),
+        Route("/compare", _endpoint(desk, comparison.compare)),
         Route("/similarity", _endpoint(desk, fleet.similarity)),
         Route("/storage", _endpoint(desk, fleet.storage)),
         Route("/usage/{oid}", _usage(desk)),

@@ -16,8 +16,8 @@ from erestore.progress import Progress
 from erestore.report.figures.fleet import similarity_figure, totals_figure, usage_figure
 from erestore.report.lineage import lay_out
 from erestore.report.lineage_page import Cell
-from erestore.report.ordering import clustered
 from erestore.report.pages import Chart
+from erestore.report.seriation import clustered
 from erestore.report.words import listed, plural, size_text
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from erestore.arrays import raw_bytes
 from erestore.checkpoint.streams import Place
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.write import write_checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.objects.structure import read_structure
 from erestore.progress import Progress, silent
@@ -31,7 +31,7 @@ def write_variant(
     variant : Variant
     target : Path
     format, force, marker
-        See :func:`erestore.checkpoint.writing.write_checkpoint`, for what is raised as well.
+        See :func:`erestore.checkpoint.write.write_checkpoint`, for what is raised as well.
     progress : Progress
     """
     variant.open_parts()

@@ -32,7 +32,7 @@ import former_remainder
 
 from erestore.api import Store
 from erestore.arrays import Array, as_array, as_tensor, raw_bytes
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.encoding.quality import Quality
 from erestore.variant.variant import Variant
 

@@ -75,7 +75,7 @@ def dense(method: str, statistics):
         return left @ formulas.ties(parts, ones, DENSITY)
 
     def core():
-        from erestore.merge.decomposing import balanced
+        from erestore.merge.factored_svd import balanced
 
         even = [balanced(each) for each in inputs().factors]
         left, right = (formulas.svd(np.concatenate(side, axis=1))[0] for side in zip(*even, strict=True))

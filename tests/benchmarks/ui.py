@@ -28,7 +28,7 @@ from browsing import ARGUMENTS, program
 from synthetic_fleets import make_fleet
 
 from erestore.api import Store
-from erestore.ui.serving import serve
+from erestore.ui.server import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from erestore.checkpoint.abc import Checkpoint
-from erestore.checkpoint.opening import open_checkpoint
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.open import open_checkpoint
+from erestore.checkpoint.write import write_checkpoint
 from erestore.records import Layout, LayoutFile, LayoutTensor
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.errors import CheckpointError
 

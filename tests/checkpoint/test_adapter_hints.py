@@ -11,7 +11,7 @@ from peft import IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig, PromptTu
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

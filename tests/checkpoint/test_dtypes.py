@@ -5,7 +5,7 @@ from safetensors import TensorSpec, safe_open
 from safetensors.torch import save_file
 
 from erestore.checkpoint.dtypes import DTYPES, describe, tensor_bytes, torch_dtype, torch_shape
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 
 

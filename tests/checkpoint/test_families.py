@@ -5,8 +5,8 @@ import pytest
 import torch
 from checkpoints import assert_same, write_again
 
-from erestore.checkpoint.naming import match_names
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.names import match_names
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 
 pytestmark = pytest.mark.models

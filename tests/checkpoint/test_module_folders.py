@@ -10,7 +10,7 @@ import torch
 from checkpoints import write_again
 from safetensors.torch import load_file, save_file
 
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 
 ROOT = {"q.weight": torch.arange(16.0).view(4, 4)}

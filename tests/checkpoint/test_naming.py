@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.naming import fits, match_names
+from erestore.checkpoint.names import fits, match_names
 from erestore.errors import CheckpointError
 
 

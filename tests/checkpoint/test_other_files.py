@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 
 
@@ -61,7 +61,7 @@ def distributed(tmp_path_factory):
 def test_dtensors(distributed):
     with open_checkpoint(distributed / "whole.pt") as checkpoint:
         assert checkpoint.tensors["0.weight"].shape == (4, 4)
-    program = "from erestore.checkpoint.opening import open_checkpoint; open_checkpoint('fsdp2.pt')"
+    program = "from erestore.checkpoint.open import open_checkpoint; open_checkpoint('fsdp2.pt')"
     done = subprocess.run(  # a process that has not imported DTensors gets another error from torch
         [sys.executable, "-c", program], cwd=distributed, capture_output=True, text=True, check=False
     )

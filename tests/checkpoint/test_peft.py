@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, G
 
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.peft import LoraFactors, PeftCheckpoint
 from erestore.errors import CheckpointError
 

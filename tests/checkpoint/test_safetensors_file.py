@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
 from erestore.checkpoint.safetensors_header import ALIGNMENT, LARGEST_HEADER, build_header, parse_header
 from erestore.errors import CheckpointError, CorruptionError

@@ -8,7 +8,7 @@ import torch
 from test_naming import infos, renamed
 
 from erestore.checkpoint.abc import TensorInfo
-from erestore.checkpoint.naming import match_names
+from erestore.checkpoint.names import match_names
 from erestore.errors import CheckpointError
 
 BLOCKS = infos(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.checkpoint import skeleton
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.skeleton import assemble, dismantle
 from erestore.errors import CheckpointError, CorruptionError
 

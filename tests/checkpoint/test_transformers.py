@@ -15,8 +15,8 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from erestore.checkpoint.naming import match_names
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.names import match_names
+from erestore.checkpoint.open import open_checkpoint
 
 BERT = BertConfig(
     vocab_size=120,

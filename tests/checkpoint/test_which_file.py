@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
 from erestore.ingest.locate import default_name
 

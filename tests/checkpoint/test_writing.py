@@ -11,8 +11,8 @@ import pytest
 import torch
 from checkpoints import assert_same, blocks, layout_of, write_again
 
-from erestore.checkpoint.opening import open_checkpoint
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.open import open_checkpoint
+from erestore.checkpoint.write import write_checkpoint
 from erestore.errors import (
     AccessError,
     CheckpointError,

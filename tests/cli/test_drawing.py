@@ -7,7 +7,7 @@ import random
 import click
 import pytest
 
-from erestore.cli.drawing import draw
+from erestore.cli.lineage_graph import draw
 
 DRAWINGS = {
     "chain": (

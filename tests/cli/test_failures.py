@@ -16,7 +16,7 @@ from commands import ROOT, Here
 import erestore
 from erestore import errors
 from erestore.api import Store
-from erestore.cli.failures import NEXT_STEPS, report
+from erestore.cli.errors import NEXT_STEPS, report
 from erestore.errors import ErestoreError
 
 CODES = {

@@ -13,7 +13,7 @@ from erestore.api import Store
 from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, ConflictError, RefConflictError, UsageError
 from erestore.history.revision import open_revision
-from erestore.ops import pick
+from erestore.ops import cherry_pick
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def test_a_torch_file_with_other_things_in_it_is_not_torn(world: World) -> None:
 def test_a_commit_made_meanwhile_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Store.open(world.store.url)
     world.commit("more", world.tune(world.base))
-    derive = pick.derive
+    derive = cherry_pick.derive
 
     def late(*arguments: object, **named: object) -> object:
         other.merge(["0.5*b"], name="b")
         return derive(*arguments, **named)
 
-    monkeypatch.setattr(pick, "derive", late)
+    monkeypatch.setattr(cherry_pick, "derive", late)
     with pytest.raises(RefConflictError):
         world.store.cherry_pick("a", onto="b")
     assert world.store.show("b").recipe["strategy"] == "expression"

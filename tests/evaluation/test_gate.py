@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from erestore.api import Store
 from erestore.checkpoint import marker
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.cli.main import run
 from erestore.encoding import residual_encoder
 from erestore.encoding.gate import Gate, Trial

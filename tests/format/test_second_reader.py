@@ -13,7 +13,7 @@ from erestore.api import Store
 from erestore.arrays import as_array, raw_bytes
 from erestore.encoding.quality import Quality
 from erestore.objects.patch import Patch
-from erestore.residual import classing
+from erestore.residual import remainder_classes
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,12 +43,12 @@ def test_exact_remainders_of_every_type(name: str, monkeypatch: pytest.MonkeyPat
     dtype = DTYPES[name]
     weight = normal(1, 160, 32).to(torch.float8_e5m2).to(dtype)
     base, value = as_array(weight), as_array(tuned(weight, dtype))
-    (part,) = classing.encode(value, base, 32)
+    (part,) = remainder_classes.encode(value, base, 32)
     assert len(part) < value.nbytes
     assert independent.add_classed(bytes(raw_bytes(base)), [part], name, 32) == raw_bytes(value)
     # The second of two parts begins within a row.
-    monkeypatch.setattr(classing, "CHUNK", 2000)
-    parts = list(classing.encode(value, base, 32))
+    monkeypatch.setattr(remainder_classes, "CHUNK", 2000)
+    parts = list(remainder_classes.encode(value, base, 32))
     start, size = 2000, dtype.itemsize
     guess = bytes(raw_bytes(base))[start * size : 2 * start * size]
     assert parts[1][2] == (not name.startswith("F8_E5M2"))

@@ -21,14 +21,14 @@ from erestore.checkpoint.dtypes import array_dtype
 from erestore.objects.calibration import Calibration
 from erestore.objects.tensors import content_digest, value_digest
 from erestore.records import Base, Commit, Layout, Manifest, format_coefficient, parse_coefficient
-from erestore.residual import classed, difference, entropy, packing
+from erestore.residual import code_packing, difference, entropy, exact_remainder
 from erestore.residual.codecs.registry import codec
 from erestore.residual.planes import from_planes
 from erestore.residual.rounding import round_to
 from erestore.storage.calibrations import newest_note, point
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.condemned import parse_list
-from erestore.storage.framing import KINDS, decode_record, encode_record, record_oid
+from erestore.storage.frames import KINDS, decode_record, encode_record, record_oid
 from erestore.storage.holder import Holder
 from erestore.storage.leases import Lease
 from erestore.storage.memory import MemoryStorage
@@ -173,7 +173,7 @@ def content_digests(example: Example, tmp_path: Path) -> None:
 def packed(example: Example, tmp_path: Path) -> None:
     width, codes = int(example.facts["width"]), json.loads(example.facts["codes"])
     assert former_codes.pack([codes], width) == example.stored
-    assert packing.unpack(example.stored, 1, len(codes), width).tolist() == [codes]
+    assert code_packing.unpack(example.stored, 1, len(codes), width).tolist() == [codes]
     assert independent.unpack(example.stored, len(codes), width) == codes
 
 
@@ -226,7 +226,7 @@ def remainder_in_classes(example: Example, tmp_path: Path) -> None:
     )
     dtype, columns = example.facts["dtype"], json.loads(example.facts["shape"])[1]
     guess = np.frombuffer(predicted, array_dtype(dtype))
-    assert classed.decode(example.stored, guess, classed.Place(0, columns)).tobytes() == value
+    assert exact_remainder.decode(example.stored, guess, exact_remainder.Place(0, columns)).tobytes() == value
     assert independent.add_classed(predicted, [example.stored], dtype, columns) == value
 
 
@@ -261,7 +261,7 @@ def test_there_is_an_example_of_everything() -> None:
     codecs = [example.facts["codec"] for example in EXAMPLES if example.kind == "section"]
     assert sorted(codecs) == ["dense", "factors", "gamma", "lowrank", "lowrank2", "remainder", "vector"]
     widths = [int(example.facts["width"]) for example in EXAMPLES if example.kind == "packing"]
-    assert (0, *widths) == packing.WIDTHS
+    assert (0, *widths) == code_packing.WIDTHS
     kinds = collections.Counter(example.facts["kind"] for example in EXAMPLES if example.kind == "record")
     assert kinds == dict.fromkeys(RECORDS, 1) | {"layout": 2}
     assert {name: number for name, number in KINDS.items() if name != "pack"} == independent.KINDS

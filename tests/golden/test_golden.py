@@ -13,8 +13,8 @@ from blake3 import blake3
 
 from erestore.api import Store
 from erestore.arrays import as_array, raw_bytes
-from erestore.residual.packing import WIDTHS
-from erestore.storage.framing import KINDS, is_segmented, kind_of
+from erestore.residual.code_packing import WIDTHS
+from erestore.storage.frames import KINDS, is_segmented, kind_of
 
 sys.path.append(str(Path(__file__).parents[1] / "format"))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from erestore.errors import ErestoreError
 from erestore.residual import entropy
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import digest, encode_head, segmented_oid
+from erestore.storage.frames import digest, encode_head, segmented_oid
 from erestore.storage.objects import Objects
 from erestore.storage.segments import object_key, place
 from erestore.store import Store

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from erestore.arrays import BFLOAT16, without_warnings
 from erestore.errors import CorruptionError
-from erestore.residual import dyadic, factorising
+from erestore.residual import dyadic, factorise
 from erestore.residual.codecs import dense, ere, factors, gamma, lowrank2, remainder
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.registry import _BUILT_IN, codec
@@ -27,7 +27,7 @@ def sections() -> dict[str, EncodedSection]:
     sides = [torch.randn(size, 5, generator=generator, dtype=torch.float64) for size in SHAPE]
     matrix = sides[0] @ sides[1].T
     _, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
-    codes = factorising.quantise(matrix.float(), right[:5].T, sigma[:5], "right", 0.01)
+    codes = factorise.quantise(matrix.float(), right[:5].T, sigma[:5], "right", 0.01)
     size = dyadic.nearest(0.01, 24)
     return {
         "lowrank": encode_lowrank(codes),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from erestore.arrays import Array, named_dtype
 from erestore.errors import CorruptionError
-from erestore.residual import classed, classing, difference
+from erestore.residual import difference, exact_remainder, remainder_classes
 
 COLUMNS = 32
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -23,13 +23,13 @@ def case(dtype: np.dtype) -> tuple[Array, bytes]:
     moved = predicted.astype(float) * (1 - 0.01)
     moved[::2] += 0.2 * generator.standard_normal((80, COLUMNS))
     value = moved.astype(np.float16).astype(dtype)
-    (part,) = classing.encode(value, predicted, COLUMNS)
+    (part,) = remainder_classes.encode(value, predicted, COLUMNS)
     assert decode(part, predicted).tobytes() == value.tobytes()
     return predicted.reshape(-1), part
 
 
 def decode(part: bytes, predicted: Array) -> Array:
-    return classed.decode(part, predicted.reshape(-1), classed.Place(0, COLUMNS))
+    return exact_remainder.decode(part, predicted.reshape(-1), exact_remainder.Place(0, COLUMNS))
 
 
 CASES = {name: case(named_dtype(name)) for name in DTYPES}
@@ -43,7 +43,7 @@ def test_the_parts_have_what_can_be_damaged() -> None:
 def decode_changed(name: str, data: st.DataObject) -> None:
     predicted, part = CASES[name]
     what = data.draw(st.sampled_from(["part", "part", "head", "prediction", "count", "place"]))
-    place = classed.Place(0, COLUMNS)
+    place = exact_remainder.Place(0, COLUMNS)
     if what == "part":
         part = damage(data.draw, part)
     elif what == "head":
@@ -53,10 +53,10 @@ def decode_changed(name: str, data: st.DataObject) -> None:
     elif what == "count":
         predicted = np.tile(predicted, 9)[: data.draw(st.integers(1, 9 * len(predicted)))]
     else:
-        place = classed.Place(data.draw(st.integers(0, 1 << 40)), data.draw(st.integers(1, 1 << 40)))
+        place = exact_remainder.Place(data.draw(st.integers(0, 1 << 40)), data.draw(st.integers(1, 1 << 40)))
     with memory_limit(512):
         try:
-            found = classed.decode(part, predicted, place)
+            found = exact_remainder.decode(part, predicted, place)
         except CorruptionError:
             return
     assert (found.dtype, found.shape) == (predicted.dtype, predicted.shape)

@@ -25,7 +25,7 @@ from erestore.ops.fsck import fsck
 from erestore.records import Layout, Manifest
 from erestore.residual.codecs.registry import codec
 from erestore.storage.canonical import dump_canonical
-from erestore.storage.framing import KINDS, digest, encode_record, record_oid
+from erestore.storage.frames import KINDS, digest, encode_record, record_oid
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.segments import object_key
 from erestore.store import Store

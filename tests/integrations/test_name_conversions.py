@@ -10,8 +10,8 @@ import transformers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, ViTConfig, ViTForImageClassification, ViTModel
 
 from erestore.api import Store
-from erestore.checkpoint.naming import match_names
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.names import match_names
+from erestore.checkpoint.open import open_checkpoint
 from erestore.integrations.name_conversions import library_spelling
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}

@@ -15,7 +15,7 @@ from erestore.errors import UsageError
 from erestore.merge.core import project
 from erestore.merge.core_space import CoreSpace
 from erestore.merge.dare import Dare
-from erestore.merge.decomposing import balanced, orthogonalised, spectrum
+from erestore.merge.factored_svd import balanced, orthogonalised, spectrum
 from erestore.merge.iso_c import IsoC
 from erestore.merge.knots import Knots
 from erestore.merge.linear import Average, Slerp, TaskArithmetic, Weighted

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from erestore.merge import tiles, trimming
-from erestore.merge.trimming import Cutoff, cutoff
+from erestore.merge import tiles, trim
+from erestore.merge.trim import Cutoff, cutoff
 
 NUMBERS = st.floats(allow_infinity=True, allow_nan=False, width=64) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 5e-324])
 HALF = Fraction(1, 2)
@@ -32,8 +32,8 @@ def is_same(one: np.ndarray, other: np.ndarray) -> bool:
 @pytest.fixture(params=[1 << 20, 3, 1])
 def held(request, monkeypatch):
     """How many entries may be held at a time."""
-    monkeypatch.setattr(trimming, "HELD", request.param)
-    monkeypatch.setattr(trimming, "tiles", lambda shape: tiles.tiles(shape, request.param))
+    monkeypatch.setattr(trim, "HELD", request.param)
+    monkeypatch.setattr(trim, "tiles", lambda shape: tiles.tiles(shape, request.param))
     return request.param
 
 
@@ -51,7 +51,7 @@ def test_what_is_kept_is_what_sorting_keeps(held, shape, density):
 )
 def test_any_numbers_with_few_held(matrix, density):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trimming, "HELD", 2)
+        patch.setattr(trim, "HELD", 2)
         assert is_same(in_tiles(matrix, density), trimmed(matrix, density))
 
 
@@ -91,7 +91,7 @@ def test_nan_is_larger_than_all_else():
 
 
 def test_a_large_tensor_takes_two_passes_and_holds_little(monkeypatch):
-    monkeypatch.setattr(trimming, "HELD", 1000)
+    monkeypatch.setattr(trim, "HELD", 1000)
     matrix, asked = np.random.default_rng(0).standard_normal((100, 100)), []
 
     def rows(start, stop):
@@ -104,7 +104,7 @@ def test_a_large_tensor_takes_two_passes_and_holds_little(monkeypatch):
 
 
 def test_of_equal_magnitudes_none_are_held(monkeypatch):
-    monkeypatch.setattr(trimming, "HELD", 2)
+    monkeypatch.setattr(trim, "HELD", 2)
     asked = []
 
     def rows(start, stop):

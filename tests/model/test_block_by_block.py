@@ -15,14 +15,14 @@ from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.analysis.diff.measurement import Measurement
 from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
 from erestore.arrays import as_array, regrouped
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CorruptionError
 from erestore.objects.patch import Patch
 from erestore.objects.residual import Residual, matrix_shape
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
-from erestore.residual import classed, classing
+from erestore.residual import exact_remainder, remainder_classes
 from erestore.residual.codecs import remainder
 from erestore.storage.memory import MemoryStorage
 from erestore.store import Store
@@ -36,7 +36,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     """Have blocks and parts of a hundred elements, so that tiny tensors have several."""
     patch.setattr(variant, "BLOCK", SMALL)
     patch.setattr(remainder, "PART", SMALL)
-    for module in (classed, classing):
+    for module in (exact_remainder, remainder_classes):
         patch.setattr(module, "CHUNK", SMALL)
     patch.setattr(base_spectra, "_BLOCK_ROWS", 7)
 

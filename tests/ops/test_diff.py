@@ -12,7 +12,7 @@ from families import rxnfp
 from tiny import EXACT, base_weights, make_store, tensors_of, tuned, write_model
 
 from erestore.arrays import as_array
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 from erestore.encoding.quality import Quality
 from erestore.errors import CheckpointError, NotFoundError, UnknownRevisionError, UsageError
 from erestore.objects.residual_writer import ResidualWriter
@@ -21,7 +21,7 @@ from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
 from erestore.records import Base, Commit, Manifest, Term, normal_terms
-from erestore.residual import dyadic, factorising, quantisation
+from erestore.residual import dyadic, factorise, quantisation
 from erestore.residual.codecs import factors, gamma, lowrank2, remainder
 from erestore.residual.spectrum import decompose
 from erestore.storage.memory import MemoryStorage
@@ -103,7 +103,7 @@ def low_rank(shape, rank, seed):
     m, n = shape[0], math.prod(shape[1:])
     delta = random((m, rank), seed) @ random((n, rank), seed + 1).T
     found = decompose(delta)
-    codes = factorising.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, 1e-4)
+    codes = factorise.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, 1e-4)
     return lowrank2.encode(codes)
 
 

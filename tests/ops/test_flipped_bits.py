@@ -13,7 +13,7 @@ from erestore.errors import ErestoreError, UnsupportedFormatError
 from erestore.ops.commit import commit
 from erestore.ops.fsck import fsck
 from erestore.storage.abc import Storage
-from erestore.storage.framing import is_segmented, kind_of
+from erestore.storage.frames import is_segmented, kind_of
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import Objects
 

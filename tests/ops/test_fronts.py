@@ -24,7 +24,7 @@ from erestore.objects.residual import Residual
 from erestore.ops.checkout import CheckoutResult
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.opening import open_storage
+from erestore.storage.open import open_storage
 from erestore.storage.segments import FIRST_READ
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1" / "store"

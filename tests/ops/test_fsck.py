@@ -14,7 +14,7 @@ from erestore.ops.fsck import FsckResult, fsck
 from erestore.records import Layout, Manifest
 from erestore.storage.abc import Storage
 from erestore.storage.canonical import dump_canonical, parse_canonical
-from erestore.storage.framing import encode_record, record_oid
+from erestore.storage.frames import encode_record, record_oid
 from erestore.storage.memory import MemoryStorage
 from erestore.store import MARKER, Store
 

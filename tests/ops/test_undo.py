@@ -24,7 +24,7 @@ from erestore.errors import (
 )
 from erestore.storage import refs
 from erestore.storage.abc import Data, Storage
-from erestore.storage.framing import KINDS
+from erestore.storage.frames import KINDS
 from erestore.storage.holder import Holder
 from erestore.storage.lease_records import PREFIX
 from erestore.storage.leases import Lease

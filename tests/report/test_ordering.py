@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from erestore.report.ordering import clustered
+from erestore.report.seriation import clustered
 
 
 def cosines(vectors: np.ndarray) -> list[list[float | None]]:

@@ -4,7 +4,7 @@ import pytest
 from families import chgnet, minilm, rxnfp
 
 from erestore.checkpoint.module_kind import KINDS, Place, kind_order, place, places
-from erestore.checkpoint.opening import open_checkpoint
+from erestore.checkpoint.open import open_checkpoint
 
 LAYERS = {
     "bert.encoder.layer.3.attention.self.query.weight": (3, "attention query", "encoder"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from erestore.arrays import Array, named_dtype
 from erestore.errors import CorruptionError
-from erestore.residual import classed, classing, pco
+from erestore.residual import exact_remainder, pco, remainder_classes
 
 FLOATS = [
     named_dtype("float64"),
@@ -36,18 +36,18 @@ def columns_of(value: Array) -> int:
 
 
 def parts_of(value: Array, predicted: Array) -> list[bytes]:
-    return list(classing.encode(value, predicted, columns_of(value)))
+    return list(remainder_classes.encode(value, predicted, columns_of(value)))
 
 
 def check_round_trip(value: Array, predicted: Array) -> list[bytes]:
     parts = parts_of(value, predicted)
     flat, found = predicted.reshape(-1), []
-    assert len(parts) == -(-len(flat) // classed.CHUNK if len(flat) else 0)
+    assert len(parts) == -(-len(flat) // exact_remainder.CHUNK if len(flat) else 0)
     for number, part in enumerate(parts):
-        start = number * classing.CHUNK
-        guess = flat[start : start + classing.CHUNK]
+        start = number * remainder_classes.CHUNK
+        guess = flat[start : start + remainder_classes.CHUNK]
         assert 0 < len(part) <= guess.nbytes
-        found.append(classed.decode(part, guess, classed.Place(start, columns_of(value))))
+        found.append(exact_remainder.decode(part, guess, exact_remainder.Place(start, columns_of(value))))
     assert all(each.dtype == value.dtype for each in found)
     assert b"".join(each.tobytes() for each in found) == value.tobytes()
     return parts
@@ -77,9 +77,9 @@ def test_any_bits_come_back_from_any_prediction(dtype: np.dtype, data: st.DataOb
     value = np.where(far, generator.integers(limit.min, limit.max, (rows, columns), endpoint=True), value)
     value = value & ~((1 << zeros) - 1 if zeros < 64 else -1)
     with pytest.MonkeyPatch.context() as patched:
-        for module in (classed, classing):
+        for module in (exact_remainder, remainder_classes):
             patched.setattr(module, "CHUNK", data.draw(st.sampled_from([7, 64, 1 << 18]), label="chunk"))
-        patched.setattr(classing, "CHUNK", classed.CHUNK)
+        patched.setattr(remainder_classes, "CHUNK", exact_remainder.CHUNK)
         check_round_trip(*(each.astype(limit.dtype).view(dtype) for each in (value, predicted)))
 
 
@@ -95,7 +95,7 @@ def test_normal_weights(dtype: np.dtype) -> None:
 def test_few_elements(shape: tuple[int, ...]) -> None:
     """Parts that coding would not make smaller hold the values."""
     value = normal(3, *shape)
-    parts = list(classing.encode(value, np.zeros(shape, np.float32), 1))
+    parts = list(remainder_classes.encode(value, np.zeros(shape, np.float32), 1))
     assert b"".join(parts) == value.tobytes()
 
 
@@ -142,8 +142,8 @@ def test_decay_of_rows_without_a_gradient_costs_nothing() -> None:
 
 
 def test_rows_are_flagged_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classing, "CHUNK", 1000)
-    monkeypatch.setattr(classed, "CHUNK", 1000)
+    monkeypatch.setattr(remainder_classes, "CHUNK", 1000)
+    monkeypatch.setattr(exact_remainder, "CHUNK", 1000)
     predicted = normal(10, 60, 48)
     value = predicted.copy()
     value[::3] += 1e-3 * normal(11, 20, 48)
@@ -154,7 +154,7 @@ def test_rows_are_flagged_across_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_better_prediction_costs_less() -> None:
     value = normal(12, 50, 100)
     near, far = (value * (1 + np.float32(size) * normal(13, 50, 100)) for size in (1e-6, 1e-3))
-    costs = [classing.cost(value, each, 100) for each in (value, near, far)]
+    costs = [remainder_classes.cost(value, each, 100) for each in (value, near, far)]
     assert all(a < b for a, b in pairwise(costs))
 
 
@@ -164,7 +164,7 @@ def test_estimates_are_close(dtype: np.dtype, size: float) -> None:
     predicted = normal(14, 300, 300).astype(dtype)
     value = (predicted.astype(float) * (1 + size * normal(15, 300, 300)) + size * normal(16, 300, 300)).astype(dtype)
     taken = 8 * sum(map(len, parts_of(value, predicted)))
-    assert classing.cost(value, predicted, 300) == pytest.approx(taken, rel=0.05, abs=4000)
+    assert remainder_classes.cost(value, predicted, 300) == pytest.approx(taken, rel=0.05, abs=4000)
 
 
 def part_with(head: bytes, *rest: bytes) -> bytes:
@@ -176,7 +176,9 @@ LENGTH = struct.pack("<I", len(CHUNK))
 
 
 def test_a_part_by_hand() -> None:
-    found = classed.decode(part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), np.ones(40, np.float32), classed.Place(0, 40))
+    found = exact_remainder.decode(
+        part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), np.ones(40, np.float32), exact_remainder.Place(0, 40)
+    )
     assert (found.view(np.int32) - 0x3F800000).tolist() == [1, -2, 3, 0] * 10
 
 
@@ -204,7 +206,7 @@ def test_damage_is_refused(name: str) -> None:
     part = DAMAGED[name]
     assert len(part) != 4 * 40
     with pytest.raises(CorruptionError):
-        classed.decode(part, np.ones(40, np.float32), classed.Place(0, 40))
+        exact_remainder.decode(part, np.ones(40, np.float32), exact_remainder.Place(0, 40))
 
 
 def test_more_exponents_than_a_part_has_classes_for():
@@ -214,12 +216,12 @@ def test_more_exponents_than_a_part_has_classes_for():
     bits = (exponent.astype(np.int64) << 52) | generator.integers(0, 1 << 52, len(exponent))
     noise = np.where(exponent % 2, 0, generator.integers(0, 1 << 40, len(exponent)))
     guess, value = (each.view(np.float64) for each in (bits, bits ^ noise))
-    parts = list(classing.encode(value, guess, len(value)))
+    parts = list(remainder_classes.encode(value, guess, len(value)))
     position = 0
     for part in parts:
-        size = min(classed.CHUNK, len(value) - position)
-        place = classed.Place(position, len(value))
-        found = classed.decode(part, guess[position : position + size], place)
+        size = min(exact_remainder.CHUNK, len(value) - position)
+        place = exact_remainder.Place(position, len(value))
+        found = exact_remainder.decode(part, guess[position : position + size], place)
         assert found.tobytes() == value[position : position + size].tobytes()
         position += size
     assert position == len(value)

@@ -12,7 +12,7 @@ import torch
 from former_codes import encode_lowrank, width_of
 
 from erestore.errors import CorruptionError
-from erestore.residual import factorising, packing
+from erestore.residual import code_packing, factorise
 from erestore.residual.codecs import lowrank, lowrank2
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.lowrank import Codes, LowRankSection
@@ -59,7 +59,7 @@ FINE = 2.0**-23
 def quantised(delta, step, rank=None, rounding=round_codes):
     found = decompose(delta)
     rank = found.rank if rank is None else rank
-    return factorising.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, step, rounding)
+    return factorise.quantise(delta, found.basis[:, :rank], found.singular_values[:rank], found.side, step, rounding)
 
 
 def value(section):
@@ -130,7 +130,7 @@ def test_fitting_the_long_side_to_the_short_one_is_never_worse(monkeypatch, step
         """What would do if the short side were exact."""
         return (tall @ found.basis / step)[:, : short.shape[1]]
 
-    monkeypatch.setattr(factorising, "_fit", projected)
+    monkeypatch.setattr(factorise, "_fit", projected)
     assert fitted < error()
 
 
@@ -211,7 +211,7 @@ def test_the_errors_of_prefixes_are_those_that_decoding_gives(dtype):
     codes = quantised(delta, 0.5)
     assert codes.rank == 70
     left, right = map(torch.from_numpy, codes.sides())
-    predicted = factorising.prefix_errors(codes, (delta - left @ right.T).to(dtype))
+    predicted = factorise.prefix_errors(codes, (delta - left @ right.T).to(dtype))
     assert list(predicted) == [0, 1, 2, 3]
     for band, error in predicted.items():
         found = value(FORMS["lowrank2"].section(codes, (120, 70), band))
@@ -238,7 +238,7 @@ def test_components_without_codes_are_dropped(form):
 def test_columns_that_vanish_on_the_long_side_only_are_dropped_too(monkeypatch):
     delta = residual(3)
     monkeypatch.setattr(
-        factorising, "_fit", lambda tall, short, dtype: torch.eye(len(tall), short.shape[1])[:, [0, 2, 2]] * 9
+        factorise, "_fit", lambda tall, short, dtype: torch.eye(len(tall), short.shape[1])[:, [0, 2, 2]] * 9
     )
     codes = quantised(
         delta, 0.01, rounding=lambda values: torch.round(values).to(torch.int32).mul_(values[:, 2:3] != 9)
@@ -273,7 +273,7 @@ def test_each_packed_column_has_its_own_width():
     assert len(set(widths)) > 2
     stored = sum(len(part.content) for part in encode_lowrank(codes).parts)
     right = width_of(abs(codes.right.astype(int)).max(axis=0)).tolist()
-    sizes = sum(packing.packed_size(M, w) for w in widths) + sum(packing.packed_size(N, w) for w in right)
+    sizes = sum(code_packing.packed_size(M, w) for w in widths) + sum(code_packing.packed_size(N, w) for w in right)
     assert stored == 4 * codes.rank + sizes
 
 

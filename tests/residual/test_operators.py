@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from erestore.arrays import as_tensor
-from erestore.residual import factorising, operators
+from erestore.residual import factorise, operators
 from erestore.residual.operators import Product, Tiled
 from erestore.residual.spectrum import RowGram, decompose, squared_norm
 
@@ -99,15 +99,15 @@ def test_codes_are_those_of_the_dense_matrix(shape, kind, step):
     operator = both(shape, 12)[kind]
     values, basis, side = spectrum(operator)
     whole = dense(operator)
-    found = factorising.quantise(operator, basis, values, side, step)
-    wanted = factorising.quantise(whole, basis, values, side, step)
+    found = factorise.quantise(operator, basis, values, side, step)
+    wanted = factorise.quantise(whole, basis, values, side, step)
     for one, other in zip(found.sides(), wanted.sides(), strict=True):
         assert np.abs(one - other).max() <= np.abs(other).max() * 1e-5 + 1
     left, right = map(as_tensor, found.sides())
     rest = whole - left @ right.T
     assert squared_norm(rest) < 50 * step**2 * sum(shape) * 12
-    errors = factorising.leading_errors(found, operator, squared_norm(whole))
-    wanted_errors = factorising.prefix_errors(found, rest)
+    errors = factorise.leading_errors(found, operator, squared_norm(whole))
+    wanted_errors = factorise.prefix_errors(found, rest)
     assert errors.keys() == wanted_errors.keys()
     for band, error in wanted_errors.items():
         assert errors[band] == pytest.approx(error, rel=1e-8)

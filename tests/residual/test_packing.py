@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erestore.errors import CorruptionError
-from erestore.residual import packing
+from erestore.residual import code_packing
 
-WIDTHS = pytest.mark.parametrize("width", packing.WIDTHS)
+WIDTHS = pytest.mark.parametrize("width", code_packing.WIDTHS)
 
 
 def column(codes: list[int], width: int) -> bytes:
@@ -38,12 +38,12 @@ def test_columns_are_packed_by_the_definition(width, at_once, data):
         )
     )
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(packing, "_CODES_AT_ONCE", at_once)
+        patched.setattr(code_packing, "_CODES_AT_ONCE", at_once)
         packed = pack(np.array(codes, dtype=np.int64).reshape(columns, length), width)
-        found = packing.unpack(packed, columns, length, width)
+        found = code_packing.unpack(packed, columns, length, width)
     assert packed == b"".join(column(each, width) for each in codes)
     assert found.tolist() == codes
-    assert found.dtype == (packing.integer_type(width) if columns * length else np.int8)
+    assert found.dtype == (code_packing.integer_type(width) if columns * length else np.int8)
 
 
 @WIDTHS
@@ -51,10 +51,10 @@ def test_the_width_is_the_smallest_that_holds_the_codes(width):
     largest = (1 << (width - 1)) - 1 if width else 0
     assert width_of([largest]).tolist() == [width]
     if width < 32:
-        assert width_of([largest + 1]).tolist() == [packing.WIDTHS[packing.WIDTHS.index(width) + 1]]
+        assert width_of([largest + 1]).tolist() == [code_packing.WIDTHS[code_packing.WIDTHS.index(width) + 1]]
 
 
 @pytest.mark.parametrize(("columns", "length", "width"), [(2, 3, 4), (1, 3, 3), (2, 5, 8), (0, 5, 16), (4, 3, 0)])
 def test_another_number_of_bytes_is_refused(columns, length, width):
     with pytest.raises(CorruptionError):
-        packing.unpack(bytes(5), columns, length, width)
+        code_packing.unpack(bytes(5), columns, length, width)

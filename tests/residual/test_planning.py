@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from erestore.residual import factorising, pco, planning
+from erestore.residual import factorise, pco, step_plan
 from erestore.residual.codecs import lowrank2, remainder
 from erestore.residual.dyadic import Dyadic
 from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
-from erestore.residual.planning import Curve, Profile, gaussian
 from erestore.residual.quantisation import quantise_matrix, quantise_runs, round_codes, usable_step
 from erestore.residual.runs import encode
 from erestore.residual.spectrum import decompose
+from erestore.residual.step_plan import Curve, Profile, gaussian
 
 
 def profile(matrix, *, factors=True, **others):
@@ -55,9 +55,9 @@ MIXED = [
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 1e-3, 1e-5])
 def test_the_step_meets_the_error_and_no_larger_one_does(share):
     allowed = share * sum(each.energy for each in MIXED)
-    step = planning.solve_step(MIXED, allowed)
-    assert sum(planning.plan(each, step).error for each in MIXED) <= allowed
-    assert sum(planning.plan(each, 1.03 * step).error for each in MIXED) > allowed
+    step = step_plan.solve_step(MIXED, allowed)
+    assert sum(step_plan.plan(each, step).error for each in MIXED) <= allowed
+    assert sum(step_plan.plan(each, 1.03 * step).error for each in MIXED) > allowed
 
 
 @pytest.mark.parametrize("factor", [0.05, 20])
@@ -67,8 +67,8 @@ def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(factor):
     def bits(factor: float) -> float:
         priced = replace(WEIGHTS, price=factor * WEIGHTS.price, component_price=factor * WEIGHTS.price)
         both = [profile(matrix, objective=priced) for matrix in (decaying, decaying @ noise(60, 70, 9) / 8)]
-        step = planning.solve_step(both, 0.02 * sum(each.energy for each in both))
-        return sum(planning.plan(each, step).bits for each in both)
+        step = step_plan.solve_step(both, 0.02 * sum(each.energy for each in both))
+        return sum(step_plan.plan(each, step).bits for each in both)
 
     assert bits(factor) > 1.01 * bits(1)
 
@@ -76,15 +76,15 @@ def test_no_other_price_of_a_bit_takes_fewer_bits_for_the_same_error(factor):
 def test_where_weights_alone_count_fewer_bits_are_planned_for_the_same_error():
     def bits(objective: Objective) -> float:
         both = [replace(each, objective=objective) for each in MIXED]
-        step = planning.solve_step(both, 0.1 * sum(each.energy for each in both))
-        return sum(planning.plan(each, step).bits for each in both)
+        step = step_plan.solve_step(both, 0.1 * sum(each.energy for each in both))
+        return sum(step_plan.plan(each, step).bits for each in both)
 
     assert bits(WEIGHTS) < 0.99 * bits(ANSWERS)
 
 
 def test_smaller_errors_take_more_bits():
-    steps = [planning.solve_step(MIXED, share * sum(each.energy for each in MIXED)) for share in (0.3, 0.03, 0.003)]
-    bits = [sum(planning.plan(each, step).bits for each in MIXED) for step in steps]
+    steps = [step_plan.solve_step(MIXED, share * sum(each.energy for each in MIXED)) for share in (0.3, 0.03, 0.003)]
+    bits = [sum(step_plan.plan(each, step).bits for each in MIXED) for step in steps]
     assert steps == sorted(steps, reverse=True)
     assert bits == sorted(bits)
 
@@ -95,41 +95,41 @@ def kind(plan):
 
 def test_each_tensor_gets_what_suits_it():
     step = 0.02
-    assert kind(planning.plan(profile(steep(60, 50)), step)) == (4, False)
-    assert kind(planning.plan(profile(sparse(60, 50)), step)) == (0, True)
-    assert kind(planning.plan(profile(1e-4 * noise(60, 50)), step)) == (0, False)
-    both = planning.plan(profile(steep(200, 150) + 0.1 * noise(200, 150)), step)
+    assert kind(step_plan.plan(profile(steep(60, 50)), step)) == (4, False)
+    assert kind(step_plan.plan(profile(sparse(60, 50)), step)) == (0, True)
+    assert kind(step_plan.plan(profile(1e-4 * noise(60, 50)), step)) == (0, False)
+    both = step_plan.plan(profile(steep(200, 150) + 0.1 * noise(200, 150)), step)
     assert both.remainder
     assert both.rank >= 4
 
 
 def test_plans_are_ordered_by_error_and_the_price_of_bits():
     step = 0.02
-    found = planning.plans(profile(steep(60, 50) + sparse(60, 50)), step)
+    found = step_plan.plans(profile(steep(60, 50) + sparse(60, 50)), step)
     costs = [each.error + ANSWERS.price * step**2 * each.bits for each in found]
     assert costs == sorted(costs) == [each.cost(ANSWERS.price * step**2) for each in found]
-    assert found[0] == planning.plan(profile(steep(60, 50) + sparse(60, 50)), step)
+    assert found[0] == step_plan.plan(profile(steep(60, 50) + sparse(60, 50)), step)
     assert (0, False) in map(kind, found)
     assert (0, True) in map(kind, found)
     assert any(each.rank and each.remainder for each in found)
 
 
 def test_nothing_is_planned_for_nothing():
-    (found,) = planning.plans(profile(torch.zeros(3, 3, dtype=torch.float64)), 0.02)
+    (found,) = step_plan.plans(profile(torch.zeros(3, 3, dtype=torch.float64)), 0.02)
     assert (kind(found), found.error, found.bits) == ((0, False), 0, 0)
 
 
 def test_a_component_too_tall_for_its_step_is_left_to_the_remainder():
-    assert kind(planning.plan(profile(steep(60, 50)), 1e-9)) == (0, True)
+    assert kind(step_plan.plan(profile(steep(60, 50)), 1e-9)) == (0, True)
 
 
 def test_a_multiple_of_the_base_is_taken_where_it_is_worth_a_section():
     found = profile(noise(20, 30), gamma=Dyadic(1, -7), gamma_energy=5.0)
     steps = [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if found.takes_gamma(step)]
-    assert steps == [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if ANSWERS.price * step**2 * planning.SECTION_BITS < 5]
+    assert steps == [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if ANSWERS.price * step**2 * step_plan.SECTION_BITS < 5]
     assert steps[-1] < 3
-    assert planning.plan(found, 1e-3).error < 5
-    coarse = [each for each in planning.plans(found, 3.0) if kind(each) == (0, False)]
+    assert step_plan.plan(found, 1e-3).error < 5
+    coarse = [each for each in step_plan.plans(found, 3.0) if kind(each) == (0, False)]
     assert coarse[0].error == pytest.approx(found.energy + 5)
     assert not profile(noise(20, 30)).takes_gamma(1e-9)
 
@@ -182,13 +182,13 @@ def test_predictions_are_what_encoding_gives(name, step):
     delta = MATRICES[name]
     known = decompose(delta)
     seen = set()
-    for plan in planning.plans(profile(delta), step):
+    for plan in step_plan.plans(profile(delta), step):
         if (bool(plan.rank), plan.remainder) in seen or plan.bits < 5_000:
             continue
         seen.add((bool(plan.rank), plan.remainder))
         parts, rest = [], delta
         if plan.rank:
-            codes = factorising.quantise(
+            codes = factorise.quantise(
                 delta, known.basis[:, : plan.rank], known.singular_values[: plan.rank], known.side, step
             )
             parts += lowrank2.encode(codes).parts
@@ -207,8 +207,8 @@ def test_predictions_are_what_encoding_gives(name, step):
 
 
 def test_nothing_need_be_coded_where_everything_may_be_lost():
-    step = planning.solve_step(MIXED, 1.01 * sum(each.energy for each in MIXED))
-    assert planning.plan_is_empty(MIXED, step)
+    step = step_plan.solve_step(MIXED, 1.01 * sum(each.energy for each in MIXED))
+    assert step_plan.plan_is_empty(MIXED, step)
     assert math.isfinite(step)
 
 
@@ -222,11 +222,11 @@ def test_a_byte_is_what_pcodec_says():
 def test_a_heavier_tensor_is_planned_as_one_whose_step_is_finer():
     light, heavy = profile(noise(40, 30) * 0.1), profile(noise(40, 30) * 0.1, weight=16.0)
     assert heavy.own_step(0.4) == 0.1
-    assert planning.plan(heavy, 0.4) == planning.plan(light, 0.1) != planning.plan(light, 0.4)
+    assert step_plan.plan(heavy, 0.4) == step_plan.plan(light, 0.1) != step_plan.plan(light, 0.4)
 
 
 def test_errors_of_heavier_tensors_still_count_as_what_they_are():
     mixed = [*MIXED, profile(noise(1, 500), factors=False, weight=16.0)]
     allowed = 0.01 * sum(each.energy for each in mixed)
-    step = planning.solve_step(mixed, allowed)
-    assert allowed / 1.1 < sum(planning.plan(each, step).error for each in mixed) <= allowed
+    step = step_plan.solve_step(mixed, allowed)
+    assert allowed / 1.1 < sum(step_plan.plan(each, step).error for each in mixed) <= allowed

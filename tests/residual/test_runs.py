@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from erestore import compression
 from erestore.errors import CorruptionError
 from erestore.residual import entropy, pco, runs
-from erestore.residual.clustering import clusters
+from erestore.residual.code_tables import clusters
 from erestore.residual.runs import Group
 
 TABLE = 64
@@ -141,13 +141,13 @@ def test_tables_are_shared_where_they_do_not_pay():
 
 def test_there_are_never_more_classes_than_numbers(monkeypatch):
     """However well tables pay; the number of a class is one byte, for integers of both widths together."""
-    from erestore.residual import clustering
+    from erestore.residual import code_tables
 
-    monkeypatch.setattr(clustering, "_cost", lambda counts: float(np.count_nonzero(counts)) ** 2)
-    monkeypatch.setattr(clustering, "_FINENESS", 100)
+    monkeypatch.setattr(code_tables, "_cost", lambda counts: float(np.count_nonzero(counts)) ** 2)
+    monkeypatch.setattr(code_tables, "_FINENESS", 100)
     wide = np.round(np.geomspace(1, 2**30, 3000)).astype("<i4").reshape(-1, 1)
     narrow = np.round(np.geomspace(1, 2**14, 3000)).astype("<i2").reshape(-1, 1)
-    assert {int(found.max()) for found in clusters([wide])} == {clustering.MOST}
+    assert {int(found.max()) for found in clusters([wide])} == {code_tables.MOST}
     layout = [Group(4, 3000, 1), Group(1, 1, 3), Group(2, 3000, 1)]
     content = wide.tobytes() + b"abc" + narrow.tobytes()
     assert runs.decode(runs.encode(content, layout), len(content)) == content

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from erestore.residual.searching import StepSearch
+from erestore.residual.step_search import StepSearch
 
 
 def search(measure, start, exponent, **options):

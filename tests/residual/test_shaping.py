@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from erestore.residual import shaping
+from erestore.residual import noise_shaping
+from erestore.residual.noise_shaping import Metric, shape_codes
 from erestore.residual.quantisation import SLOPE, dead_zones, quantise_runs
-from erestore.residual.shaping import Metric, shape_codes
 
 
 def noise(m, n, seed=7):
@@ -62,7 +62,7 @@ def test_codes_are_those_of_the_formula(n):
     moments = moments_of(n)
     values = (1.7 * noise(20, n)).float()
     order = np.argsort(moments.diagonal().numpy(), kind="stable")
-    mixed = (1 - shaping.SHRINKAGE) * moments.numpy()[np.ix_(order, order)] + shaping.SHRINKAGE * np.eye(n)
+    mixed = (1 - noise_shaping.SHRINKAGE) * moments.numpy()[np.ix_(order, order)] + noise_shaping.SHRINKAGE * np.eye(n)
     factor = np.linalg.cholesky(mixed)
     mean = (factor.diagonal() ** 2).mean()
     zones, aims = dead_zones(values).numpy(), values.numpy()[:, order].astype(np.float64)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erestore.errors import CorruptionError, ErestoreError, MissingObjectError, UnsupportedFormatError, UsageError
-from erestore.storage import framing
+from erestore.storage import frames
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.memory import MemoryStorage
 from erestore.storage.objects import Objects
@@ -68,16 +68,16 @@ def test_any_other_form_is_corrupt(content):
         parse_canonical(content)
 
 
-@given(st.sampled_from(sorted(framing.KINDS)), st.binary(max_size=300) | st.just(b"a" * 5000))
+@given(st.sampled_from(sorted(frames.KINDS)), st.binary(max_size=300) | st.just(b"a" * 5000))
 def test_record_frame_round_trips(kind, content):
-    stored = framing.encode_record(kind, content)
-    assert framing.decode_record(kind, framing.record_oid(kind, content), stored) == content
-    assert len(stored) <= framing.RECORD_HEADER + len(content)
+    stored = frames.encode_record(kind, content)
+    assert frames.decode_record(kind, frames.record_oid(kind, content), stored) == content
+    assert len(stored) <= frames.RECORD_HEADER + len(content)
 
 
 def test_kind_and_length_are_part_of_the_oid():
-    assert framing.record_oid("note", b"x") != framing.record_oid("commit", b"x")
-    assert framing.record_oid("note", b"") == framing.digest(b"note 0\0")
+    assert frames.record_oid("note", b"x") != frames.record_oid("commit", b"x")
+    assert frames.record_oid("note", b"") == frames.digest(b"note 0\0")
 
 
 RECORDS = [b"", b"incompressible 0123456789", b"repeat " * 40]
@@ -85,23 +85,23 @@ RECORDS = [b"", b"incompressible 0123456789", b"repeat " * 40]
 
 @pytest.mark.parametrize("content", RECORDS)
 def test_every_damaged_byte_of_a_record_is_found(content):
-    stored, oid = framing.encode_record("commit", content), framing.record_oid("commit", content)
+    stored, oid = frames.encode_record("commit", content), frames.record_oid("commit", content)
     for position in range(len(stored)):
         for bit in range(8):
             damaged = bytearray(stored)
             damaged[position] ^= 1 << bit
             with pytest.raises((CorruptionError, UnsupportedFormatError), match=oid):
-                framing.decode_record("commit", oid, bytes(damaged))
+                frames.decode_record("commit", oid, bytes(damaged))
 
 
 @pytest.mark.parametrize("content", RECORDS)
 def test_every_truncation_and_extension_of_a_record_is_found(content):
-    stored, oid = framing.encode_record("commit", content), framing.record_oid("commit", content)
+    stored, oid = frames.encode_record("commit", content), frames.record_oid("commit", content)
     for stop in range(len(stored)):
         with pytest.raises(CorruptionError, match=oid):
-            framing.decode_record("commit", oid, stored[:stop])
+            frames.decode_record("commit", oid, stored[:stop])
     with pytest.raises(CorruptionError, match=oid):
-        framing.decode_record("commit", oid, stored + b"\0")
+        frames.decode_record("commit", oid, stored + b"\0")
 
 
 @given(st.binary(max_size=100))
@@ -116,11 +116,11 @@ def test_random_bytes_are_never_an_object(garbage):
 
 def forge(header: bytes, payload: bytes) -> bytes:
     """Give a frame the right check value, as an attacker would."""
-    return header + framing.blake3(header).update(payload).digest(4) + payload
+    return header + frames.blake3(header).update(payload).digest(4) + payload
 
 
 def test_unknown_versions_kinds_and_compressions_are_named():
-    oid = framing.record_oid("commit", b"{}")
+    oid = frames.record_oid("commit", b"{}")
     for version, kind, compression, word in [
         (2, 8, 0, "version 2"),
         (1, 77, 0, "kind 77"),
@@ -128,21 +128,21 @@ def test_unknown_versions_kinds_and_compressions_are_named():
     ]:
         stored = forge(struct.pack("<4sBBBBI", b"EREO", version, kind, compression, 0, 2), b"{}")
         with pytest.raises(UnsupportedFormatError, match=word):
-            framing.decode_record("commit", oid, stored)
+            frames.decode_record("commit", oid, stored)
 
 
 def test_a_bomb_is_refused_before_it_is_expanded():
     bomb = zstandard.ZstdCompressor().compress(bytes(200 << 20))
     stored = forge(struct.pack("<4sBBBBI", b"EREO", 1, 8, 1, 0, 100), bomb)
     with pytest.raises(CorruptionError):
-        framing.decode_record("commit", "0" * 64, stored)
-    for length in (framing.RECORD_LIMIT + 1, 2**32 - 1):
+        frames.decode_record("commit", "0" * 64, stored)
+    for length in (frames.RECORD_LIMIT + 1, 2**32 - 1):
         header = struct.pack("<4sBBBBI", b"EREO", 1, 8, 1, 0, length)
         with pytest.raises(CorruptionError, match="header"):
-            framing.decode_record("commit", "0" * 64, forge(header, bomb))
-    header = struct.pack("<4sBBBBII", b"ERES", 1, 4, 1, 0, len(bomb), framing.INDEX_LIMIT + 1)
+            frames.decode_record("commit", "0" * 64, forge(header, bomb))
+    header = struct.pack("<4sBBBBII", b"ERES", 1, 4, 1, 0, len(bomb), frames.INDEX_LIMIT + 1)
     with pytest.raises(CorruptionError, match="header"):
-        framing.decode_head("residual", "0" * 64, forge(header, bomb))
+        frames.decode_head("residual", "0" * 64, forge(header, bomb))
 
 
 def test_an_object_that_goes_on_for_ever_is_not_read_for_ever():
@@ -197,11 +197,11 @@ def test_a_sound_object_under_another_oid_is_corrupt(form):
     storage = MemoryStorage()
     if form == "record":
         oid = Objects(storage).put_record("residual", {"a": 1}).oid
-        other = framing.record_oid("residual", b'{"a":2}')
+        other = frames.record_oid("residual", b'{"a":2}')
         read = Objects(storage).get_record
     else:
         oid, _ = segmented(storage)
-        other = framing.segmented_oid("residual", 16, b"{}")
+        other = frames.segmented_oid("residual", 16, b"{}")
         read = Objects(storage).open
     storage.create(object_key("residual", other), storage.read(object_key("residual", oid)))
     read("residual", oid)
@@ -226,18 +226,18 @@ ROWS = [
 @pytest.mark.parametrize("rows", ROWS)
 def test_a_malformed_index_with_a_right_oid_is_corrupt(rows):
     content = dump_canonical({"segments": rows} if rows is not None else {})
-    oid = framing.segmented_oid("residual", 1, content)
+    oid = frames.segmented_oid("residual", 1, content)
     storage = MemoryStorage()
-    storage.create(object_key("residual", oid), framing.encode_head("residual", content, 1))
+    storage.create(object_key("residual", oid), frames.encode_head("residual", content, 1))
     with pytest.raises(CorruptionError, match=oid):
         Objects(storage).open("residual", oid)
 
 
 def test_a_segment_of_absurd_length_is_corrupt_and_allocates_nothing():
     content = dump_canonical({"segments": [[2**62, 2**62, "raw", "0" * 64]]})
-    oid = framing.segmented_oid("residual", 1, content)
+    oid = frames.segmented_oid("residual", 1, content)
     storage = MemoryStorage()
-    storage.create(object_key("residual", oid), framing.encode_head("residual", content, 1))
+    storage.create(object_key("residual", oid), frames.encode_head("residual", content, 1))
     with pytest.raises(CorruptionError, match=oid):
         Objects(storage).open("residual", oid).read(0)
 

@@ -250,7 +250,7 @@ def test_every_write_is_flushed_before_and_after_it_is_named(storage, monkeypatc
 
 
 def test_a_path_or_a_file_url(tmp_path):
-    from erestore.storage.opening import open_storage
+    from erestore.storage.open import open_storage
 
     open_storage(str(tmp_path / "with space")).create("a", b"1")
     assert open_storage((tmp_path / "with space").as_uri()).read("a") == b"1"

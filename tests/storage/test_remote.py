@@ -15,7 +15,7 @@ from erestore.errors import AccessError, KeyNotFoundError, RemoteError, UnsafeRe
 from erestore.ops.gc import gc
 from erestore.storage import remote
 from erestore.storage.leases import Lease
-from erestore.storage.opening import open_storage
+from erestore.storage.open import open_storage
 from erestore.storage.probe import ProbedStorage, probe
 from erestore.storage.refs import Refs
 from erestore.storage.remote import PART_BYTES, FsspecStorage

@@ -9,7 +9,7 @@ import pytest
 
 from erestore.errors import UnsupportedFormatError, UsageError
 from erestore.storage.local import LocalStorage
-from erestore.storage.opening import open_storage
+from erestore.storage.open import open_storage
 from erestore.storage.urls import parse_location
 
 

@@ -6,7 +6,7 @@ import http.client
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from erestore.ui.serving import Served
+from erestore.ui.server import Served
 
 
 @dataclass(frozen=True)

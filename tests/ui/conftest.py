@@ -13,7 +13,7 @@ from synthetic_fleets import make_fleet
 
 from erestore.api import Store
 from erestore.cli.main import run
-from erestore.ui.serving import Served, serve
+from erestore.ui.server import Served, serve
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from browsing import Watched
 
 from erestore.api import Store
 from erestore.storage.abc import Entry, Storage
-from erestore.ui.serving import Served, serve
+from erestore.ui.server import Served, serve
 from erestore.ui.snapshots import Snapshots
 
 
@@ -116,7 +116,7 @@ def test_an_unexpected_failure_is_a_sentence_as_well(served: Served, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("<b>division</b>")
 
-    monkeypatch.setattr("erestore.ui.looking.lineage_values", fail)
+    monkeypatch.setattr("erestore.ui.commit_views.lineage_values", fail)
     answer = settled(served, "")
     assert answer.status == 500
     assert told(answer.text) == "Something unexpected happened (ZeroDivisionError: &lt;b&gt;division&lt;/b&gt;)."

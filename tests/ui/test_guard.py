@@ -10,7 +10,7 @@ from asking import ask, settled
 
 from erestore.api import Store
 from erestore.ui.pages import assets
-from erestore.ui.serving import Served, serve
+from erestore.ui.server import Served, serve
 
 PATHS = ("", "similarity", "storage", "state", "usage/0", "assets/ui.js", "assets/plotly.js", "commit/0", "nothing")
 

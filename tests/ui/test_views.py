@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 from pointing import marks, point, settle
 
 from erestore.api import Store
-from erestore.ui.serving import Served
+from erestore.ui.server import Served
 
 Told = Callable[..., Any]
 

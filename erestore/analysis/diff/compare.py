@@ -22,7 +22,7 @@ from erestore.analysis.diff.net_terms import Net
 from erestore.analysis.diff.side import Side, VariantSide
 from erestore.arrays import as_tensor, widen
 from erestore.checkpoint.dtypes import is_floating
-from erestore.checkpoint.naming import fits, match_names
+from erestore.checkpoint.names import fits, match_names
 from erestore.encoding.target import same_bits
 from erestore.objects.residual import Residual, matrix_shape
 from erestore.records import LayoutTensor, Term, normal_terms

@@ -13,7 +13,7 @@ import torch
 from erestore.arrays import as_tensor
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe
-from erestore.checkpoint.naming import Match, match_names
+from erestore.checkpoint.names import Match, match_names
 from erestore.errors import CheckpointError, UsageError
 from erestore.objects.calibration import Moments, block_ranges
 from erestore.records import WholeTensor

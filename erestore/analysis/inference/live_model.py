@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erestore.checkpoint.writing import write_checkpoint
+from erestore.checkpoint.write import write_checkpoint
 from erestore.errors import CheckpointError, UsageError
 from erestore.variant.variant import Variant
 from erestore.variant.write import write_variant

@@ -10,7 +10,7 @@ import numpy as np
 
 from erestore.report.columns import shorten
 from erestore.report.figures.style import BLUE, GREY, ORANGE, figure, graph_objects
-from erestore.report.ordering import clustered
+from erestore.report.seriation import clustered
 
 if TYPE_CHECKING:
     from plotly import graph_objects as go

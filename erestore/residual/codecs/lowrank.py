@@ -27,7 +27,7 @@ import numpy as np
 
 from erestore.arrays import Array
 from erestore.errors import CorruptionError
-from erestore.residual import packing
+from erestore.residual import code_packing
 from erestore.residual.codecs.abc import ALL_ROWS, Codec, Parameters, Section
 from erestore.residual.dyadic import EXPONENT_LIMIT
 
@@ -264,15 +264,15 @@ def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[Array, ...
     sides = []
     view = memoryview(content)
     for indices, length in ((head[3] & 0xF, m), (head[3] >> 4, n)):
-        if int(indices.max()) >= len(packing.WIDTHS):
+        if int(indices.max()) >= len(code_packing.WIDTHS):
             raise CorruptionError("A low-rank column has an unknown width.")
-        side = np.zeros((columns, length), dtype=packing.integer_type(packing.WIDTHS[int(indices.max())]))
-        for index, width in enumerate(packing.WIDTHS):
+        side = np.zeros((columns, length), dtype=code_packing.integer_type(code_packing.WIDTHS[int(indices.max())]))
+        for index, width in enumerate(code_packing.WIDTHS):
             chosen = indices == index
             number = int(chosen.sum())
-            size = number * packing.packed_size(length, width)
+            size = number * code_packing.packed_size(length, width)
             if number:
-                codes = packing.unpack(view[position : position + size], number, length, width)
+                codes = code_packing.unpack(view[position : position + size], number, length, width)
                 side[chosen] = codes
             position += size
         sides.append(side)

@@ -19,7 +19,7 @@ import numpy as np
 
 from erestore.arrays import Array
 from erestore.errors import CorruptionError
-from erestore.residual import dyadic, packing
+from erestore.residual import code_packing, dyadic
 from erestore.residual.codecs.abc import Codec, Parameters, Section
 
 CHUNK = 1 << 20
@@ -57,13 +57,13 @@ class Vector(Codec):
         lengths = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
         if len(parts) != len(lengths):
             raise CorruptionError("A vector section has a wrong number of parts.")
-        if any(not part or part[0] >= len(packing.WIDTHS) for part in parts):
+        if any(not part or part[0] >= len(code_packing.WIDTHS) for part in parts):
             raise CorruptionError("A vector section has an unknown width.")
-        widths = [packing.WIDTHS[part[0]] for part in parts]
-        codes = np.empty(total, dtype=packing.integer_type(max(widths, default=0)))
+        widths = [code_packing.WIDTHS[part[0]] for part in parts]
+        codes = np.empty(total, dtype=code_packing.integer_type(max(widths, default=0)))
         start = 0
         for part, length, width in zip(parts, lengths, widths, strict=True):
-            codes[start : start + length] = packing.unpack(memoryview(part)[1:], 1, length, width)[0]
+            codes[start : start + length] = code_packing.unpack(memoryview(part)[1:], 1, length, width)[0]
             start += length
         if total and max(-int(codes.min()), int(codes.max())) > CODE_LIMIT:
             raise CorruptionError("A vector section's code is out of range.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erestore.cli.deriving import (
+from erestore.cli.derived import (
     conflict_options,
     conflicts_as_data,
     mainline_option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erestore.cli.bar import progress_bar
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import printable, short
 from erestore.report.json_values import json_text

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, cache_directory, is_colored, json_option, print_long, terminal_width, verb
 from erestore.errors import UsageError
 from erestore.report.json_values import json_text

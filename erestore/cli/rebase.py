@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erestore.cli.bar import progress_bar
-from erestore.cli.deriving import (
+from erestore.cli.derived import (
     conflicts_as_data,
     headline,
     max_error_option,
@@ -16,6 +15,7 @@ from erestore.cli.deriving import (
     one_of,
     result_of_version,
 )
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import plural, printable, size_text
 from erestore.errors import UsageError

@@ -10,7 +10,6 @@ from erestore.checkpoint.copies import find_copies
 from erestore.checkpoint.directory import list_side_files
 from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.nested_copies import nested_copies
-from erestore.checkpoint.opened import OpenedCheckpoint, WeightReader
 from erestore.checkpoint.peft import TRAINED_BESIDE, PeftCheckpoint
 from erestore.checkpoint.peft_configuration import CONFIGURATION
 from erestore.checkpoint.recognition import recognise, refuse_pointer
@@ -26,6 +25,7 @@ from erestore.checkpoint.weights import (
     find_model,
     find_weights,
 )
+from erestore.checkpoint.weights_checkpoint import OpenedCheckpoint, WeightReader
 from erestore.errors import AccessError, CheckpointError, NotFoundError
 from erestore.records import module_prefix
 

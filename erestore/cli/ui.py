@@ -35,7 +35,7 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
     It shows the lineage, every commit, two or more side by side, how alike variants are, and what they take, and changes
     nothing. The address holds a token that is made anew each time; whoever has it can see the store.
     """
-    from erestore.ui.serving import serve
+    from erestore.ui.server import serve
 
     session: Session = ctx.obj
     places = {"products": cache_directory("products"), "spectra": cache_directory("spectra")}

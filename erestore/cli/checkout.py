@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.bar import progress_bar
+from erestore.cli.argument_order import hint_at_order
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
-from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, plural, printable, short, size_text
 from erestore.report.json_values import json_text
 
@@ -216,7 +216,7 @@ def cat(
 
 def _write(found: CatResult, output: str, *, force: bool) -> None:
     from erestore.arrays import as_array, raw_bytes
-    from erestore.checkpoint.replacing import replacing
+    from erestore.checkpoint.replace import replacing
     from erestore.checkpoint.safetensors_header import build_header
 
     header, _ = build_header({found.name: (found.dtype, found.shape)}, {})

@@ -10,11 +10,11 @@ from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.conversion import convert, fitting_index, is_index
 from erestore.checkpoint.dtypes import DTYPES
 from erestore.checkpoint.marker import NAME as MARKER
-from erestore.checkpoint.replacing import replacing
+from erestore.checkpoint.replace import replacing
 from erestore.checkpoint.safetensors_file import write_safetensors
 from erestore.checkpoint.side_names import check_side_names
 from erestore.checkpoint.streams import Block, Work, write_exactly
-from erestore.checkpoint.torch_writing import write_torch
+from erestore.checkpoint.torch_writer import write_torch
 from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
 from erestore.records import Layout, LayoutFile
 

@@ -1,4 +1,4 @@
-"""How an encoder divides an exact remainder's parts into classes; what readers need is :mod:`erestore.residual.classed`.
+"""How an encoder divides an exact remainder into classes; what readers need is :mod:`erestore.residual.exact_remainder`.
 
 Choices are made on estimates of coded bytes: differences counted by sign and half octave, whose entropy, with the bits that
 are left within a half octave, is within a few per cent of what the entropy coder takes.
@@ -14,7 +14,7 @@ import numpy as np
 
 from erestore.arrays import Array, fraction_bits
 from erestore.residual import pco
-from erestore.residual.classed import CHUNK, HEAD, Guess, Place, bits_of, classes_of
+from erestore.residual.exact_remainder import CHUNK, HEAD, Guess, Place, bits_of, classes_of
 
 _DRIFT_BITS = (4, 6)
 _SAMPLE = 1 << 15

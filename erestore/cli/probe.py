@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from erestore.analysis.probe.settings import ALPHAS, PROBES, SHARES, SIGMAS, ProbeSettings
-from erestore.cli.bar import progress_bar
 from erestore.cli.pages import require_page, write_page
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, is_terminal, json_option, print_long, verb
-from erestore.cli.texts import read_texts
+from erestore.cli.text_input import read_texts
 from erestore.errors import UsageError
 from erestore.report.json_values import json_text
 from erestore.report.words import printable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erestore.cli.bar import progress_bar
+from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, cache_directory, json_option, verb
 from erestore.cli.text import plural, printable, size_text, table
 from erestore.report.json_values import json_text

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from erestore.cli.argument_order import hint_at_order
 from erestore.cli.session import Session, json_option, print_long, verb
-from erestore.cli.swapped import hint_at_order
 from erestore.cli.text import error_text, listed, minute_text, plural, printable, short, size_text, table
 from erestore.errors import UsageError
 from erestore.report.json_values import json_text
