@@ -21,6 +21,10 @@ Array = NDArray[Any]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
+BLOCK = 1 << 18
+"""Elements evaluated at a time: float64 temporaries of a block stay in a core's own cache."""
+
+
 def named_dtype(name: str) -> np.dtype[Any]:
     """Return the data type that torch calls `name`."""
     if name == "float4_e2m1fn_x2":
@@ -107,3 +111,29 @@ def regrouped(arrays: Iterable[Array], size: int) -> Iterator[Array]:
 def raw_bytes(array: Array) -> memoryview:
     """Return the bytes of an array of any data type and shape (0-dim and empty too) without copying."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Yield row ranges of about :data:`BLOCK` elements."""
+    step = max(1, BLOCK // max(1, columns))
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the rows and columns that a tensor's shape is seen as."""
+    if len(shape) < 2:
+        return 1, shape[0] if shape else 1
+    columns = 1
+    for size in shape[1:]:
+        columns *= size
+    return shape[0], columns
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell whether two tensors of one dtype and shape have the same bits."""
+    import torch
+
+    if not a.numel():
+        return True
+    return bool(torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)))

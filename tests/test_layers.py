@@ -34,7 +34,7 @@ LEVELS = (
     {"operation"},
     {"residual", "checkpoint", "storage", "execute"},
     {"results", "merge", "records", "commit_graph"},
-    {"arrays", "compression", "progress", "display"},
+    {"spool", "arrays", "compression", "progress", "display"},
     {"errors"},
 )
 """From the top; what stands on one level knows nothing of its neighbours."""

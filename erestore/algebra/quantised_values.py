@@ -15,8 +15,8 @@ from erestore.algebra.chosen_tensors import ChosenTensors
 from erestore.algebra.conflicts import QUANTISED, Conflicts
 from erestore.algebra.operands import Combined, Operand
 from erestore.algebra.sums import Parts
+from erestore.arrays import matrix_shape
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised
-from erestore.objects.residual import matrix_shape
 from erestore.objects.structure import quantisation_of
 from erestore.variant.variant import Variant
 

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erestore.arrays import as_tensor, widen
+from erestore.arrays import as_tensor, matrix_shape, row_blocks, widen
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import find_quantised
 from erestore.checkpoint.unread_weights import START, holds_weights
 from erestore.errors import CombinationError, Conflict
-from erestore.objects.residual import matrix_shape
 from erestore.objects.structure import quantisation_of
 from erestore.records import LayoutTensor
 from erestore.residual.rounding import round_to
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 if TYPE_CHECKING:
     import torch

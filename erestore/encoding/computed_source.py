@@ -14,22 +14,22 @@ from typing import Any
 
 import torch
 
-from erestore.arrays import as_tensor
+from erestore.arrays import as_tensor, matrix_shape
 from erestore.checkpoint.abc import Checkpoint, TensorInfo, WeightFile
 from erestore.checkpoint.dtypes import torch_dtype
 from erestore.encoding.computed_tensor import Computed, ComputedItem, profile
 from erestore.encoding.delta import Difference, Differences, SummedTerms
 from erestore.encoding.exact_codes import profile_exact
-from erestore.encoding.profile import Profiled, TensorSpool, objective_of
+from erestore.encoding.profile import Profiled, objective_of
 from erestore.encoding.quality import Quality
 from erestore.encoding.residual_encoder import CheckpointChanges
 from erestore.encoding.source import Changes
 from erestore.encoding.target import Target
 from erestore.encoding.tensor_encoder import Item
-from erestore.objects.residual import matrix_shape
 from erestore.objects.structure import quantisation_of, read_structure
 from erestore.records import Term, normal_terms
 from erestore.residual.operators import Product
+from erestore.spool import TensorSpool
 from erestore.storage.objects import Objects
 from erestore.variant.variant import Variant
 

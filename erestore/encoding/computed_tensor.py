@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from erestore.arrays import Array, as_array, as_tensor, widen, without_warnings
+from erestore.arrays import Array, as_array, as_tensor, row_blocks, same_bits, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.encoding.delta import Difference, Rows
 from erestore.encoding.profile import Profiled, describe_rows, has_factors, sample_places
-from erestore.encoding.target import Block, Opened, Target, same_bits
+from erestore.encoding.target import Block, Opened, Target
 from erestore.encoding.tensor_encoder import Encoding, Item
 from erestore.objects.calibration import Calibration
 from erestore.residual import dyadic, factorise, quantisation, step_plan
@@ -29,7 +29,7 @@ from erestore.residual.codecs.lowrank import Codes
 from erestore.residual.objectives import ANSWERS, Objective
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import RowGram
-from erestore.variant.variant import Terms, add_terms, row_blocks
+from erestore.variant.variant import Terms, add_terms
 
 _RANGE = torch.finfo(torch.float32)
 """What the largest change of an element has to lie in, as of those that are read from a checkpoint."""

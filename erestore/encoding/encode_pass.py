@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 import torch
 
 from erestore.encoding.exact_codes import encode_codes
-from erestore.encoding.profile import Profiled, TensorSpool
+from erestore.encoding.profile import Profiled
 from erestore.encoding.source import Changes
 from erestore.encoding.target import Target
 from erestore.encoding.tensor_encoder import Encoding, Item, measure
@@ -27,6 +27,7 @@ from erestore.objects.squared_errors import Errors, ratio
 from erestore.progress import Progress
 from erestore.residual import step_plan
 from erestore.residual.evenness import OWN_CHANGES, Loss, Reference, References, even_step, shared
+from erestore.spool import TensorSpool
 from erestore.storage.objects import Objects
 
 _AIM = 0.94

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erestore.arrays import Array, as_array, as_tensor, without_warnings
+from erestore.arrays import Array, as_array, as_tensor, matrix_shape, without_warnings
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import find_quantised
@@ -19,7 +19,6 @@ from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrateg
 from erestore.merge.linear import Average, LinearStrategy
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
 from erestore.merge.tiles import combination
-from erestore.objects.residual import matrix_shape
 from erestore.objects.structure import quantisation_of
 from erestore.residual.operators import Operator, Product, Tiled
 from erestore.residual.products import Matrix

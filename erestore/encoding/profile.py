@@ -6,14 +6,12 @@ Nothing the size of the model stays in memory: singular bases wait in a temporar
 from __future__ import annotations
 
 import math
-import tempfile
-import threading
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 
-from erestore.arrays import as_tensor, widen, without_warnings
+from erestore.arrays import as_tensor, row_blocks, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.encoding.quality import Quality
 from erestore.encoding.target import Loaded
@@ -24,7 +22,6 @@ from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
 from erestore.residual.step_plan import Curve, Profile, gaussian
-from erestore.variant.variant import row_blocks
 
 SAMPLE = 4096
 """Values of a residual that stand for its distribution."""
@@ -33,7 +30,6 @@ _MIN_ELEMENTS = 1024
 """Below these, factors cannot be smaller than the values themselves."""
 _GAMMA_SHARE = 1e-3
 """Share of the energy that a multiple of the base must explain to be worth its own section."""
-_SPOOL_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -192,48 +188,3 @@ def describe_rows(
     sample = sample[torch.isfinite(sample)]
     size = sample.square().mean().sqrt() if len(sample) else torch.zeros(())
     return 2.0 ** (found / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()
-
-
-class TensorSpool:
-    """Tensors of one dtype, such as singular bases, kept outside memory between the passes. A context manager.
-
-    Parameters
-    ----------
-    dtype : torch.dtype
-    """
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # noqa: SIM115 - closed by __exit__
-        self._dtype = dtype
-        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
-        self._length = 0
-        self._lock = threading.Lock()
-
-    def __contains__(self, key: str) -> bool:
-        """Tell whether a tensor is kept."""
-        return key in self._places
-
-    def put(self, key: str, tensor: torch.Tensor) -> None:
-        """Keep one tensor."""
-        content = tensor.contiguous().numpy().tobytes()
-        with self._lock:
-            self._file.seek(self._length)
-            self._file.write(content)
-            self._places[key] = self._length, tuple(tensor.shape)
-            self._length += len(content)
-
-    def get(self, key: str) -> torch.Tensor:
-        """Return one tensor."""
-        with self._lock:
-            start, shape = self._places[key]
-            self._file.seek(start)
-            content = bytearray(self._file.read(self._dtype.itemsize * math.prod(shape)))
-        if not content:  # of rank 0: all of the difference was a multiple of the parent
-            return torch.empty(shape, dtype=self._dtype)
-        return torch.frombuffer(content, dtype=self._dtype).view(shape)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

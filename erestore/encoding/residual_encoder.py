@@ -18,7 +18,7 @@ import torch
 from erestore.checkpoint.abc import Checkpoint
 from erestore.encoding.encode_pass import Attempt, Passes
 from erestore.encoding.exact_codes import profile_exact
-from erestore.encoding.profile import Profiled, TensorSpool, objective_of, profile
+from erestore.encoding.profile import Profiled, objective_of, profile
 from erestore.encoding.quality import Outcome, Quality
 from erestore.encoding.source import Changes
 from erestore.encoding.step_search import Admits, Room, as_the_paper, through_gate, within_budget, within_error
@@ -28,6 +28,7 @@ from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.objects.calibration import Calibration
 from erestore.progress import Progress
 from erestore.residual.evenness import OWN_CHANGES, References
+from erestore.spool import TensorSpool
 from erestore.storage.objects import Objects
 from erestore.storage.segments import Written
 from erestore.variant.variant import Variant

@@ -9,16 +9,15 @@ from typing import NamedTuple
 
 import torch
 
-from erestore.arrays import Array, as_array, as_tensor, widen
+from erestore.arrays import Array, as_array, as_tensor, matrix_shape, row_blocks, same_bits, widen
 from erestore.checkpoint.abc import Checkpoint, TensorInfo
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import mark_codes
 from erestore.checkpoint.roles import Role, roles_of
 from erestore.checkpoint.shapes import comparable
 from erestore.checkpoint.skeleton import state_dict_names
-from erestore.objects.residual import matrix_shape
 from erestore.records import WholeTensor, names_inside
-from erestore.variant.variant import LinearTensor, Variant, row_blocks
+from erestore.variant.variant import LinearTensor, Variant
 
 
 @dataclass(frozen=True)
@@ -206,10 +205,3 @@ class Loaded(Opened):
             for matrix in (self.own, as_tensor(self.parent.base))
             for part in (matrix[start:stop] for start, stop in row_blocks(*matrix.shape))
         )
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Tell whether two tensors of one dtype and shape have the same bits."""
-    if not a.numel():
-        return True
-    return bool(torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)))

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from erestore.checkpoint.default_name import default_name
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import ConflictError, UnknownRevisionError, UsageError
 from erestore.history.revision import require_commit
 from erestore.ingest.base_writer import base_commit, import_checkpoint
-from erestore.ingest.locate import default_name, find_source
+from erestore.ingest.locate import find_source
 from erestore.operation import Operation
 from erestore.progress import Progress
 from erestore.storage.leases import Lease

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from erestore.checkpoint.default_name import name_of
 from erestore.checkpoint.dtypes import DTYPES, is_floating
 from erestore.errors import UnknownRevisionError, UsageError
 from erestore.history.revision import require_commit
-from erestore.ingest.locate import name_of
 from erestore.integrations.mergekit import MergekitMerge, read_mergekit
 from erestore.integrations.yaml_files import read_yaml
 from erestore.records import Base, Manifest

@@ -9,17 +9,16 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from erestore.arrays import Array, as_array, raw_bytes, widen, without_warnings
+from erestore.arrays import Array, as_array, matrix_shape, raw_bytes, row_blocks, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.peft import AdapterMatch, PeftCheckpoint
 from erestore.checkpoint.peft_tensors import BiasChange, LoraFactors
 from erestore.errors import CheckpointError
-from erestore.objects.residual import matrix_shape
 from erestore.records import LayoutTensor
 from erestore.residual.codecs import dense, factors
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.rounding import round_to
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from erestore.arrays import Array, as_array, raw_bytes, widen, without_warnings
+from erestore.arrays import Array, as_array, matrix_shape, raw_bytes, row_blocks, widen, without_warnings
 from erestore.checkpoint.peft import PeftCheckpoint
 from erestore.checkpoint.spelling import Spelling
 from erestore.encoding.quality import Outcome
@@ -24,12 +24,11 @@ from erestore.ingest.adapted_layout import AdaptedTensor, adapted_layout, read_c
 from erestore.ingest.adapter_values import AdaptedWeight, AdapterValues, adapted_weights
 from erestore.ingest.tied_heads import TiedHead, TiedWeights, find_ties, require_pair, vocabulary_sizes
 from erestore.ingest.variant_writer import StoredVariant
-from erestore.objects.residual import matrix_shape
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors
 from erestore.objects.tensors import TensorWriter, content_digest, value_digest
 from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, normal_terms
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 if TYPE_CHECKING:
     from erestore.progress import Progress

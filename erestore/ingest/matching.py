@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from erestore.arrays import as_array, as_tensor, widen
+from erestore.arrays import as_array, as_tensor, row_blocks, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.lora_files import lora_refusal
@@ -22,7 +22,7 @@ from erestore.errors import CheckpointError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.ingest.tied_copies import find_tied_copies
 from erestore.residual.rounding import round_to
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 _CONFIG = "config.json"
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 
+from erestore.arrays import same_bits
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import is_floating
-from erestore.encoding.target import same_bits
 from erestore.records import WholeTensor
 
 _HEAD = re.compile(

@@ -14,11 +14,10 @@ from typing import Any, Self
 import numpy as np
 from blake3 import blake3
 
-from erestore.arrays import Array, raw_bytes, regrouped
+from erestore.arrays import Array, matrix_shape, raw_bytes, regrouped
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import Placement, check_fields, check_index, read_shape
-from erestore.objects.residual import matrix_shape
 from erestore.objects.tensors import VALUE_DIGEST_BYTES, value_digest
 from erestore.residual import difference, entropy, exact_remainder, remainder_classes
 from erestore.storage.objects import Objects

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self, overload
 
+from erestore.arrays import matrix_shape
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
 from erestore.objects.residual_prefix import WHOLE, Front, LeftError, StoredSection, band_stops
@@ -42,16 +43,6 @@ class StoredTensor:
     def matrix(self) -> tuple[int, int]:
         """The shape as rows and columns; see :mod:`erestore.residual.codecs.abc`."""
         return matrix_shape(self.shape)
-
-
-def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the rows and columns that a tensor's shape is seen as."""
-    if len(shape) < 2:
-        return 1, shape[0] if shape else 1
-    columns = 1
-    for size in shape[1:]:
-        columns *= size
-    return shape[0], columns
 
 
 @dataclass

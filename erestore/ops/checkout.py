@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.algebra.expression import is_expression
+from erestore.checkpoint.default_name import name_of
 from erestore.checkpoint.dtypes import tensor_bytes
 from erestore.checkpoint.marker import Marker
 from erestore.errors import TargetExistsError, UsageError
 from erestore.history.revision import Revision, open_revision
 from erestore.history.working_copy import loss_of_replacing
-from erestore.ingest.locate import name_of
 from erestore.progress import Progress, silent
 from erestore.records import Layout
 from erestore.store import Store

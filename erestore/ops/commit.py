@@ -10,6 +10,7 @@ from typing import NamedTuple, Unpack
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.adapter_training import quantised_training
+from erestore.checkpoint.default_name import default_name
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.open import open_checkpoint
 from erestore.checkpoint.peft import PeftCheckpoint
@@ -25,7 +26,6 @@ from erestore.ingest.chain_limit import may_flatten, on_base
 from erestore.ingest.fingerprint import original_digest
 from erestore.ingest.gate_runner import Trials
 from erestore.ingest.large_budget import write_within_budget
-from erestore.ingest.locate import default_name
 from erestore.ingest.matching import match_base, nearer_parent
 from erestore.ingest.variant_writer import StoredVariant, VariantWriter
 from erestore.integrations.name_conversions import library_spelling

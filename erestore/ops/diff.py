@@ -17,11 +17,11 @@ from erestore.analysis.diff import details as page_details
 from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.analysis.diff.compare import Change, Comparison, Pair
 from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
+from erestore.arrays import matrix_shape
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError, similar_names
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.history.revision import Revision, open_revision, require_commit
-from erestore.objects.residual import matrix_shape
 from erestore.progress import Progress, silent
 from erestore.records import dropped_tensors, relative_error
 from erestore.report.summary import relative, summarise

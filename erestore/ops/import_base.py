@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from erestore.checkpoint.default_name import name_of
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import TargetExistsError
 from erestore.ingest.base_writer import base_commit, import_checkpoint
-from erestore.ingest.locate import name_of
 from erestore.operation import Operation
 from erestore.progress import Progress, silent
 from erestore.storage.leases import Lease

@@ -10,9 +10,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from erestore.report import probe_text
-from erestore.report.numbers import percent, rank_text, ratio_text
 from erestore.report.sentences import sentences
-from erestore.report.words import error_text, minute_text, share_text, short, size_text
+from erestore.report.words import error_text, minute_text, percent, rank_text, ratio_text, share_text, short, size_text
 
 if TYPE_CHECKING:
     from erestore.results.diff import DiffResult

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from erestore.checkpoint.module_kind import place
 from erestore.report.columns import wrapped
-from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
 from erestore.report.plot import Curve, plot
-from erestore.report.words import printable_line
+from erestore.report.words import listed, percent, printable_line, rank_text, ratio_text, shape_text
 from erestore.results.diff import DiffResult, TensorDiff
 from erestore.results.diff_details import Kept, Line, Spectrum, TensorDetails
 

@@ -14,8 +14,8 @@ from erestore.report.figures.layers import map_figure, measures, ratio_figure, s
 from erestore.report.figures.spectra import angles_figure, energy_figure, spectrum_figure
 from erestore.report.figures.style import graph_objects
 from erestore.report.json_values import json_text
-from erestore.report.numbers import percent, rank_text, ratio_text
 from erestore.report.sentences import sentences
+from erestore.report.words import percent, rank_text, ratio_text
 from erestore.results.diff import DiffResult, TensorDiff
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from erestore.report.columns import Column, table
-from erestore.report.numbers import count_text, listed, percent
-from erestore.report.words import printable_line
+from erestore.report.words import listed, percent, plural, printable_line
 from erestore.results.probe import AllocationProbe, PerturbProbe, Point, ProbeResult, StiefelProbe, TruncateProbe
 
 _LEGEND = (
@@ -57,14 +56,14 @@ def sentences(result: ProbeResult) -> Iterator[str]:
     matching = f" matching '{result.pattern}'" if result.pattern else ""
     yield (
         f"{result.revision} differs from {result.base} by {percent(result.relative_norm)} of its norm, in "
-        f"{count_text(result.tensors, 'tensor')}{matching}, {result.matrices} of them matrices."
+        f"{plural(result.tensors, 'tensor')}{matching}, {result.matrices} of them matrices."
     )
     if result.left_out:
         yield f"Not finite, or beyond float32, and left as they are: {listed(result.left_out)}."
     if (used := result.features) is not None:
         what = "what a function returns" if used.kind == "given" else f"the model's {used.kind}"
         yield (
-            f"Features are {what}, of {count_text(used.inputs, 'input')}; without its residual, which makes it "
+            f"Features are {what}, of {plural(used.inputs, 'input')}; without its residual, which makes it "
             f"{result.base}, the cosine is {cosine_text(used.base_cosine)}."
         )
 
@@ -78,13 +77,13 @@ def title(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe) -
             return "Every matrix approximated by a share of its rank"
         case AllocationProbe():
             return (
-                f"Residual in the codec ere, prior rank {part.rank}, {part.bits} bits, {count_text(part.layers, 'layer')}: "
+                f"Residual in the codec ere, prior rank {part.rank}, {part.bits} bits, {plural(part.layers, 'layer')}: "
                 "ranks by allocation, towards uniform as alpha grows"
             )
         case StiefelProbe():
             return (
                 f"Residual in the codec ere, prior rank {part.rank}, alpha {part.alpha:g}, "
-                f"{count_text(part.layers, 'layer')}: with and without projection to Stiefel matrices"
+                f"{plural(part.layers, 'layer')}: with and without projection to Stiefel matrices"
             )
 
 

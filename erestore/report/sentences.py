@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from erestore.checkpoint.module_kind import places
-from erestore.report.numbers import count_text, listed, percent, ratio_text, shape_text
+from erestore.report.words import listed, percent, plural, ratio_text, shape_text
 from erestore.results.diff import Compared, DiffResult, FileChange, TensorDiff
 
 _LONGEST_VALUE = 40
@@ -20,7 +20,7 @@ def sentences(result: DiffResult) -> Iterator[str]:
     counts = summary.counts
     common = summary.tensors - counts.get("added", 0) - counts.get("removed", 0)
     matching = f" matching '{summary.pattern}'" if summary.pattern else ""
-    tensors = f"{count_text(common, 'tensor')}{matching}"
+    tensors = f"{plural(common, 'tensor')}{matching}"
     changed = common - counts.get("unchanged", 0) - counts.get("retyped", 0)
     if summary.identical:
         yield f"{b} and {a} are identical: {tensors}."
@@ -82,7 +82,7 @@ def _other_tensors(result: DiffResult) -> Iterator[str]:
     yield from _rows(result)
     types = Counter((t.dtype_before, t.dtype) for t in result.tensors if t.dtype_before)
     for (before, after), count in types.most_common():
-        yield f"{count_text(count, 'tensor')} {'is' if count == 1 else 'are'} {after} instead of {before}."
+        yield f"{plural(count, 'tensor')} {'is' if count == 1 else 'are'} {after} instead of {before}."
 
 
 def _rows(result: DiffResult) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _rows(result: DiffResult) -> Iterator[str]:
             changes.setdefault(tensor.shape[0] - tensor.shape_before[0], []).append(tensor)
     for rows, tensors in changes.items():
         names = listed([_with_shapes(tensor) for tensor in tensors])
-        yield f"{count_text(abs(rows), 'row')} {'more' if rows > 0 else 'fewer'}: {names}; compared where both have them."
+        yield f"{plural(abs(rows), 'row')} {'more' if rows > 0 else 'fewer'}: {names}; compared where both have them."
 
 
 def _with_shapes(tensor: TensorDiff) -> str:

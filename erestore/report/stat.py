@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from erestore.report.columns import Column, table
 from erestore.report.kinds import KindDiff
-from erestore.report.numbers import percent, ratio_text
+from erestore.report.words import percent, ratio_text
 
 _BAR = 40
 _SHORTEST = 8

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 
 from erestore.report.columns import shorten, wrapped
 from erestore.report.kinds import KindDiff, Norms
-from erestore.report.numbers import count_text, listed, percent
+from erestore.report.words import listed, percent, plural
 
 COLORS = (54, 61, 31, 37, 36, 71, 112, 184, 226)
 """Of 256: from dark violet to yellow, as Viridis; the lightness rises, so that they can be told apart without their hue."""
@@ -106,7 +106,7 @@ def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) 
         yield _GAP.join(
             (shorten(kind.kind, names).ljust(names), _drawn(row, scale, span, color=color), figure.rjust(last))
         )
-    more = f" A column is {count_text(each, 'layer')}." if each > 1 else ""
+    more = f" A column is {plural(each, 'layer')}." if each > 1 else ""
     if any(cell is not None and not cell.norm for row in cells for cell in row):
         more = f" {_UNCHANGED} did not change.{more}"
     for line in wrapped(_legend(scale, color=color) + more, width):

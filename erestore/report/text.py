@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from erestore.report.columns import Column, table, wrapped
 from erestore.report.kinds import KindDiff, by_kind
-from erestore.report.numbers import listed, percent, rank_text, ratio_text, shape_text
 from erestore.report.sentences import sentences
 from erestore.report.stat import stat
 from erestore.report.strip import strip
-from erestore.report.words import printable_line
+from erestore.report.words import listed, percent, printable_line, rank_text, ratio_text, shape_text
 from erestore.results.diff import DiffResult
 
 _LEGEND = "share: of the squared change. moved: norm of the change over that of the tensor."

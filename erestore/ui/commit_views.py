@@ -15,8 +15,7 @@ from erestore.progress import Progress
 from erestore.report.json_values import json_text
 from erestore.report.lineage import name_of
 from erestore.report.lineage_page import Cell, lineage_values
-from erestore.report.numbers import percent
-from erestore.report.words import error_text, plural, share_text, size_text
+from erestore.report.words import error_text, percent, plural, share_text, size_text
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot

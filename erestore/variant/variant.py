@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from blake3 import blake3
 
-from erestore.arrays import Array, as_tensor, raw_bytes, widen, without_warnings
+from erestore.arrays import BLOCK, Array, as_tensor, matrix_shape, raw_bytes, row_blocks, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype, is_floating, torch_dtype, torch_shape
 from erestore.checkpoint.quantised_weights import find_quantised, needs_configuration
 from erestore.errors import CorruptionError
 from erestore.objects.patch import DEEPEST, Patch, PatchedTensor
-from erestore.objects.residual import CACHE_BYTES, Residual, matrix_shape
+from erestore.objects.residual import CACHE_BYTES, Residual
 from erestore.objects.structure import quantisation_of
 from erestore.objects.tensors import VALUE_DIGEST_BYTES, MatrixRows, TensorReader
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
@@ -32,17 +32,6 @@ from erestore.variant.prefix import Prefix
 
 if TYPE_CHECKING:
     import torch
-
-BLOCK = 1 << 18
-"""Elements evaluated at a time: float64 temporaries of a block stay in a core's own cache."""
-
-
-def row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Yield row ranges of about :data:`BLOCK` elements."""
-    step = max(1, BLOCK // max(1, columns))
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)
-
 
 Terms = tuple[tuple[float, tuple[Section, ...]], ...]
 """Coefficient and sections of every term that touches a tensor, in the manifest's order."""

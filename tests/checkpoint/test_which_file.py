@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from erestore.api import Store
+from erestore.checkpoint.default_name import default_name
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CheckpointError
-from erestore.ingest.locate import default_name
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

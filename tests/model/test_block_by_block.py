@@ -14,11 +14,11 @@ from erestore.analysis.diff import base_spectra
 from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.analysis.diff.measurement import Measurement
 from erestore.analysis.diff.side import CheckpointSide, Side, VariantSide
-from erestore.arrays import as_array, regrouped
+from erestore.arrays import as_array, matrix_shape, regrouped, row_blocks
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import CorruptionError
 from erestore.objects.patch import Patch
-from erestore.objects.residual import Residual, matrix_shape
+from erestore.objects.residual import Residual
 from erestore.ops.commit import commit
 from erestore.ops.diff import diff
 from erestore.ops.import_base import import_base
@@ -27,7 +27,7 @@ from erestore.residual.codecs import remainder
 from erestore.storage.memory import MemoryStorage
 from erestore.store import Store
 from erestore.variant import variant
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 SMALL = 100
 

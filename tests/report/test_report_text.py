@@ -10,7 +10,7 @@ from samples import result, side, tensor
 
 from erestore.report import diff_text
 from erestore.report.columns import Column, shorten, table
-from erestore.report.numbers import count_text, listed, percent, rank_text, ratio_text
+from erestore.report.words import listed, percent, plural, rank_text, ratio_text
 from erestore.results.diff import FileChange, LayoutChange
 
 
@@ -52,7 +52,7 @@ def test_other_numbers():
         "6.0/384",
         "10/64",
     ]
-    assert (count_text(1, "tensor"), count_text(1200, "tensor")) == ("1 tensor", "1,200 tensors")
+    assert (plural(1, "tensor"), plural(1200, "tensor")) == ("1 tensor", "1,200 tensors")
     assert listed(["a", "b"]) == "a, b"
     assert listed(list("abcde")) == "a, b, c and 2 more"
 

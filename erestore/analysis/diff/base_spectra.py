@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 
-from erestore.arrays import as_tensor, widen
+from erestore.arrays import as_tensor, matrix_shape, widen
 from erestore.checkpoint.dtypes import is_floating
-from erestore.objects.residual import matrix_shape
 from erestore.residual.spectrum import RowGram, singular_values
 from erestore.variant.variant import Variant
 

@@ -20,14 +20,13 @@ from erestore.analysis.diff.base_spectra import BaseSpectra
 from erestore.analysis.diff.measurement import Measurement, Sides
 from erestore.analysis.diff.net_terms import Net
 from erestore.analysis.diff.side import Side, VariantSide
-from erestore.arrays import as_tensor, widen
+from erestore.arrays import as_tensor, matrix_shape, row_blocks, same_bits, widen
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.names import fits, match_names
-from erestore.encoding.target import same_bits
-from erestore.objects.residual import Residual, matrix_shape
+from erestore.objects.residual import Residual
 from erestore.records import LayoutTensor, Term, normal_terms
 from erestore.residual.spectrum import singular_values_of_product
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 
 class Pair(NamedTuple):

@@ -12,8 +12,8 @@ from erestore.analysis.diff.compare import Change, Comparison, Pair
 from erestore.analysis.diff.side import Side, VariantSide
 from erestore.analysis.diff.tokens import read_tokens
 from erestore.analysis.similarity.overlap import TensorOverlap, overlaps
+from erestore.arrays import matrix_shape
 from erestore.checkpoint.module_kind import place
-from erestore.objects.residual import matrix_shape
 from erestore.objects.residual_summary import StoredTensor, stored_tensors
 from erestore.progress import Progress
 from erestore.residual.marchenko_pastur import singular_value_quantiles

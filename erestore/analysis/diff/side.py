@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erestore.arrays import Array, as_array, as_tensor, regrouped, widen
+from erestore.arrays import Array, as_array, as_tensor, matrix_shape, regrouped, row_blocks, widen
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import QuantisedWeight, find_quantised, stated_quantisation
 from erestore.errors import CheckpointError
-from erestore.objects.residual import matrix_shape
 from erestore.records import LayoutTensor
-from erestore.variant.variant import Variant, row_blocks
+from erestore.variant.variant import Variant
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from erestore.analysis.inference.input_moments import ModelInputs, call_model
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import describe
 from erestore.checkpoint.names import match_names
-from erestore.encoding.profile import TensorSpool
 from erestore.errors import CheckpointError, UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
+from erestore.spool import TensorSpool
 from erestore.variant.variant import Variant
 
 Features = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]

@@ -8,8 +8,7 @@ import torch
 
 from erestore.analysis.probe.perturbation import Alteration
 from erestore.analysis.probe.tensors import ProbedVariant
-from erestore.arrays import as_tensor
-from erestore.objects.residual import matrix_shape
+from erestore.arrays import as_tensor, matrix_shape
 
 
 class AlteredWeights(Mapping[str, torch.Tensor]):

@@ -12,16 +12,16 @@ from typing import Literal, NamedTuple, Self
 
 import torch
 
-from erestore.arrays import Array, without_warnings
+from erestore.arrays import Array, matrix_shape, without_warnings
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.skeleton import state_dict_names
-from erestore.encoding.profile import TensorSpool, has_factors
+from erestore.encoding.profile import has_factors
 from erestore.encoding.target import Loaded, Target, fits, is_of_state_dict
-from erestore.objects.residual import matrix_shape
 from erestore.objects.structure import read_structure
 from erestore.records import names_inside
 from erestore.residual.codecs import ere
 from erestore.residual.spectrum import Decomposition, decompose, singular_values
+from erestore.spool import TensorSpool
 from erestore.variant.variant import LinearTensor, Variant
 
 Part = Literal["weights", "residual"]

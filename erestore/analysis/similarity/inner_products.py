@@ -19,10 +19,10 @@ import numpy as np
 
 from erestore.analysis.similarity.product_cache import ProductTable
 from erestore.analysis.similarity.quantised_products import quantised_products
-from erestore.arrays import Array, widen, without_warnings
+from erestore.arrays import Array, matrix_shape, widen, without_warnings
 from erestore.errors import CorruptionError
 from erestore.execute import bounded_map, tensor_threads, worker_count
-from erestore.objects.residual import Residual, matrix_shape
+from erestore.objects.residual import Residual
 from erestore.progress import Progress, silent
 from erestore.records import Manifest
 from erestore.residual.products import Matrix, Rows, cross_products, gram

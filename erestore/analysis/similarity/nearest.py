@@ -24,11 +24,10 @@ from erestore.analysis.similarity.inner_products import (
     load_residual,
 )
 from erestore.analysis.similarity.product_cache import ProductTable
-from erestore.arrays import Array, as_array, widen, without_warnings
+from erestore.arrays import Array, as_array, matrix_shape, widen, without_warnings
 from erestore.encoding.target import Target, divide
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.ingest.matching import Matched
-from erestore.objects.residual import matrix_shape
 from erestore.progress import Progress, silent
 from erestore.records import Manifest
 from erestore.residual.codecs.abc import Section

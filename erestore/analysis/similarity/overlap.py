@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from erestore.analysis.similarity.inner_products import base_rows
-from erestore.arrays import Array, without_warnings
+from erestore.arrays import Array, matrix_shape, without_warnings
 from erestore.execute import bounded_map, tensor_threads, worker_count
-from erestore.objects.residual import matrix_shape
 from erestore.progress import Progress, silent
 from erestore.residual.products import Matrix, gram
 from erestore.residual.subspaces import Subspaces, energy_within, leading_subspaces, principal_angles
