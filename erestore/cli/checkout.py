@@ -186,7 +186,7 @@ _DIFFERENCE = {
 )
 @click.argument("revision")
 @click.argument("tensor")
-@click.option("-o", "--output", metavar="FILE", help="Write the tensor to this safetensors file.")
+@click.option("-o", "--output", metavar="FILE", help="Write the tensor to FILE: .safetensors, .npy or .pt.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--lossy", is_flag=True, help="Leave the exact remainder out, and do not read it.")
 @json_option
@@ -196,8 +196,8 @@ def cat(
 ) -> None:
     """Read one TENSOR of REVISION, and no other.
 
-    With -o it is written as a safetensors file (-o - writes it to standard output); without, its values are
-    summarised.
+    With -o it is written to a file in the format of its suffix: .safetensors, .npy (numpy) or .pt (torch); -o - writes
+    safetensors to standard output. Without, its values are summarised.
     """
     with session.open() as store:
         with hint_at_order(store, f"cat {tensor} {revision}", revision, tensor, first="revision"):
@@ -214,18 +214,13 @@ def cat(
         session.result(f"Wrote {described} to {output}.")
 
 
-def _write(found: CatResult, output: str, *, force: bool) -> None:
-    from erestore.arrays import as_array, raw_bytes
+def _write(read: CatResult, output: str, *, force: bool) -> None:
     from erestore.checkpoint.replace import replacing
-    from erestore.checkpoint.safetensors_header import build_header
+    from erestore.checkpoint.tensor_file import write_safetensors, writer_for
 
-    header, _ = build_header({found.name: (found.dtype, found.shape)}, {})
-    content = raw_bytes(as_array(found.value))
     if output == "-":
-        stream = sys.stdout.buffer
-        stream.write(header)
-        stream.write(content)
+        write_safetensors(sys.stdout.buffer, read.name, read.dtype, read.value)
         return
-    with replacing(Path(output), is_directory=False, force=force) as place, place.open("wb") as file:
-        file.write(header)
-        file.write(content)
+    write = writer_for(Path(output))
+    with replacing(Path(output), is_directory=False, force=force) as temporary, temporary.open("wb") as file:
+        write(file, read.name, read.dtype, read.value)

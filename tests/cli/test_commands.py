@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -195,6 +196,10 @@ def test_cat(here: Here) -> None:
     written = load_file(here.directory / "one.safetensors")
     assert torch.equal(written["dense.weight"], tiny.weights_of(here.directory / "more")["dense.weight"])
     assert here.run("cat", "more", "scale", "-o", "one.safetensors").code == 5
+    assert here.run("cat", "more", "scale", "-o", "one.npy").code == 0
+    assert np.load(here.directory / "one.npy") == value.numpy()
+    assert here.run("cat", "more", "scale", "-o", "one.csv").code == 2
+    assert not (here.directory / "one.csv").exists()
     assert here.run("cat", "more", "scale", "-o", "one.safetensors", "--force").code == 0
     assert list(load_file(here.directory / "one.safetensors")) == ["scale"]
     assert "`erestore show more --all` lists its tensors" in here.run("cat", "more", "zzz").err
