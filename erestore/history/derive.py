@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from erestore.algebra.combine import Combination, combine
@@ -44,7 +45,7 @@ class Derived:
     tensors : Mapping[str, int]
         How many residuals are combined (``terms``), and how many tensors are ``whole`` or have ``added rows``.
     coefficients : Mapping[str, str]
-        By operand, as it was named.
+        By operand, as it was named: what it counts in a linear combination, or the weight that a strategy was given.
     loses_exact : tuple of str
         Operands whose exact remainders do not apply to the result.
     chosen : tuple of Conflict
@@ -87,6 +88,7 @@ def derive(
     recipe: Any = None,
     choose: str | None = None,
     encode: Encode | None = None,
+    weights: Mapping[str, Fraction] | None = None,
     own: Sequence[Written] = (),
     tip: str | None = None,
 ) -> Derived:
@@ -110,6 +112,8 @@ def derive(
     encode : Encode, optional
         Writes a result that is no linear combination, given one of the same layout; not called where the branch's newest
         commit has this very recipe.
+    weights : Mapping[str, Fraction], optional
+        What the operands count in such a result, by name; by default their coefficients.
     own : sequence of Written
         Residuals that were written for this.
     tip : str, optional
@@ -126,13 +130,14 @@ def derive(
     """
     with next_version(store, name) as version:
         previous = version.previous
+        weights = total_weights(operands) if weights is None else weights
         if tip is not None and previous != tip:
             raise RefConflictError(name)
         version.require_continued(parents)
         combined = combine(store.objects, operands, choose)
         if previous is not None and _is_there(store, previous, None if encode else combined, edge, recipe):
             held = store.commit_record(previous)
-            return _result(store, version, operands, combined, previous, held, 0, unchanged=True)
+            return _result(store, version, weights, combined, previous, held, 0, unchanged=True)
         commit = Commit(
             manifest="",
             parents=_parents(store, previous, parents),
@@ -151,7 +156,15 @@ def derive(
             commit, combined = _encode(store, combined, commit, encode)
         recorded = version.record(commit)
         commit = store.commit_record(recorded.oid)
-        return _result(store, version, operands, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
+        return _result(store, version, weights, combined, recorded.oid, commit, recorded.stored_bytes, unchanged=False)
+
+
+def total_weights(operands: Iterable[Operand]) -> dict[str, Fraction]:
+    """Return the sum of the coefficients of every operand, by name."""
+    weights: dict[str, Fraction] = {}
+    for operand in operands:
+        weights[operand.name] = weights.get(operand.name, Fraction(0)) + operand.coefficient
+    return weights
 
 
 def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tuple[str, ...]:
@@ -194,7 +207,7 @@ def _write(store: Store, combined: Combination, commit: Commit) -> Commit:
 def _result(
     store: Store,
     version: NextVersion,
-    operands: Sequence[Operand],
+    weights: Mapping[str, Fraction],
     combined: Combination,
     oid: str,
     commit: Commit,
@@ -203,9 +216,6 @@ def _result(
     unchanged: bool,
 ) -> Derived:
     manifest = combined.manifest
-    coefficients: dict[str, Any] = {}
-    for operand in operands:
-        coefficients[operand.name] = coefficients.get(operand.name, 0) + operand.coefficient
     counts = {"terms": len(manifest.terms), "whole": len(manifest.dense), "added rows": len(manifest.rows)}
     return Derived(
         commit=oid,
@@ -219,7 +229,7 @@ def _result(
         error_bound=known_error(store.objects, commit, manifest).bound,
         exact=commit.quality.get("exact") == "yes",
         tensors={what: count for what, count in counts.items() if count},
-        coefficients={key: str(value) for key, value in coefficients.items()},
+        coefficients={operand: str(weight) for operand, weight in weights.items()},
         loses_exact=combined.loses_exact,
         chosen=combined.chosen,
         unchanged=unchanged,

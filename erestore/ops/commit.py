@@ -39,7 +39,7 @@ from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.objects import Objects
 from erestore.storage.overlay import Overlay
-from erestore.storage.refs import check_name
+from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Store
 from erestore.variant.error_bound import missed_tensors, require_lossy
 from erestore.variant.rank import past_limit
@@ -227,13 +227,7 @@ def commit(
     flatten_rank = store.setting("commit.flatten_rank") if flatten_rank is None else flatten_rank
     operation, branch = store.begin(), name or default_name(path)
     entry = store.refs.read(check_name(branch))
-    if entry is not None and entry.oid is not None and entry.kind == "tag":
-        raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")
-    if new and entry is not None and entry.oid is not None:
-        raise TargetExistsError(
-            f"There is a branch '{branch}' already, at {entry.oid[:12]}.",
-            hint="Give another --name, or leave out --new to commit its next version.",
-        )
+    _require_version(branch, entry, new=new)
     with (
         open_checkpoint(Path(path)) as checkpoint,
         Lease(store.storage, "writer", operation.writer) as lease,
@@ -329,6 +323,17 @@ def _with_import(receipt: CommitResult, base: ImportedBase | None) -> CommitResu
     if base is None:
         return receipt
     return replace(receipt, imported=base.name, imported_bytes=base.stored_bytes, imported_left_out=base.left_out)
+
+
+def _require_version(branch: str, entry: RefEntry | None, *, new: bool) -> None:
+    """Refuse a name that a new version cannot have, or a branch that exists where a new one is wanted."""
+    if entry is not None and entry.oid is not None and entry.kind == "tag":
+        raise ConflictError(f"'{branch}' is a tag, and a tag never moves.", hint="Give another --name.")
+    if new and entry is not None and entry.oid is not None:
+        raise TargetExistsError(
+            f"There is a branch '{branch}' already, at {entry.oid[:12]}.",
+            hint="Give another --name, or leave out --new to commit its next version.",
+        )
 
 
 def as_dry_run(receipt: CommitResult) -> CommitResult:

@@ -17,7 +17,7 @@ from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.open import open_checkpoint
 from erestore.encoding.quality import require_max_error
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
-from erestore.history.derive import Derived, derive
+from erestore.history.derive import Derived, derive, total_weights
 from erestore.history.merge_configuration import checked_recipe
 from erestore.history.revision import open_operand, require_commit, without_bases
 from erestore.ingest.fingerprint import original_digest
@@ -231,7 +231,7 @@ def _make_with(
     tip: str | None,
 ) -> Derived:
     operands = _opened(store, recipe)
-    encode = None
+    encode, counted = None, None
     if recipe.strategy != EXPRESSION:
         require_one_base(operands)
         chosen = named_strategy(recipe.strategy, recipe.options)
@@ -249,6 +249,7 @@ def _make_with(
         else:
             known = [_known(store, *pair) for pair in zip(operands, statistics, strict=True)] if statistics else None
             encode = partial(_nonlinear, store, chosen, operands, recipe, known, progress)
+            counted = total_weights(operands)
             found = Average().coefficients(weights, list)  # of what is held whole
         operands = [operand._replace(coefficient=each) for operand, each in zip(operands, found, strict=True)]
     return derive(
@@ -262,6 +263,7 @@ def _make_with(
         recipe=recipe.to_record(),
         choose=recipe.choose,
         encode=encode,
+        weights=counted,
     )
 
 

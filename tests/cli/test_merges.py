@@ -196,6 +196,16 @@ def test_exact_remainders_that_are_left_out_are_named(work: Here) -> None:
         assert work.json(*verb, "--name", "listed")["loses_exact"] == ["exact-one"]
 
 
+def test_a_strategy_reports_the_weights_that_it_was_given(work: Here) -> None:
+    ran = work.run("merge", "one", "two", "--strategy", "ties", "--name", "elected")
+    assert ran.out.splitlines()[-1] == "  1 one, 1 two"
+    assert work.json("merge", "one", "two", "--strategy", "ties", "--name", "elected")["coefficients"] == {
+        "one": "1",
+        "two": "1",
+    }
+    assert work.json("show", "elected")["recipe"]["operands"][0]["weight"] == "1"
+
+
 def test_many_parents_are_counted_and_not_all_shown(work: Here) -> None:
     names = ["one", "two", "ft", "more", *(f"run-{number}" for number in range(5))]
     for number, name in enumerate(names[4:], 20):
