@@ -126,7 +126,7 @@ def test_conflicts_are_listed(work: Here) -> None:
         (("revert", "one + two"), 2, "expression"),
         (("branch", "x", "one + two"), 2, "expression"),
         (("show", "one + two"), 2, "expression"),
-        (("checkout", "one + two"), 2, "where to write"),
+        (("checkout", "one + two"), 2, "no name to make a directory of"),
         (("checkout", "one + nothing", "out"), 3, "nothing"),
     ],
 )
