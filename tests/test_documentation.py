@@ -5,6 +5,7 @@ and dates may differ. Blocks marked ``python`` are run as well; one marked ``yam
 names. One page is one session in one directory.
 """
 
+import ast
 import inspect
 import os
 import re
@@ -273,3 +274,27 @@ def test_the_changelog_goes_by_kind_and_says_nothing_twice():
         assert set(kinds) <= {"Added", "Changed", "Fixed", "Removed", "Deprecated"}
         entries = re.findall(r"^\* .{,60}", release, re.MULTILINE)
         assert sum(text.count("\n* ") + 1 for text in kinds.values()) == len(entries) == len(set(entries))
+
+
+ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
+
+
+def is_defined(name: str) -> bool:
+    """Tell whether a module of the package, or a class or function in one, has a dotted name; nothing is imported."""
+    path, parts = ROOT / "erestore", name.split(".")
+    while parts and ((path / parts[0]).is_dir() or (path / f"{parts[0]}.py").is_file()):
+        path /= parts.pop(0)
+    scope = [] if path.is_dir() else ast.parse(path.with_suffix(".py").read_text("utf-8")).body
+    for part in parts:
+        scope = next((node.body for node in scope if getattr(node, "name", None) == part), None)
+        if scope is None:
+            return False
+    return path != ROOT / "erestore"
+
+
+def test_the_map_of_the_code_names_what_is_there():
+    names = re.findall(r"`([a-z_]+(?:\.\w+)+)`", ARCHITECTURE.read_text("utf-8"))
+    assert len(names) > 40
+    assert [name for name in names if not is_defined(name)] == []
+    assert not is_defined("ops.commit.elsewhere")
+    assert not is_defined("model.elsewhere")
