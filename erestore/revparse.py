@@ -7,14 +7,14 @@ import re
 from erestore.errors import ErestoreError, UnknownRevisionError, UsageError, similar_names
 from erestore.records import Commit
 from erestore.storage.frames import is_oid
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.refs import Refs, check_name
 
 _STEPS = re.compile(r"(?P<start>.+?)(?P<steps>(?:~\d*|@\{\d+\})+)")
 _STEP = re.compile(r"~(?P<back>\d*)|@\{(?P<entry>\d+)\}")
 
 
-def resolve(objects: Objects, refs: Refs, revision: str) -> str:
+def resolve(objects: ObjectStore, refs: Refs, revision: str) -> str:
     """Return the oid of the commit that a revision names: a ref, an oid prefix, ``name~2``, ``name@{3}``.
 
     Raises
@@ -44,7 +44,7 @@ def near(refs: Refs, name: str) -> tuple[str, ...]:
     return similar_names(name, refs.names())
 
 
-def _resolve_name(objects: Objects, refs: Refs, name: str) -> str:
+def _resolve_name(objects: ObjectStore, refs: Refs, name: str) -> str:
     try:
         entry = refs.read(check_name(name))
     except UsageError:
@@ -60,7 +60,7 @@ def _resolve_name(objects: Objects, refs: Refs, name: str) -> str:
     raise UnknownRevisionError(name, near(refs, name))
 
 
-def _is_commit(objects: Objects, oid: str) -> bool:
+def _is_commit(objects: ObjectStore, oid: str) -> bool:
     try:
         objects.get_record("commit", oid)
     except ErestoreError:
@@ -75,7 +75,7 @@ def _reflog_entry(refs: Refs, name: str, back: int, revision: str) -> str:
     raise UnknownRevisionError(revision, near(refs, name))
 
 
-def _ancestor(objects: Objects, oid: str, back: int, revision: str) -> str:
+def _ancestor(objects: ObjectStore, oid: str, back: int, revision: str) -> str:
     for _ in range(back):
         parents = Commit.from_record(objects.get_record("commit", oid)).parents
         if not parents:

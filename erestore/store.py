@@ -36,7 +36,7 @@ from erestore.storage.frames import encode_record
 from erestore.storage.keys import is_own_key
 from erestore.storage.local import LocalStorage
 from erestore.storage.log import NumberedLog
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.open import open_storage
 from erestore.storage.refs import RefEntry, Refs, check_name
 from erestore.storage.sharing import CHOICES
@@ -71,7 +71,7 @@ class Store:
     ----------
     url : str
     storage : Storage
-    objects : Objects
+    objects : ObjectStore
     refs : Refs
     id : str
         Random, made when the store was.
@@ -87,7 +87,7 @@ class Store:
     def __init__(self, storage: Storage, marker: Mapping[str, Any]) -> None:
         self.storage = storage
         self.url = storage.url
-        self.objects = Objects(storage)
+        self.objects = ObjectStore(storage)
         self.refs = Refs(storage)
         self.id = str(marker["id"])
 

@@ -25,7 +25,7 @@ from erestore.records.manifest import normal_terms
 from erestore.residual.codecs import lowrank2
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.lowrank import Codes, cut_groups, largest_codes
-from erestore.storage.segments import Written
+from erestore.storage.segments import PutResult
 
 START = 1_700_000_000_000_000
 """Time of the first commit, in microseconds; every other is a minute later."""
@@ -124,7 +124,7 @@ class Fleet:
         }
         self.commit(name, stored.oid, parents, edge, stored.added_bytes, recipe=recipe)
 
-    def _manifest(self, manifest: Manifest) -> Written:
+    def _manifest(self, manifest: Manifest) -> PutResult:
         return self.store.objects.put_record("manifest", manifest.to_record())
 
     def commit(

@@ -15,7 +15,7 @@ from erestore.arrays import raw_bytes
 from erestore.objects.patch import Patch
 from erestore.objects.tensors import TensorWriter, content_digest
 from erestore.records import Part, TensorRef, WholeTensor
-from erestore.storage.segments import Written
+from erestore.storage.segments import PutResult
 from erestore.variant.variant import Variant
 
 
@@ -28,13 +28,13 @@ class ChosenTensors:
 
     Attributes
     ----------
-    written : Written or None
+    written : PutResult or None
         Where tensors had to be stored.
     """
 
     def __init__(self, combined: Combined) -> None:
         self.combined = combined
-        self.written: Written | None = None
+        self.written: PutResult | None = None
         self._places: dict[str, int] = {}
         self._patches: dict[str, Patch] = {}
 

@@ -30,8 +30,8 @@ from erestore.errors import Conflict
 from erestore.records import Layout, Manifest
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.frames import is_oid, record_oid
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Combination:
         What was decided by `choose`.
     notes : tuple of str
         Sentences about what was resolved without being a conflict.
-    written : Written or None
+    written : PutResult or None
         Where tensors had to be stored whole that are one operand's, as chosen.
     """
 
@@ -62,15 +62,15 @@ class Combination:
     loses_exact: tuple[str, ...]
     chosen: tuple[Conflict, ...]
     notes: tuple[str, ...] = ()
-    written: Written | None = None
+    written: PutResult | None = None
 
 
-def combine(objects: Objects, operands: Sequence[Operand], choose: str | None = None) -> Combination:
+def combine(objects: ObjectStore, operands: Sequence[Operand], choose: str | None = None) -> Combination:
     """Combine variants linearly.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
         Records are read, and JSON side files where they differ.
     operands : sequence of Operand
         At least one; a commit may come more than once.

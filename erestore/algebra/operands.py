@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from erestore.errors import CombinationError, Conflict
 from erestore.records import Base, Layout, LayoutTensor, Manifest, Term, WholeTensor
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 
 class Operand(NamedTuple):
@@ -62,12 +62,12 @@ class Combined:
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     operands : sequence of Operand
         With coefficients other than 0, unless all have none.
     """
 
-    def __init__(self, objects: Objects, operands: Sequence[Operand]) -> None:
+    def __init__(self, objects: ObjectStore, operands: Sequence[Operand]) -> None:
         self.objects = objects
         self.operands = operands
         self._layouts: dict[str, Layout] = {}

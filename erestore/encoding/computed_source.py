@@ -30,7 +30,7 @@ from erestore.objects.structure import quantisation_of, read_structure
 from erestore.records import Term, normal_terms
 from erestore.residual.operators import Product
 from erestore.spool import TensorSpool
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.variant import Variant
 
 Compute = Callable[[str], torch.Tensor | None]
@@ -155,7 +155,7 @@ def opened(target: Target, parent: Variant, difference: Difference | None) -> Co
     return Computed(target, parent.base_rows(target.key), difference, parent.terms(target.key))
 
 
-def on_terms(objects: Objects, variant: Variant, terms: tuple[Term, ...]) -> Variant:
+def on_terms(objects: ObjectStore, variant: Variant, terms: tuple[Term, ...]) -> Variant:
     """Open a combination of residuals, which a variant may be added to, under the variant's layout."""
     manifest = replace(variant.manifest, terms=terms, patch=None, digests={})
     return Variant(objects, manifest, layout=variant.layout)

@@ -28,7 +28,7 @@ from erestore.progress import Progress
 from erestore.residual import step_plan
 from erestore.residual.evenness import OWN_CHANGES, Loss, Reference, References, even_step, shared
 from erestore.spool import TensorSpool
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 _AIM = 0.94
 """Share of an error that is aimed at first: an encoding that meets its bound at once spares a pass."""
@@ -75,7 +75,7 @@ class Passes:
 
     Attributes
     ----------
-    objects : Objects
+    objects : ObjectStore
     changes : Changes
     base : str
         Oid of the base.
@@ -96,7 +96,7 @@ class Passes:
         What the loss of a tensor is compared with where there is a `spread`.
     """
 
-    objects: Objects
+    objects: ObjectStore
     changes: Changes
     base: str
     progress: Progress

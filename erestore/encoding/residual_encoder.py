@@ -29,8 +29,8 @@ from erestore.objects.calibration import Calibration
 from erestore.progress import Progress
 from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.spool import TensorSpool
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 from erestore.variant.variant import Variant
 
 _FLOAT32_ERROR = 2e-3
@@ -43,7 +43,7 @@ class Encoder:
 
     Attributes
     ----------
-    objects : Objects
+    objects : ObjectStore
     changes : Changes
     base : str
         Oid of the base.
@@ -57,7 +57,7 @@ class Encoder:
         What the loss of a tensor is compared with.
     """
 
-    objects: Objects
+    objects: ObjectStore
     changes: Changes
     base: str
     quality: Quality
@@ -68,7 +68,7 @@ class Encoder:
 
     def run(
         self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
-    ) -> Written | None:
+    ) -> PutResult | None:
         """Write the residual.
 
         Parameters
@@ -83,7 +83,7 @@ class Encoder:
 
         Returns
         -------
-        Written or None
+        PutResult or None
             None where nothing changed, or nothing that is worth its bytes (or only exact remainders are wanted).
         """
         with tensor_threads() as executor, TensorSpool() as bases, ExitStack() as stack:

@@ -18,7 +18,7 @@ from erestore.variant.error_bound import known_error
 
 if TYPE_CHECKING:
     from erestore.ingest.variant_writer import StoredVariant
-    from erestore.storage.segments import Written
+    from erestore.storage.segments import PutResult
 
 Encode = Callable[[Manifest, Layout], "StoredVariant"]
 """Given a manifest and its layout, which is stored, writes another value of the same layout."""
@@ -89,7 +89,7 @@ def derive(
     choose: str | None = None,
     encode: Encode | None = None,
     weights: Mapping[str, Fraction] | None = None,
-    own: Sequence[Written] = (),
+    own: Sequence[PutResult] = (),
     tip: str | None = None,
 ) -> Derived:
     """Combine commits and record the result on the branch `name`.
@@ -114,7 +114,7 @@ def derive(
         commit has this very recipe.
     weights : Mapping[str, Fraction], optional
         What the operands count in such a result, by name; by default their coefficients.
-    own : sequence of Written
+    own : sequence of PutResult
         Residuals that were written for this.
     tip : str, optional
         Commit that the branch has to be at: what it was at when it was read.

@@ -17,7 +17,7 @@ from erestore.ingest.adapter_files import adapted_places, replaced
 from erestore.ingest.layout import StoredLayout
 from erestore.ingest.tied_heads import untied, vocabulary_sizes, with_vocabulary
 from erestore.records import Layout, LayoutFile, LayoutTensor
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 _CONFIG = "config.json"
 
@@ -31,7 +31,7 @@ class AdaptedTensor(NamedTuple):
     splits: bool = False
 
 
-def read_config(objects: Objects, layout: Layout) -> Mapping[str, Any]:
+def read_config(objects: ObjectStore, layout: Layout) -> Mapping[str, Any]:
     """Return the content of a variant's ``config.json``; empty if there is none, or it is no JSON object."""
     oid = layout.side_files.get(_CONFIG)
     try:
@@ -42,7 +42,7 @@ def read_config(objects: Objects, layout: Layout) -> Mapping[str, Any]:
 
 
 def adapted_layout(
-    objects: Objects,
+    objects: ObjectStore,
     parent: Layout,
     checkpoint: Checkpoint,
     changed: Mapping[str, AdaptedTensor],
@@ -53,7 +53,7 @@ def adapted_layout(
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     parent : Layout
     checkpoint : Checkpoint
         The adapter: its side files, and the folders of its modules.
@@ -99,7 +99,7 @@ def adapted_layout(
 
 
 def _described(
-    objects: Objects, parent: Layout, layout: Layout, fresh: tuple[str, ...], *, is_untied: bool
+    objects: ObjectStore, parent: Layout, layout: Layout, fresh: tuple[str, ...], *, is_untied: bool
 ) -> dict[str, bytes]:
     """Return the files that describe the weights and are no longer true: index and configuration."""
     contents = {}

@@ -33,8 +33,8 @@ from erestore.variant.variant import Variant
 if TYPE_CHECKING:
     from erestore.progress import Progress
     from erestore.residual.codecs.abc import EncodedSection
-    from erestore.storage.objects import Objects
-    from erestore.storage.segments import Written
+    from erestore.storage.objects import ObjectStore
+    from erestore.storage.segments import PutResult
 
 Parts = dict[str, tuple[Part, ...]]
 
@@ -79,7 +79,7 @@ class AdapterWriter:
 
     Attributes
     ----------
-    objects : Objects
+    objects : ObjectStore
     checkpoint : PeftCheckpoint
     parent : Variant
     progress : Progress
@@ -91,7 +91,7 @@ class AdapterWriter:
         What a user has to know about the variant, in sentences; complete once it is written.
     """
 
-    objects: Objects
+    objects: ObjectStore
     checkpoint: PeftCheckpoint
     parent: Variant
     progress: Progress
@@ -271,7 +271,7 @@ class AdapterWriter:
         names = [name for name, tensor in self.parent.layout.tensors.items() if tensor.key == key] or [key]
         plan.tensors |= {name: AdaptedTensor(key, dtype, shape) for name in names if name not in plan.tensors}
 
-    def _write_residual(self, plan: _Plan, outcome: Outcome) -> Written | None:
+    def _write_residual(self, plan: _Plan, outcome: Outcome) -> PutResult | None:
         if not plan.residual:
             return None
         with ResidualWriter(self.objects, self.parent.manifest.base) as writer:

@@ -12,11 +12,11 @@ from erestore.errors import CheckpointError
 from erestore.ingest.layout import store_layout
 from erestore.objects.tensors import BASE_ALIGNMENT, TensorWriter, content_digest
 from erestore.records import Base, Commit, Manifest, TensorRef, WholeTensor
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 
 
-def known_tensors(objects: Objects, bases: Iterable[str]) -> dict[str, TensorRef]:
+def known_tensors(objects: ObjectStore, bases: Iterable[str]) -> dict[str, TensorRef]:
     """Return where tensors that the store already holds are, by their digest."""
     found: dict[str, TensorRef] = {}
     for oid in bases:
@@ -26,13 +26,13 @@ def known_tensors(objects: Objects, bases: Iterable[str]) -> dict[str, TensorRef
 
 
 def store_base(
-    objects: Objects, checkpoint: Checkpoint, bases: Iterable[str], progress: Callable[[str, int, int], None]
-) -> Written:
+    objects: ObjectStore, checkpoint: Checkpoint, bases: Iterable[str], progress: Callable[[str, int, int], None]
+) -> PutResult:
     """Store every tensor of a checkpoint and the base record; tied names share one tensor.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     checkpoint : Checkpoint
     bases : iterable of str
         Oids of the bases already in the store.
@@ -58,7 +58,7 @@ def store_base(
         {name: WholeTensor(dtype, shape, digest, known[digest]) for name, (dtype, shape, digest) in described.items()}
     )
     stored = objects.put_record("base", record.to_record())
-    return Written(stored.oid, added + stored.added_bytes)
+    return PutResult(stored.oid, added + stored.added_bytes)
 
 
 class ImportedBase(NamedTuple):
@@ -70,7 +70,7 @@ class ImportedBase(NamedTuple):
 
 
 def import_checkpoint(
-    objects: Objects, checkpoint: Checkpoint, bases: Iterable[str], progress: Callable[[str, int, int], None]
+    objects: ObjectStore, checkpoint: Checkpoint, bases: Iterable[str], progress: Callable[[str, int, int], None]
 ) -> ImportedBase:
     """Store a checkpoint as a base, with the layout and manifest that make it a variant like any other."""
     if checkpoint.format == "peft":

@@ -9,12 +9,12 @@ from erestore.ingest.variant_writer import StoredVariant, VariantWriter
 from erestore.progress import Progress, silent
 from erestore.records import Term
 from erestore.residual.evenness import OWN_CHANGES, References
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.variant import Variant
 
 
 def write_computed(
-    objects: Objects,
+    objects: ObjectStore,
     variant: Variant,
     quality: Quality,
     *,
@@ -27,7 +27,7 @@ def write_computed(
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     variant : Variant
         Its layout has to be stored. Whole tensors and added rows stay where they are if they are not combinations.
     quality : Quality

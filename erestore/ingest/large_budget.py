@@ -12,7 +12,7 @@ from erestore.encoding.quality import Quality
 from erestore.ingest.variant_writer import StoredVariant
 from erestore.storage.abc import Storage
 from erestore.storage.local import LocalStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.overlay import Overlay
 
 _NEARLY_ALL = 1e-3
@@ -27,7 +27,7 @@ class WithinBudget(NamedTuple):
 
 
 def write_within_budget(
-    storage: Storage, quality: Quality, write: Callable[[Objects, Quality], StoredVariant], *, may_be_exact: bool
+    storage: Storage, quality: Quality, write: Callable[[ObjectStore, Quality], StoredVariant], *, may_be_exact: bool
 ) -> WithinBudget:
     """Write a variant within the budget of `quality`, exact where that is smaller.
 
@@ -43,10 +43,10 @@ def write_within_budget(
     """
     with tempfile.TemporaryDirectory(prefix="erestore-budget-") as directory:
         chosen = Overlay(storage, LocalStorage(Path(directory) / "lossy"))
-        stored, is_exact = write(Objects(chosen), quality), False
+        stored, is_exact = write(ObjectStore(chosen), quality), False
         if may_be_exact and stored.outcome.relative_error <= _NEARLY_ALL:
             exact = Overlay(storage, LocalStorage(Path(directory) / "exact"))
-            every_bit = write(Objects(exact), replace(quality, budget=None, exact=True))
+            every_bit = write(ObjectStore(exact), replace(quality, budget=None, exact=True))
             if every_bit.added_bytes <= stored.added_bytes:
                 chosen, stored, is_exact = exact, every_bit, True
         chosen.publish()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from erestore.checkpoint.abc import Checkpoint
 from erestore.records import Layout, LayoutFile, LayoutTensor
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 
 class StoredLayout(NamedTuple):
@@ -19,12 +19,12 @@ class StoredLayout(NamedTuple):
     added_bytes: int
 
 
-def store_layout(objects: Objects, checkpoint: Checkpoint, keys: Mapping[str, str]) -> StoredLayout:
+def store_layout(objects: ObjectStore, checkpoint: Checkpoint, keys: Mapping[str, str]) -> StoredLayout:
     """Store the layout of a checkpoint, side files first.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     checkpoint : Checkpoint
     keys : Mapping[str, str]
         Manifest key of every own name; tied names are given the key of the first.

@@ -36,8 +36,8 @@ from erestore.records import Manifest, Part, TensorRef, Term, WholeTensor, norma
 from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.frames import encode_record
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 from erestore.variant.variant import Variant
 
 Parts = dict[str, tuple[Part, ...]]
@@ -81,7 +81,7 @@ class VariantWriter:
 
     Attributes
     ----------
-    objects : Objects
+    objects : ObjectStore
     checkpoint : Checkpoint
     keys : Mapping[str, str]
         Manifest key of every own name.
@@ -103,7 +103,7 @@ class VariantWriter:
         See :class:`erestore.encoding.residual_encoder.Encoder`.
     """
 
-    objects: Objects
+    objects: ObjectStore
     checkpoint: Checkpoint
     keys: Mapping[str, str]
     parent: Variant
@@ -168,7 +168,7 @@ class VariantWriter:
         own = (residual.oid,) if residual else ()
         return StoredVariant(written.oid, manifest, own, added, outcome)
 
-    def _manifest(self, frame: _Frame, residual: Written | None) -> Manifest:
+    def _manifest(self, frame: _Frame, residual: PutResult | None) -> Manifest:
         terms = self.parent.manifest.terms
         if residual:
             terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))

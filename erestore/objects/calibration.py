@@ -18,8 +18,8 @@ from erestore.errors import CorruptionError
 from erestore.objects.note import CALIBRATION, open_calibration
 from erestore.residual.noise_shaping import Metric
 from erestore.storage.calibrations import newest_note
-from erestore.storage.objects import Objects
-from erestore.storage.segments import SegmentedObject, Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult, SegmentedObject
 
 BLOCK = 1024
 """Inputs whose correlations are kept together."""
@@ -52,12 +52,12 @@ class Moments:
         return sum(len(block) for block in self.blocks)
 
 
-def store_calibration(objects: Objects, base: str, moments: Mapping[str, Moments], samples: int) -> Written:
+def store_calibration(objects: ObjectStore, base: str, moments: Mapping[str, Moments], samples: int) -> PutResult:
     """Write a note.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     base : str
         Oid of the base.
     moments : Mapping[str, Moments]
@@ -105,7 +105,7 @@ class Calibration:
     tensors: Mapping[str, tuple[int, int]]
 
     @classmethod
-    def open(cls, objects: Objects, oid: str) -> Self:
+    def open(cls, objects: ObjectStore, oid: str) -> Self:
         """Open a note that holds a calibration.
 
         Raises
@@ -126,7 +126,7 @@ class Calibration:
         return cls(note, str(note.index["base"]), int(note.index["samples"]), tensors)
 
     @classmethod
-    def of_base(cls, objects: Objects, base: str) -> Self | None:
+    def of_base(cls, objects: ObjectStore, base: str) -> Self | None:
         """Open the calibration of a base, if there is one."""
         note = newest_note(objects.storage, base)
         if note is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from erestore.objects.references import Reference, closure, walk
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 
 @dataclass
@@ -16,12 +16,12 @@ class Reach:
 
     Attributes
     ----------
-    objects : Objects
+    objects : ObjectStore
     tips : Mapping[str, str]
         The commit of every name.
     """
 
-    objects: Objects
+    objects: ObjectStore
     tips: Mapping[str, str]
 
     @cached_property

@@ -14,7 +14,7 @@ from erestore.objects.references import READERS, REFERRING, references
 from erestore.storage.condemned import Condemned, CondemnedList
 from erestore.storage.frames import RECORD_HEADER, kind_of
 from erestore.storage.lease_records import SKEW_SECONDS
-from erestore.storage.objects import Objects, StoredObject
+from erestore.storage.objects import ObjectStore, StoredObject
 from erestore.storage.segments import read_present
 
 NEVER_COLLECTED = frozenset({"note", "pack"})
@@ -62,12 +62,12 @@ class Garbage:
     finished: tuple[str, ...]
 
 
-def read_unreachable(objects: Objects, listed: Iterable[StoredObject], now: float) -> dict[str, Unreachable]:
+def read_unreachable(objects: ObjectStore, listed: Iterable[StoredObject], now: float) -> dict[str, Unreachable]:
     """Read what is unreachable as far as planning needs it, by oid; what a newer version wrote is left out.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     listed : iterable of StoredObject
         The unreachable objects.
     now : float

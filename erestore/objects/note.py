@@ -5,7 +5,7 @@ from __future__ import annotations
 from erestore.errors import CorruptionError, ErestoreError
 from erestore.objects.index import check_index, check_size
 from erestore.storage.calibrations import newest_note
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.segments import SegmentedObject
 
 CALIBRATION = "calibration"
@@ -13,7 +13,7 @@ CALIBRATION = "calibration"
 _FIELDS = {"base", "samples", "tensors"}
 
 
-def open_calibration(objects: Objects, oid: str) -> SegmentedObject:
+def open_calibration(objects: ObjectStore, oid: str) -> SegmentedObject:
     """Open a note that holds a calibration.
 
     Raises
@@ -32,13 +32,13 @@ def open_calibration(objects: Objects, oid: str) -> SegmentedObject:
     return note
 
 
-def calibrated_with(objects: Objects, base: str) -> int | None:
+def calibrated_with(objects: ObjectStore, base: str) -> int | None:
     """Return how many examples a base was calibrated with; None where it was not."""
     note = newest_note(objects.storage, base)
     return None if note is None else int(open_calibration(objects, note).index["samples"])
 
 
-def is_calibration(objects: Objects, oid: str) -> bool:
+def is_calibration(objects: ObjectStore, oid: str) -> bool:
     """Tell whether a note is a calibration; no other is anything to collect."""
     try:
         open_calibration(objects, oid)

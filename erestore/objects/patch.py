@@ -20,8 +20,8 @@ from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import Placement, check_fields, check_index, read_shape
 from erestore.objects.tensors import VALUE_DIGEST_BYTES, value_digest
 from erestore.residual import difference, entropy, exact_remainder, remainder_classes
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 
 CODECS = CODEC, FORMER = "classed", "difference"
 """How a remainder is coded; see the modules of these names. The first is written, both are read."""
@@ -105,7 +105,7 @@ def _decode(
 class PatchWriter:
     """Packs exact remainders into a patch object. A context manager; what is not finished is dropped."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._writer = objects.writer("patch")
         self._tensors: dict[str, dict[str, Any]] = {}
         self._pending: list[bytes] = []
@@ -139,7 +139,7 @@ class PatchWriter:
         self._pending = []
         self._segments += 1
 
-    def finish(self) -> Written:
+    def finish(self) -> PutResult:
         """Write the object."""
         if self._pending:
             self._flush()
@@ -175,7 +175,7 @@ class Patch:
     _last: tuple[int, bytes] = (-1, b"")
 
     @classmethod
-    def open(cls, objects: Objects, oid: str) -> Self:
+    def open(cls, objects: ObjectStore, oid: str) -> Self:
         """Read and check the index."""
         held = objects.open("patch", oid)
         check_index("patch", oid, held.index, {"tensors"}, FEATURES)

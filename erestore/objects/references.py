@@ -17,7 +17,7 @@ from erestore.objects.index import RESIDUAL_OPTIONAL, check_fields
 from erestore.records import Base, Commit, Layout, Manifest
 from erestore.storage.calibrations import newest_note
 from erestore.storage.frames import is_oid
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 READERS: Final = 8
 """Objects read at once: a remote answers slowly, but to many."""
@@ -50,7 +50,7 @@ Damage = Callable[[Reference, ErestoreError], None]
 """Told of an object on the walk that cannot be read; what it refers to stays unknown."""
 
 
-def references(objects: Objects, kind: str, oid: str, *, lenient: bool = False) -> tuple[Reference, ...]:
+def references(objects: ObjectStore, kind: str, oid: str, *, lenient: bool = False) -> tuple[Reference, ...]:
     """Return what an object refers to, each once; with `lenient`, as if a base with a damaged log had no calibration.
 
     Raises
@@ -76,7 +76,7 @@ def references(objects: Objects, kind: str, oid: str, *, lenient: bool = False) 
     return tuple(needs)
 
 
-def _of_calibration(objects: Objects, base: str, *, lenient: bool) -> Iterator[tuple[str, str]]:
+def _of_calibration(objects: ObjectStore, base: str, *, lenient: bool) -> Iterator[tuple[str, str]]:
     try:
         note = newest_note(objects.storage, base)
     except CorruptionError:
@@ -87,7 +87,7 @@ def _of_calibration(objects: Objects, base: str, *, lenient: bool) -> Iterator[t
         yield "note", note
 
 
-def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
+def _of_residual(objects: ObjectStore, oid: str) -> Iterator[tuple[str, str]]:
     index = objects.open("residual", oid).index
     # A newer version's field may refer to something; what codecs are used does not matter here.
     check_fields(
@@ -96,7 +96,7 @@ def _of_residual(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
     yield "base", index["base"]
 
 
-def _of_patch(objects: Objects, oid: str) -> Iterator[tuple[str, str]]:
+def _of_patch(objects: ObjectStore, oid: str) -> Iterator[tuple[str, str]]:
     index = objects.open("patch", oid).index
     check_fields(f"The patch {oid[:12]}", index, {"features", "segments", "tensors"})
     try:
@@ -117,13 +117,13 @@ def _checked(kind: str, oid: str, needed: object) -> bool:
 
 
 def walk(
-    objects: Objects, roots: Iterable[Reference], reached: set[Reference], damaged: Damage | None = None
+    objects: ObjectStore, roots: Iterable[Reference], reached: set[Reference], damaged: Damage | None = None
 ) -> Iterator[Visit]:
     """Visit everything that `roots` lead to and that is not in `reached` yet, each once.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     roots : iterable of Reference
     reached : set of Reference
         Grows; hand it to a later walk to go on from there.

@@ -22,7 +22,7 @@ from erestore.objects.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import Section
 from erestore.residual.codecs.registry import codec, known_codecs
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.segments import Segment, SegmentedObject
 
 EVALUATOR = 1
@@ -69,12 +69,12 @@ class Residual:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, objects: Objects, oid: str, *, cache_bytes: int = CACHE_BYTES) -> Self:
+    def open(cls, objects: ObjectStore, oid: str, *, cache_bytes: int = CACHE_BYTES) -> Self:
         """Read and check the index.
 
         Parameters
         ----------
-        objects : Objects
+        objects : ObjectStore
         oid : str
         cache_bytes : int
             Decoded segments kept while tensors are read.

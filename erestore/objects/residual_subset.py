@@ -17,8 +17,8 @@ from erestore.residual.codecs.lowrank import Codes, LowRankSection, cut_groups
 from erestore.residual.codecs.registry import codec
 from erestore.residual.codecs.remainder import RemainderSection
 from erestore.residual.codecs.vector import STEP_BITS
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 
 _MANTISSAS = 256
 """What multipliers stay below in the codec that is written."""
@@ -32,13 +32,13 @@ class Components(NamedTuple):
 
 
 def select(
-    objects: Objects, residual: Residual, wanted: Callable[[str], bool], components: Components | None = None
-) -> Written | None:
+    objects: ObjectStore, residual: Residual, wanted: Callable[[str], bool], components: Components | None = None
+) -> PutResult | None:
     """Write a part of a residual.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     residual : Residual
     wanted : Callable
         Tells by key which tensors.
@@ -47,7 +47,7 @@ def select(
 
     Returns
     -------
-    Written or None
+    PutResult or None
         None if there is nothing of that. Whole tensors keep their values bit for bit; so do components, but of adapters,
         which are scaled.
     """

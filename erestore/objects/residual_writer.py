@@ -12,8 +12,8 @@ from erestore.objects.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection
 from erestore.residual.runs import Group
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 
 SEGMENT_BYTES = 4 << 20
 _SEGMENT_GROUPS = 1 << 14
@@ -35,7 +35,7 @@ class _OpenSegment:
 class ResidualWriter:
     """Packs sections into a residual object. A context manager; what is not finished is dropped."""
 
-    def __init__(self, objects: Objects, base: str) -> None:
+    def __init__(self, objects: ObjectStore, base: str) -> None:
         self._writer = objects.writer("residual")
         self._base = base
         self._features: set[str] = set()
@@ -118,7 +118,7 @@ class ResidualWriter:
         handle = self._writer.add(stored, raw_length=len(content), stage=stage)
         self._places.append((band, segment.number, handle))
 
-    def finish(self) -> Written:
+    def finish(self) -> PutResult:
         """Write the object."""
         return self._writer.finish(*self._closed)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from erestore.checkpoint.quantised_weights import stated_quantisation
 from erestore.records import Layout
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 
-def read_structure(objects: Objects, layout: Layout) -> Any:
+def read_structure(objects: ObjectStore, layout: Layout) -> Any:
     """Return the skeletons of a layout's torch files, by file name; None if it has none."""
     return json.loads(objects.get_blob(layout.structure)) if layout.structure else None
 
 
-def quantisation_of(objects: Objects, layout: Layout) -> Mapping[str, Any]:
+def quantisation_of(objects: ObjectStore, layout: Layout) -> Mapping[str, Any]:
     """Return what a variant's configuration says of how its weights are quantised; empty where it says nothing."""
     return stated_quantisation(layout.side_files, lambda name: objects.get_blob(layout.side_files[name]))

@@ -20,8 +20,8 @@ from erestore.errors import CorruptionError
 from erestore.objects.index import check_index
 from erestore.records import TensorRef
 from erestore.residual import entropy, words
-from erestore.storage.objects import Objects
-from erestore.storage.segments import SegmentedObject, Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult, SegmentedObject
 
 SEGMENT = 8 << 20
 """Largest segment, in bytes."""
@@ -48,12 +48,12 @@ class TensorWriter:
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     align : int
         4096 for bases (stored raw), 1 for what variants hold whole (compressed where that is smaller).
     """
 
-    def __init__(self, objects: Objects, *, align: int) -> None:
+    def __init__(self, objects: ObjectStore, *, align: int) -> None:
         self._writer = objects.writer("tensors", align)
         self._raw = align > 1
         self._segments = 0
@@ -78,7 +78,7 @@ class TensorWriter:
                 self._words.add(name)
         return stage, stored
 
-    def finish(self) -> Written:
+    def finish(self) -> PutResult:
         """Write the object."""
         return self._writer.finish({"features": [*entropy.PLAIN, *sorted(self._words)]})
 
@@ -93,7 +93,7 @@ class TensorWriter:
 class TensorReader:
     """Reads raw tensors; keeps the indexes of the objects it has opened."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._opened: dict[str, SegmentedObject] = {}
 

@@ -18,7 +18,7 @@ from erestore.store import Store
 
 if TYPE_CHECKING:
     from erestore.objects.residual_subset import Components
-    from erestore.storage.segments import Written
+    from erestore.storage.segments import PutResult
 
     _Part = tuple[str | None, Components | None]
     """Pattern of names, and range of components."""
@@ -163,7 +163,7 @@ def _apply(
             _require_had(store, opened, parent)
         operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
         recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
-        own: list[Written] = []
+        own: list[PutResult] = []
         if part is not None:
             target = [operand for operand in operands if operand.commit == tip][:1]
             changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
@@ -212,7 +212,7 @@ def _require_had(store: Store, opened: Sequence[Operand], parent: str) -> None:
 
 
 def _parts(
-    store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, own: list[Written]
+    store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, own: list[PutResult]
 ) -> Iterator[Operand]:
     """Yield what stands for the change of a commit, of which only a part is wanted."""
     from erestore.objects.residual import Residual

@@ -37,7 +37,7 @@ from erestore.records import Commit
 from erestore.residual.evenness import References
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import RefEntry, check_name
 from erestore.store import Store
@@ -486,7 +486,7 @@ def _write(
     else:
         rank = None
 
-    def write(objects: Objects, quality: Quality) -> StoredVariant:
+    def write(objects: ObjectStore, quality: Quality) -> StoredVariant:
         return VariantWriter(
             objects,
             checkpoint,
@@ -503,7 +503,7 @@ def _write(
     is_exact = False
     if trials:  # candidates, and all that surrounds them, reach the store only when one has passed
         waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects"))
-        written = write(Objects(waiting), quality)
+        written = write(ObjectStore(waiting), quality)
         waiting.publish()
     elif quality.budget is not None:
         written, is_exact = write_within_budget(store.storage, quality, write, may_be_exact=parent.is_reproducible)

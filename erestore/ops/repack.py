@@ -30,7 +30,7 @@ from erestore.repacking.parent_choice import LEAST_GAIN
 from erestore.repacking.reencode import Original, mean_of, reencode, write_mean
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.overlay import Overlay
 from erestore.storage.refs import RefEntry
 from erestore.store import Store
@@ -208,11 +208,11 @@ class _Repacking:
     _groups: int = 0
 
     @cached_property
-    def objects(self) -> Objects:
+    def objects(self) -> ObjectStore:
         """Where what is accepted goes: the store, or in a dry run beside it."""
         if self.lease is not None:
             return self.store.objects
-        return Objects(Overlay(self.store.storage, LocalStorage(self.place / "store"), refresh=False))
+        return ObjectStore(Overlay(self.store.storage, LocalStorage(self.place / "store"), refresh=False))
 
     @cached_property
     def entries(self) -> dict[str, RefEntry]:
@@ -335,7 +335,7 @@ class _Repacking:
         """Encode variants that are added to one another; move their branches once all of it is smaller than before."""
         self._groups += 1
         waiting = self._over(self.objects, f"group-{self._groups}")
-        objects = Objects(waiting)
+        objects = ObjectStore(waiting)
         terms, mean_bytes = {group.root: fleet.terms(group.root)}, 0
         if group.root in fleet.means:
             mean = mean_of(fleet.variants(fleet.means[group.root]))
@@ -362,16 +362,16 @@ class _Repacking:
         if group.root in fleet.means and moved:
             self.means.append(SharedResidual(terms[group.root][0].residual, mean_bytes, tuple(moved)))
 
-    def _over(self, objects: Objects, name: str) -> Overlay:
+    def _over(self, objects: ObjectStore, name: str) -> Overlay:
         return Overlay(objects.storage, LocalStorage(self.place / name), refresh=self.lease is not None)
 
     def _encode(
-        self, fleet: Fleet, member: int, terms: Sequence[Term], objects: Objects, parent: str
+        self, fleet: Fleet, member: int, terms: Sequence[Term], objects: ObjectStore, parent: str
     ) -> _Encoded | None:
         """Encode a variant into the group's storage if that makes it smaller."""
         candidate = fleet.candidates[member]
         waiting = self._over(objects, f"variant-{self._groups}-{member}")
-        own = Objects(waiting)
+        own = ObjectStore(waiting)
         try:
             stored = reencode(own, candidate.original, terms, fleet.allowed[member], self.progress)
         except UsageError:  # the error that is allowed cannot be reached: nothing of that is the others' concern

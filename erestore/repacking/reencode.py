@@ -29,8 +29,8 @@ from erestore.repacking.parent_choice import Cost
 from erestore.residual import step_plan
 from erestore.residual.evenness import OWN_CHANGES, References
 from erestore.residual.step_plan import Profile
-from erestore.storage.objects import Objects
-from erestore.storage.segments import Written
+from erestore.storage.objects import ObjectStore
+from erestore.storage.segments import PutResult
 from erestore.variant.rank import WITHOUT_FACTORS
 from erestore.variant.variant import Variant
 
@@ -102,7 +102,9 @@ class Original:
             norms = list(bounded_map(executor, look, self.weights, in_flight=worker_count()))
         return {target.key: norm for target, norm in zip(self.weights, norms, strict=True)}
 
-    def write(self, objects: Objects, terms: tuple[Term, ...], quality: Quality, progress: Progress) -> StoredVariant:
+    def write(
+        self, objects: ObjectStore, terms: tuple[Term, ...], quality: Quality, progress: Progress
+    ) -> StoredVariant:
         """Encode it against a combination of residuals; losses are compared with what it changed of the base."""
         variant = Variant(objects, self.variant.manifest, layout=self.variant.layout)
         references = References(changes=self.squared_changes()) if terms else OWN_CHANGES
@@ -163,13 +165,13 @@ def _with_noise(seen: step_plan.Profile, variance: float) -> step_plan.Profile:
 
 
 def reencode(
-    objects: Objects, original: Original, terms: Sequence[Term], allowed: float, progress: Progress
+    objects: ObjectStore, original: Original, terms: Sequence[Term], allowed: float, progress: Progress
 ) -> StoredVariant | None:
     """Encode a variant against a combination of residuals.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
         Where it is written, and the combination is read.
     original : Original
     terms : sequence of Term
@@ -201,7 +203,7 @@ def mean_of(variants: Sequence[Variant]) -> Original:
     return Original(Variant(objects, Manifest(variants[0].manifest.base, terms, ""), layout=layout))
 
 
-def write_mean(objects: Objects, mean: Original, allowed: float, progress: Progress) -> Written | None:
+def write_mean(objects: ObjectStore, mean: Original, allowed: float, progress: Progress) -> PutResult | None:
     """Write the mean of some variants as a residual on their base; what it loses, the variants' own make up for."""
     variant, base = mean.variant, on_terms(objects, mean.variant, ())
     quality = Quality(max_error=_MOST, squared_error=allowed)

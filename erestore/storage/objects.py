@@ -24,8 +24,8 @@ from erestore.storage.frames import (
 from erestore.storage.segment_writer import SegmentWriter
 from erestore.storage.segments import (
     FIRST_READ,
+    PutResult,
     SegmentedObject,
-    Written,
     create_object,
     object_key,
     read_present,
@@ -45,7 +45,7 @@ class StoredObject(NamedTuple):
     modified: float
 
 
-class Objects:
+class ObjectStore:
     """The objects in a storage, under ``objects/<2 hex>/<62 hex>``.
 
     Parameters
@@ -56,7 +56,7 @@ class Objects:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
-    def put_record(self, kind: str, record: Mapping[str, Any]) -> Written:
+    def put_record(self, kind: str, record: Mapping[str, Any]) -> PutResult:
         """Store a JSON object."""
         return self._put(kind, dump_canonical(dict(record)))
 
@@ -75,7 +75,7 @@ class Objects:
             raise damaged(kind, oid, "it is not a JSON object")
         return record
 
-    def put_blob(self, data: Data) -> Written:
+    def put_blob(self, data: Data) -> PutResult:
         """Store bytes, whole or as chunks; from chunks, memory stays bounded."""
         chunks = iter((data,)) if isinstance(data, bytes) else iter(data)
         pieces = _cut(chunks, BLOB_SEGMENT)
@@ -91,7 +91,7 @@ class Objects:
                     writer.add(piece, raw_length=len(piece), stage="raw")
             return writer.finish({})
 
-    def put_blob_file(self, path: Path | str) -> Written:
+    def put_blob_file(self, path: Path | str) -> PutResult:
         """Store the content of a file.
 
         Raises
@@ -186,11 +186,11 @@ class Objects:
             if is_oid(oid) and entry.key == object_key("object", oid):
                 yield StoredObject(oid, entry.size, entry.modified)
 
-    def _put(self, kind: str, content: bytes) -> Written:
+    def _put(self, kind: str, content: bytes) -> PutResult:
         oid = record_oid(kind, content)
         stored = encode_record(kind, content)
         created = create_object(self.storage, kind, oid, stored)
-        return Written(oid, len(stored) if created else 0)
+        return PutResult(oid, len(stored) if created else 0)
 
     def _open_either(self, kind: str, oid: str) -> bytes | SegmentedObject:
         """Read a record's content, or open a segmented object, whichever it is."""

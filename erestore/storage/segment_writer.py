@@ -12,7 +12,7 @@ from erestore.storage.abc import Storage
 from erestore.storage.access import refusals
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.frames import digest, encode_head, segmented_oid
-from erestore.storage.segments import SEGMENT_LIMIT, Written, create_object, place
+from erestore.storage.segments import SEGMENT_LIMIT, PutResult, create_object, place
 
 SPOOL_MEMORY = 64 << 20
 """Bytes of unfinished segments that are held in memory before they go to a temporary file."""
@@ -67,7 +67,7 @@ class SegmentWriter:
         self._length += len(view)
         return len(self._spooled) - 1
 
-    def finish(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> Written:
+    def finish(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> PutResult:
         """Write the object.
 
         Parameters
@@ -83,7 +83,7 @@ class SegmentWriter:
         oid = segmented_oid(self._kind, self._align, content)
         offsets, length = place([segment.stored_length for segment in segments], len(head), self._align)
         created = create_object(self._storage, self._kind, oid, self._stream(head, segments, offsets))
-        return Written(oid, length if created else 0)
+        return PutResult(oid, length if created else 0)
 
     def size(self, index: Mapping[str, Any], order: Sequence[int] | None = None) -> int:
         """Return the bytes of the object that :meth:`finish` would write."""

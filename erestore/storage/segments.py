@@ -26,7 +26,7 @@ RANGE_LIMIT = 8 << 20
 """Neighbouring segments are read together up to this many bytes."""
 
 
-class Written(NamedTuple):
+class PutResult(NamedTuple):
     """Oid of a stored object, and the bytes that storing it added (0 when it was there already)."""
 
     oid: str

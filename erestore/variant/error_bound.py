@@ -21,7 +21,7 @@ from typing import NamedTuple
 from erestore.errors import CorruptionError, UnsupportedFormatError, UsageError
 from erestore.objects.squared_errors import Errors, ratio
 from erestore.records import Commit, Manifest, Term, relative_error
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 SHARE_OF_LOST = 0.25
 """What encoding anew loses by default at most, of the squared error before: its root grows by half at most."""
@@ -127,7 +127,7 @@ def require_lossy(commit: Commit, revision: str, *, hint: str) -> None:
         )
 
 
-def lossy_error(objects: Objects, commit: Commit) -> float | None:
+def lossy_error(objects: ObjectStore, commit: Commit) -> float | None:
     """Return the relative error that is left without the exact remainder, None where that is not known.
 
     Commits made before this was recorded have it in the index of their residual.
@@ -146,13 +146,13 @@ def lossy_error(objects: Objects, commit: Commit) -> float | None:
     return None if recorded is None else ratio(recorded.rounded, recorded.norm)
 
 
-def known_error(objects: Objects, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+def known_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> KnownError:
     """Return what is known of the error of a commit's own value; see :func:`error_bound`."""
     measured = relative_error(commit)
     return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit, manifest))
 
 
-def recorded_error(objects: Objects, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+def recorded_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> KnownError:
     """Return :func:`known_error`, or that nothing is known where a residual cannot be read: history can do without."""
     try:
         return known_error(objects, commit, manifest)
@@ -160,7 +160,7 @@ def recorded_error(objects: Objects, commit: Commit, manifest: Manifest | None =
         return KnownError()
 
 
-def lost_before(objects: Objects, commit: Commit, manifest: Manifest) -> float | None:
+def lost_before(objects: ObjectStore, commit: Commit, manifest: Manifest) -> float | None:
     """Return the squared error of a commit's lossy value, as it was measured or else an upper bound; None if not known.
 
     It is in the units of the weights squared: what is relative to one change says little of another.
@@ -176,13 +176,13 @@ def lost_before(objects: Objects, commit: Commit, manifest: Manifest) -> float |
 
 
 def error_bound(
-    objects: Objects, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
+    objects: ObjectStore, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
 ) -> float | None:
     """Bound the relative error of a commit's linear value, None where something was not recorded.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     commit : Commit
     manifest : Manifest, optional
         The commit's, if it is at hand.
@@ -200,7 +200,7 @@ def error_bound(
 
 
 def lost(
-    objects: Objects, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
+    objects: ObjectStore, commit: Commit, manifest: Manifest | None = None, left: Mapping[str, float] | None = None
 ) -> Lost | None:
     """Return what :func:`error_bound` is the ratio of."""
     left = left or {}
@@ -238,7 +238,9 @@ def lost(
     return Lost(squared, math.fsum(coefficient**2 * norms[oid] for oid, coefficient in coefficients.items()))
 
 
-def _weights(objects: Objects, commit: Commit, coefficients: Mapping[str, float], noted: _Noted) -> dict[str, float]:
+def _weights(
+    objects: ObjectStore, commit: Commit, coefficients: Mapping[str, float], noted: _Noted
+) -> dict[str, float]:
     """Return how often the error of every residual counts; fill in what commits record of them."""
     lineage = _lineage(objects, commit, coefficients)
     noted.add(lineage.noted)
@@ -264,7 +266,7 @@ def _weights(objects: Objects, commit: Commit, coefficients: Mapping[str, float]
     return weights
 
 
-def _coefficients(objects: Objects, commit: Commit) -> dict[str, float]:
+def _coefficients(objects: ObjectStore, commit: Commit) -> dict[str, float]:
     terms = Manifest.from_record(objects.get_record("manifest", commit.manifest)).terms
     return {term.residual: float(term.coefficient) for term in terms}
 
@@ -290,7 +292,7 @@ def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: fl
     )
 
 
-def missed_tensors(objects: Objects, commit: Commit) -> dict[str, float]:
+def missed_tensors(objects: ObjectStore, commit: Commit) -> dict[str, float]:
     """Return the squared error of a commit's rounded value tensor by tensor, as far as residuals record it.
 
     Along a chain it is what the last residual with sections for a tensor lost. What is not recorded, as for a merge or for a
@@ -305,12 +307,12 @@ def missed_tensors(objects: Objects, commit: Commit) -> dict[str, float]:
     return missed
 
 
-def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -> Recorded | None:
+def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = None) -> Recorded | None:
     """Read what a residual records.
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     oid : str
     linear_error : float, optional
         Relative error of the linear value over all tensors, where the commit records it and an older residual does not.
@@ -332,7 +334,7 @@ def read_errors(objects: Objects, oid: str, linear_error: float | None = None) -
     return Recorded(norms, math.sqrt(rest), math.fsum(rounded) + rest, total + rest)
 
 
-def _read_index(objects: Objects, oid: str) -> tuple[dict[str, Errors], float | None]:
+def _read_index(objects: ObjectStore, oid: str) -> tuple[dict[str, Errors], float | None]:
     """Return the errors of the tensors of a residual, and the relative error of its linear value where it is recorded."""
     index = objects.open("residual", oid).index
     try:
@@ -342,7 +344,7 @@ def _read_index(objects: Objects, oid: str) -> tuple[dict[str, Errors], float | 
         raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
 
 
-def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lineage:
+def _lineage(objects: ObjectStore, commit: Commit, residuals: Iterable[str]) -> _Lineage:
     """Look in the history for the commits that made residuals, and what those were encoded against."""
     found = _Lineage()
     wanted = set(residuals)
@@ -375,7 +377,7 @@ def _lineage(objects: Objects, commit: Commit, residuals: Iterable[str]) -> _Lin
     return found
 
 
-def _continues(objects: Objects, commit: Commit, parent: Commit) -> bool:
+def _continues(objects: ObjectStore, commit: Commit, parent: Commit) -> bool:
     """Tell whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
     if len(commit.own) != 1 or len(introduced(parent)) > 1 or parent.edge == "imported":
         return False

@@ -9,7 +9,7 @@ from itertools import pairwise
 from erestore.errors import UsageError
 from erestore.objects.residual import Residual
 from erestore.records import Commit, Manifest
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.error_bound import KnownError, error_bound, known_error, lossy_error
 
 
@@ -92,7 +92,7 @@ def _band_sizes(residual: Residual) -> list[int]:
 
 
 def left_error(
-    objects: Objects, commit: Commit, manifest: Manifest, residuals: Sequence[tuple[float, Residual]]
+    objects: ObjectStore, commit: Commit, manifest: Manifest, residuals: Sequence[tuple[float, Residual]]
 ) -> KnownError:
     """Return what is known of the error without the exact remainder, of what is read of a commit's residuals.
 
@@ -100,7 +100,7 @@ def left_error(
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     commit : Commit
     manifest : Manifest
         The commit's.

@@ -27,7 +27,7 @@ from erestore.objects.tensors import VALUE_DIGEST_BYTES, MatrixRows, TensorReade
 from erestore.records import Base, Layout, Manifest, Part, WholeTensor
 from erestore.residual.codecs.abc import Section
 from erestore.residual.rounding import round_to
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.prefix import Prefix
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Variant:
 
     Parameters
     ----------
-    objects : Objects
+    objects : ObjectStore
     manifest : Manifest
     layout : Layout, optional
         The manifest's; read if it is not given.
@@ -135,7 +135,7 @@ class Variant:
 
     def __init__(
         self,
-        objects: Objects,
+        objects: ObjectStore,
         manifest: Manifest,
         *,
         layout: Layout | None = None,
@@ -153,7 +153,7 @@ class Variant:
         self._former: dict[str, Variant] = {}
 
     @classmethod
-    def open(cls, objects: Objects, oid: str, *, lossy: bool = False, prefix: Prefix | None = None) -> Variant:
+    def open(cls, objects: ObjectStore, oid: str, *, lossy: bool = False, prefix: Prefix | None = None) -> Variant:
         """Open the manifest called `oid`."""
         return cls(objects, Manifest.from_record(objects.get_record("manifest", oid)), lossy=lossy, prefix=prefix)
 

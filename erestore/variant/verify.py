@@ -8,11 +8,11 @@ from erestore.arrays import raw_bytes
 from erestore.errors import CorruptionError, ErestoreError
 from erestore.objects.tensors import TensorReader, content_digest
 from erestore.records import Base
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.variant import Variant
 
 
-def base_faults(objects: Objects, oid: str) -> Iterator[ErestoreError]:
+def base_faults(objects: ObjectStore, oid: str) -> Iterator[ErestoreError]:
     """Yield what is wrong with the tensors of a base, at most once each."""
     reader = TensorReader(objects)
     for name, tensor in Base.from_record(objects.get_record("base", oid)).tensors.items():
@@ -24,7 +24,7 @@ def base_faults(objects: Objects, oid: str) -> Iterator[ErestoreError]:
             yield error
 
 
-def variant_faults(objects: Objects, oid: str) -> Iterator[ErestoreError]:
+def variant_faults(objects: ObjectStore, oid: str) -> Iterator[ErestoreError]:
     """Yield what is wrong with the tensors of a variant, given the oid of its manifest, at most once each.
 
     Reading a tensor compares it with the digest that its commit recorded, and applies its exact remainder.

@@ -17,7 +17,7 @@ from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.patch import Patch
 from erestore.objects.residual import Residual
 from erestore.objects.tensors import TensorReader
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.variant import Variant
 
 _numbers = itertools.count()
@@ -82,7 +82,7 @@ def test_a_marker_of_a_newer_version(marker: bytes, what: str) -> None:
         again(store)
 
 
-def rewritten(objects: Objects, kind: str, oid: str, change: dict) -> str:
+def rewritten(objects: ObjectStore, kind: str, oid: str, change: dict) -> str:
     """Store an object once more with another index."""
     held = objects.open(kind, oid)
     with objects.writer(kind, held.alignment) as writer:

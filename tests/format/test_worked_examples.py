@@ -32,7 +32,7 @@ from erestore.storage.frames import KINDS, decode_record, encode_record, record_
 from erestore.storage.holder import Holder
 from erestore.storage.leases import Lease
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.refs import RefEntry
 from erestore.storage.segments import SegmentedObject, object_key
 from erestore.store import MARKER, Store
@@ -81,7 +81,7 @@ def segmented_object(example: Example, tmp_path: Path) -> None:
     other = reader(tmp_path, oid, example.stored)
     assert other.segmented(kind, oid) == (held.index, contents)
     if kind == "note":
-        found = Calibration.open(Objects(storage), oid).moments("weight")
+        found = Calibration.open(ObjectStore(storage), oid).moments("weight")
         assert found is not None
         assert [block.tolist() for block in found.blocks] == [[[1, -1], [-1, 4]]]
         assert other.moments(oid, "weight") == [[[1, -1], [-1, 4]]]

@@ -17,7 +17,7 @@ from erestore.errors import ErestoreError
 from erestore.residual import entropy
 from erestore.storage.canonical import dump_canonical
 from erestore.storage.frames import digest, encode_head, segmented_oid
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.segments import object_key, place
 from erestore.store import Store
 from erestore.variant.variant import Variant
@@ -138,7 +138,7 @@ def damage(draw: Callable[[st.SearchStrategy[Any]], Any], content: bytes) -> byt
     return bytes(changed)
 
 
-def read_segmented(objects: Objects, kind: str, oid: str) -> tuple[dict[str, Any], list[bytes], int]:
+def read_segmented(objects: ObjectStore, kind: str, oid: str) -> tuple[dict[str, Any], list[bytes], int]:
     """Return index without segments, the content of each segment, and the alignment."""
     held = objects.open(kind, oid)
     contents = [
@@ -154,7 +154,7 @@ def rows_of(contents: Sequence[bytes]) -> tuple[list[list[Any]], list[bytes]]:
 
 
 def put_segmented(
-    objects: Objects, kind: str, index: Mapping[str, Any], rows: Any, stored: Sequence[bytes], align: int = 1
+    objects: ObjectStore, kind: str, index: Mapping[str, Any], rows: Any, stored: Sequence[bytes], align: int = 1
 ) -> str:
     """Store an object with an index that says anything; return its oid."""
     content = dump_canonical({**index, "segments": rows})

@@ -13,7 +13,7 @@ from erestore.errors import CorruptionError
 from erestore.objects.tensors import TensorWriter, content_digest
 from erestore.records import Base, Layout, LayoutFile, LayoutTensor, Manifest, Part, TensorRef, WholeTensor
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.variant.variant import Variant
 
 
@@ -21,7 +21,7 @@ def combined(
     values: Sequence[float], coefficients: Sequence[str], dtype: str, shape: tuple[int, ...] = ()
 ) -> np.ndarray:
     """Combine scalars (or what claims to be of another shape), each float32, into a tensor of a dtype."""
-    objects = Objects(MemoryStorage())
+    objects = ObjectStore(MemoryStorage())
     parts = []
     for value, coefficient in zip(values, coefficients, strict=True):
         content = memoryview(np.array(value, "<f4").tobytes())

@@ -13,7 +13,7 @@ from erestore.objects import tensors
 from erestore.objects.tensors import TensorReader, TensorWriter
 from erestore.records import TensorRef
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 
 @pytest.mark.parametrize("align", [1, 4096])
@@ -21,7 +21,7 @@ from erestore.storage.objects import Objects
 def test_any_rows(monkeypatch: pytest.MonkeyPatch, segment: int, align: int) -> None:
     monkeypatch.setattr(tensors, "SEGMENT", segment)
     values = np.arange(11 * 13, dtype=np.float32).reshape(11, 13)
-    objects = Objects(MemoryStorage())
+    objects = ObjectStore(MemoryStorage())
     with TensorWriter(objects, align=align) as writer:
         writer.add(raw_bytes(values + 1), "F32")
         place = writer.add(raw_bytes(values), "F32")
@@ -36,7 +36,7 @@ def test_any_rows(monkeypatch: pytest.MonkeyPatch, segment: int, align: int) -> 
 
 
 def test_empty_ones() -> None:
-    objects = Objects(MemoryStorage())
+    objects = ObjectStore(MemoryStorage())
     with TensorWriter(objects, align=1) as writer:
         place = writer.add(memoryview(b""), "F32")
         data = TensorRef(writer.finish().oid, *place)

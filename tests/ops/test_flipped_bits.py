@@ -15,7 +15,7 @@ from erestore.ops.fsck import fsck
 from erestore.storage.abc import Storage
 from erestore.storage.frames import is_segmented, kind_of
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 
 KINDS = {"base", "blob", "commit", "layout", "manifest", "patch", "residual", "tensors"}
 
@@ -37,7 +37,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 def read(storage: Storage, oid: str) -> list[bytes]:
     """Everything that a reader takes from one object."""
-    objects = Objects(storage)
+    objects = ObjectStore(storage)
     start = storage.read_range(key_of(oid), 0, 20)
     kind = kind_of(start)
     if kind is None:
@@ -55,7 +55,7 @@ def key_of(oid: str) -> str:
 
 
 def test_the_objects_are_of_every_kind_and_form(varied: Storage) -> None:
-    objects, found, stages, padded = Objects(varied), set(), set(), False
+    objects, found, stages, padded = ObjectStore(varied), set(), set(), False
     for held in objects.list():
         content = varied.read(key_of(held.oid))
         kind = kind_of(content)

@@ -10,7 +10,7 @@ import pytest
 from erestore.errors import KeyNotFoundError
 from erestore.storage.cache import CachedStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.refs import Refs
 
 
@@ -198,8 +198,8 @@ def test_a_cache_that_breaks_fails_no_read(remote, cached, monkeypatch, call):
 def test_objects_that_were_damaged_in_the_cache_heal(tmp_path):
     remote = Remote()
     data = random.Random(0).randbytes(3_000_000)
-    oid = Objects(remote).put_blob(data).oid
-    objects = Objects(CachedStorage(remote, tmp_path / "cache"))
+    oid = ObjectStore(remote).put_blob(data).oid
+    objects = ObjectStore(CachedStorage(remote, tmp_path / "cache"))
     assert objects.get_blob(oid) == data
     for path in copies(tmp_path):
         content = bytearray(path.read_bytes())

@@ -10,7 +10,7 @@ from erestore.errors import ErestoreError
 from erestore.storage.leases import Lease
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.refs import Refs
 from erestore.testing.faults import FaultInjected, FaultyStorage
 
@@ -59,7 +59,7 @@ def test_a_death_is_no_error_that_anything_handles():
 def commit(storage, oid_content, expected):
     """Write as a commit does: lease, objects, ref."""
     with Lease(storage, "writer", "me") as lease:
-        objects = Objects(storage)
+        objects = ObjectStore(storage)
         oid = objects.put_record("commit", {"blob": objects.put_blob(oid_content).oid}).oid
         lease.confirm()
         refs = Refs(storage)
@@ -68,7 +68,7 @@ def commit(storage, oid_content, expected):
 
 def state(storage):
     """Follow the ref to the bytes."""
-    objects = Objects(storage)
+    objects = ObjectStore(storage)
     entry = Refs(storage).read("main")
     return entry and objects.get_blob(objects.get_record("commit", entry.oid)["blob"])
 

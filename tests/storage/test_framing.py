@@ -14,7 +14,7 @@ from erestore.errors import CorruptionError, ErestoreError, MissingObjectError, 
 from erestore.storage import frames
 from erestore.storage.canonical import dump_canonical, parse_canonical
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import Objects
+from erestore.storage.objects import ObjectStore
 from erestore.storage.segments import object_key, place
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -109,7 +109,7 @@ def test_random_bytes_are_never_an_object(garbage):
     for start in (b"", b"EREO\x01\x08", b"EREO\x01\x08\x01\0", b"ERES\x01\x08", b"ERES\x01\x08\x01\0"):
         storage = MemoryStorage()
         storage.create(object_key("commit", "0" * 64), start + garbage)
-        for read in (Objects(storage).get_record, Objects(storage).open, Objects(storage).verify):
+        for read in (ObjectStore(storage).get_record, ObjectStore(storage).open, ObjectStore(storage).verify):
             with pytest.raises(ErestoreError):
                 read("commit", "0" * 64)
 
@@ -155,14 +155,14 @@ def test_an_object_that_goes_on_for_ever_is_not_read_for_ever():
             return (value + bytes(max(0, stop - len(value))))[start:stop]
 
     storage = Endless()
-    oid = Objects(storage).put_record("commit", {}).oid
+    oid = ObjectStore(storage).put_record("commit", {}).oid
     with pytest.raises(CorruptionError):
-        Objects(storage).get_record("commit", oid)
+        ObjectStore(storage).get_record("commit", oid)
     assert storage.longest <= 1 << 16
 
 
 def segmented(storage: MemoryStorage, align: int = 16) -> tuple[str, bytes]:
-    with Objects(storage).writer("residual", align) as writer:
+    with ObjectStore(storage).writer("residual", align) as writer:
         for stored in (b"one", b"", b"second segment", b"x" * 33):
             writer.add(stored, raw_length=len(stored), stage="raw")
         oid = writer.finish({"name": "é", "order": [2, 1]}).oid
@@ -180,7 +180,7 @@ def test_every_damaged_byte_of_a_segmented_object_is_found(align):
             storage = MemoryStorage()
             storage.create(key, bytes(damaged))
             with pytest.raises((CorruptionError, UnsupportedFormatError), match=oid):
-                Objects(storage).verify("residual", oid)
+                ObjectStore(storage).verify("residual", oid)
 
 
 def test_every_truncation_and_extension_of_a_segmented_object_is_found():
@@ -189,20 +189,20 @@ def test_every_truncation_and_extension_of_a_segmented_object_is_found():
         storage = MemoryStorage()
         storage.create(object_key("residual", oid), damaged)
         with pytest.raises(CorruptionError, match=oid):
-            Objects(storage).verify("residual", oid)
+            ObjectStore(storage).verify("residual", oid)
 
 
 @pytest.mark.parametrize("form", ["record", "segmented"])
 def test_a_sound_object_under_another_oid_is_corrupt(form):
     storage = MemoryStorage()
     if form == "record":
-        oid = Objects(storage).put_record("residual", {"a": 1}).oid
+        oid = ObjectStore(storage).put_record("residual", {"a": 1}).oid
         other = frames.record_oid("residual", b'{"a":2}')
-        read = Objects(storage).get_record
+        read = ObjectStore(storage).get_record
     else:
         oid, _ = segmented(storage)
         other = frames.segmented_oid("residual", 16, b"{}")
-        read = Objects(storage).open
+        read = ObjectStore(storage).open
     storage.create(object_key("residual", other), storage.read(object_key("residual", oid)))
     read("residual", oid)
     with pytest.raises(CorruptionError, match=other):
@@ -230,7 +230,7 @@ def test_a_malformed_index_with_a_right_oid_is_corrupt(rows):
     storage = MemoryStorage()
     storage.create(object_key("residual", oid), frames.encode_head("residual", content, 1))
     with pytest.raises(CorruptionError, match=oid):
-        Objects(storage).open("residual", oid)
+        ObjectStore(storage).open("residual", oid)
 
 
 def test_a_segment_of_absurd_length_is_corrupt_and_allocates_nothing():
@@ -239,7 +239,7 @@ def test_a_segment_of_absurd_length_is_corrupt_and_allocates_nothing():
     storage = MemoryStorage()
     storage.create(object_key("residual", oid), frames.encode_head("residual", content, 1))
     with pytest.raises(CorruptionError, match=oid):
-        Objects(storage).open("residual", oid).read(0)
+        ObjectStore(storage).open("residual", oid).read(0)
 
 
 @given(st.lists(st.integers(0, 100), max_size=10), st.integers(20, 200), st.sampled_from([1, 2, 16, 4096]))
@@ -256,7 +256,7 @@ def test_segments_are_aligned_in_order_and_never_overlap(lengths, head, alignmen
 
 @pytest.mark.parametrize("oid", ["", "../../etc/passwd", "0" * 63, "G" * 64, "A" * 64, None, 5])
 def test_what_is_no_oid_is_missing_and_never_a_path(oid):
-    objects = Objects(MemoryStorage())
+    objects = ObjectStore(MemoryStorage())
     assert not objects.exists(oid)
     for read in (objects.get_record, objects.open):
         with pytest.raises(MissingObjectError):

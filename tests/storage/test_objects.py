@@ -13,7 +13,7 @@ from erestore.errors import AccessError, CorruptionError, MissingObjectError
 from erestore.storage import segment_writer, segments
 from erestore.storage.local import LocalStorage
 from erestore.storage.memory import MemoryStorage
-from erestore.storage.objects import BLOB_SEGMENT, Objects
+from erestore.storage.objects import BLOB_SEGMENT, ObjectStore
 from erestore.storage.segments import object_key
 
 
@@ -31,7 +31,7 @@ class Counting(MemoryStorage):
 
 @pytest.fixture
 def objects():
-    return Objects(Counting())
+    return ObjectStore(Counting())
 
 
 def noise(size, seed=0):
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_named(objects, tmp_path):
 @settings(max_examples=50)
 @given(st.data(), st.lists(st.binary(max_size=50), max_size=8), st.sampled_from([1, 8, 4096]))
 def test_segments_round_trip_in_any_order(data, contents, align):
-    objects = Objects(MemoryStorage())
+    objects = ObjectStore(MemoryStorage())
     order = data.draw(st.none() | st.permutations(range(len(contents))))
     with objects.writer("tensors", align) as writer:
         assert [writer.add(c, raw_length=len(c), stage="raw") for c in contents] == [*range(len(contents))]
@@ -156,7 +156,7 @@ def test_a_large_index_is_read(objects):
 
 
 def test_memory_is_bounded_by_the_chunk_not_by_the_object(tmp_path):
-    objects = Objects(LocalStorage(tmp_path))
+    objects = ObjectStore(LocalStorage(tmp_path))
     objects.put_blob(noise(2 * BLOB_SEGMENT))  # what is imported or set up once does not count
     chunk = noise(BLOB_SEGMENT)
     tracemalloc.start()
@@ -219,7 +219,7 @@ class Stale(MemoryStorage):
 
 def test_a_damaged_copy_is_dropped_and_read_again():
     storage = Stale()
-    objects = Objects(storage)
+    objects = ObjectStore(storage)
     record = objects.put_record("commit", {"a": 1}).oid
     with objects.writer("residual") as writer:
         writer.add(noise(100_000), raw_length=100_000, stage="raw")
@@ -234,7 +234,7 @@ def test_a_damaged_copy_is_dropped_and_read_again():
 
 def test_a_damaged_copy_that_was_read_with_the_head_is_read_again():
     storage = Stale()
-    objects = Objects(storage)
+    objects = ObjectStore(storage)
     with objects.writer("residual") as writer:
         for seed in range(2):
             writer.add(noise(100, seed), raw_length=100, stage="raw")
@@ -246,7 +246,7 @@ def test_a_damaged_copy_that_was_read_with_the_head_is_read_again():
 
 def test_verifying_asks_where_it_is_stored_and_not_the_copy():
     storage = Stale()
-    objects = Objects(storage)
+    objects = ObjectStore(storage)
     oid = objects.put_record("commit", {"a": 1}).oid
     objects.verify("commit", oid)
     assert storage.evicted == [object_key("commit", oid)]
@@ -256,12 +256,12 @@ def test_verifying_asks_where_it_is_stored_and_not_the_copy():
 def test_an_empty_file_is_no_object_that_is_there_already(tmp_path, size):
     storage = LocalStorage(tmp_path)
     content = bytes(range(251)) * (size // 251)
-    oid = Objects(storage).put_blob(content).oid
+    oid = ObjectStore(storage).put_blob(content).oid
     path = tmp_path / "objects" / oid[:2] / oid[2:]
     path.write_bytes(b"")
     with pytest.raises(CorruptionError, match="is empty"):
-        Objects(storage).put_blob(content)
+        ObjectStore(storage).put_blob(content)
     path.unlink()
-    assert Objects(storage).put_blob(content).added_bytes > 0
-    assert Objects(storage).put_blob(content).added_bytes == 0
-    assert Objects(storage).get_blob(oid) == content
+    assert ObjectStore(storage).put_blob(content).added_bytes > 0
+    assert ObjectStore(storage).put_blob(content).added_bytes == 0
+    assert ObjectStore(storage).get_blob(oid) == content
