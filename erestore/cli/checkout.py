@@ -133,39 +133,39 @@ def verify(ctx: click.Context, *, path: str, revision: str | None, as_json: bool
         progress_bar(session) as progress,
         hint_at_order(store, f"verify {revision} {path}", revision, path, first="path"),
     ):
-        found = store.verify(path, revision, progress=progress)
+        result = store.verify(path, revision, progress=progress)
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
     else:
-        for line in _verified(found):
+        for line in _verify_lines(result):
             session.result(line)
-    if found.state == "different":
+    if result.state == "different":
         ctx.exit(DIFFERENT)
 
 
-def _verified(found: VerifyResult) -> Iterator[str]:
-    path = printable(found.path)
-    name = printable(found.revision) if found.revision != found.commit else short(found.commit)
-    if found.state == "equal":
-        yield f"{path} is {name}{_part(found)}, bit for bit: {plural(found.tensors, 'tensor')}."
+def _verify_lines(result: VerifyResult) -> Iterator[str]:
+    path = printable(result.path)
+    name = printable(result.revision) if result.revision != result.commit else short(result.commit)
+    if result.state == "equal":
+        yield f"{path} is {name}{_checkout_option(result)}, bit for bit: {plural(result.tensors, 'tensor')}."
         return
-    error = "" if found.relative_error is None else f"relative error {found.relative_error:.2g}"
-    if found.state == "within":
+    error = "" if result.relative_error is None else f"relative error {result.relative_error:.2g}"
+    if result.state == "within":
         yield f"{path} is what was committed as {name}, within its error: {error}."
         return
-    count = f"{len(found.differences)} of {plural(found.tensors, 'tensor')} differ"
+    count = f"{len(result.differences)} of {plural(result.tensors, 'tensor')} differ"
     yield f"{path} is not {name}: {count}{error and f', {error}'}."
-    for difference in found.differences[:SHOWN]:
+    for difference in result.differences[:SHOWN]:
         yield f"  {printable(difference.name)}: {_DIFFERENCE[difference.reason]}"
-    if len(found.differences) > SHOWN:
-        yield f"  and {len(found.differences) - SHOWN} more; --json has all."
+    if len(result.differences) > SHOWN:
+        yield f"  and {len(result.differences) - SHOWN} more; --json has all."
 
 
-def _part(found: VerifyResult) -> str:
+def _checkout_option(result: VerifyResult) -> str:
     """Say with which option the folder was checked out, if it has less than the commit."""
-    if not found.lossy:
+    if not result.lossy:
         return ""
-    limits = {"--max-rank": found.max_rank, "--max-bytes": found.max_bytes}
+    limits = {"--max-rank": result.max_rank, "--max-bytes": result.max_bytes}
     option = next((f"{name} {limit}" for name, limit in limits.items() if limit is not None), "--lossy")
     return f" as checked out with {option}"
 
@@ -201,15 +201,15 @@ def cat(
     """
     with session.open() as store:
         with hint_at_order(store, f"cat {tensor} {revision}", revision, tensor, first="revision"):
-            found = store.cat(revision, tensor, lossy=lossy)
+            result = store.cat(revision, tensor, lossy=lossy)
         if output is not None:
-            _write(found, output, force=force)
-    described = f"{printable(found.name)} {found.dtype} [{', '.join(map(str, found.shape))}]"
+            _write(result, output, force=force)
+    described = f"{printable(result.name)} {result.dtype} [{', '.join(map(str, result.shape))}]"
     if as_json:
-        fields = {"commit": found.commit, "name": found.name, "dtype": found.dtype, "shape": found.shape}
+        fields = {"commit": result.commit, "name": result.name, "dtype": result.dtype, "shape": result.shape}
         click.echo(json_text(fields | {"output": output}), err=output == "-")
     elif output is None:
-        click.echo(f"{described}\n{found.value}")
+        click.echo(f"{described}\n{result.value}")
     elif output != "-":
         session.result(f"Wrote {described} to {output}.")
 

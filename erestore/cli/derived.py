@@ -39,15 +39,15 @@ def one_of(argument: str, flags: Mapping[str, tuple[str, str]]) -> Callable[[_C]
 
     def decorate(function: _C) -> _C:
         @wraps(function)
-        def chosen(*args: Any, **options: Any) -> Any:
-            given = [flag for flag in flags if options.pop(flag)]
-            if len(given) > 1:
+        def wrapper(*args: Any, **options: Any) -> Any:
+            names = [flag for flag in flags if options.pop(flag)]
+            if len(names) > 1:
                 raise UsageError(
-                    f"--{' and --'.join(given)} exclude each other.", hint=f"Give one of --{', --'.join(flags)}."
+                    f"--{' and --'.join(names)} exclude each other.", hint=f"Give one of --{', --'.join(flags)}."
                 )
-            return function(*args, **options, **{argument: flags[given[0]][0] if given else None})
+            return function(*args, **options, **{argument: flags[names[0]][0] if names else None})
 
-        command: Any = chosen
+        command: Any = wrapper
         for flag in reversed(list(flags)):
             command = click.option(f"--{flag}", is_flag=True, help=flags[flag][1])(command)
         decorated: _C = command
@@ -58,10 +58,10 @@ def one_of(argument: str, flags: Mapping[str, tuple[str, str]]) -> Callable[[_C]
 
 def conflict_options(function: _C) -> _C:
     """Give a command --ours, --theirs and --drop, one of which is its `choose`."""
-    taken = "Where something cannot be combined, take the {} variant's that has it."
+    text = "Where something cannot be combined, take the {} variant's that has it."
     flags = {
-        "ours": ("ours", taken.format("first")),
-        "theirs": ("theirs", taken.format("last")),
+        "ours": ("ours", text.format("first")),
+        "theirs": ("theirs", text.format("last")),
         "drop": ("drop", "Leave out what cannot be combined."),
     }
     return one_of("choose", flags)(function)
@@ -119,9 +119,9 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
     notice_decisions(session, done.chosen, done.notes)
 
 
-def notice_decisions(session: Session, chosen: Sequence[Conflict], notes: Sequence[str]) -> None:
+def notice_decisions(session: Session, conflicts: Sequence[Conflict], notes: Sequence[str]) -> None:
     """Say which conflicts were decided, and what was resolved without being one."""
-    for conflict in chosen:
+    for conflict in conflicts:
         session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
     for note in notes:
         session.notice(printable(note))

@@ -88,7 +88,7 @@ def diff(
             raise UsageError("A page has all tensors.", hint="Leave out --tensor, --stat, --all and --limit.")
         require_page(Path(html), force=force)
     with session.open() as store, progress_bar(session) as progress:
-        found = store.diff(
+        result = store.diff(
             before,
             after,
             tensors=tensors if name is None else glob.escape(name),
@@ -98,18 +98,18 @@ def diff(
             progress=progress,
         )
     if html is not None:
-        _write(session, found, Path(html), force=force)
+        _write(session, result, Path(html), force=force)
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
     elif html is not None:
         pass
     elif name is not None:
-        print_long(tensor_text(found, width=terminal_width(), color=is_colored()))
+        print_long(tensor_text(result, width=terminal_width(), color=is_colored()))
     else:
         listed = None if every else 20 if limit is None else limit
         order = sort if stat else None
-        print_long(diff_text(found, width=terminal_width(), limit=listed, color=is_colored(), by_kinds=order))
-    if exit_code and not found.summary.identical:
+        print_long(diff_text(result, width=terminal_width(), limit=listed, color=is_colored(), by_kinds=order))
+    if exit_code and not result.summary.identical:
         ctx.exit(DIFFERENT)
 
 
@@ -134,12 +134,14 @@ def report(session: Session, *, before: str, after: str | None, tensors: str | N
     require_page(Path(target), force=force)
     with session.open() as store, progress_bar(session) as progress:
         directory = cache_directory("spectra")
-        found = store.diff(before, after, tensors=tensors, details=True, spectra_directory=directory, progress=progress)
-    _write(session, found, Path(target), force=force)
+        result = store.diff(
+            before, after, tensors=tensors, details=True, spectra_directory=directory, progress=progress
+        )
+    _write(session, result, Path(target), force=force)
 
 
-def _write(session: Session, found: DiffResult, target: Path, *, force: bool) -> None:
+def _write(session: Session, result: DiffResult, target: Path, *, force: bool) -> None:
     from erestore.report.pages import diff_page
 
-    write_page(diff_page(found), target, force=force)
+    write_page(diff_page(result), target, force=force)
     session.say(f"Wrote {printable(str(target))}.")

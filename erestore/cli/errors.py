@@ -121,7 +121,7 @@ def _is_folder_gone() -> bool:
 
 def _print_line(line: str) -> None:
     with suppress(OSError):
-        click.echo("".join(each if each.isprintable() else "?" for each in line), err=True)
+        click.echo("".join(character if character.isprintable() else "?" for character in line), err=True)
 
 
 def _print(sentence: str, hint: str) -> None:

@@ -43,10 +43,10 @@ def similar(session: Session, *, revisions: tuple[str, ...], base: str | None, a
     and are kept for the next time.
     """
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
-        found = store.similar(
+        result = store.similar(
             revisions, base=base, angles=angles, products_directory=cache_directory("products"), progress=progress
         )
-    print_long(json_text(found) if as_json else "\n".join(_similar_text(found)))
+    print_long(json_text(result) if as_json else "\n".join(_similar_text(result)))
 
 
 @verb(
@@ -63,8 +63,8 @@ def identify(session: Session, *, path: Path, as_json: bool) -> None:
     The checkpoint is read once, tensor by tensor, and no variant is built.
     """
     with session.open() as store, progress_bar(session) as progress:
-        found = store.identify(path, products_directory=cache_directory("products"), progress=progress)
-    print_long(json_text(found) if as_json else "\n".join(_identify_text(found)))
+        result = store.identify(path, products_directory=cache_directory("products"), progress=progress)
+    print_long(json_text(result) if as_json else "\n".join(_identify_text(result)))
 
 
 @verb(
@@ -83,39 +83,41 @@ def blame(session: Session, *, revision: str, tensor: str, as_json: bool) -> Non
     others took back what it did.
     """
     with session.open() as store:
-        found = store.blame(revision, tensor)
-    print_long(json_text(found) if as_json else "\n".join(_blame_text(found)))
+        result = store.blame(revision, tensor)
+    print_long(json_text(result) if as_json else "\n".join(_blame_text(result)))
 
 
-def _similar_text(found: SimilarResult) -> Iterator[str]:
-    yield f"{plural(len(found.names), 'variant')} of {printable(found.base)}"
+def _similar_text(result: SimilarResult) -> Iterator[str]:
+    yield f"{plural(len(result.names), 'variant')} of {printable(result.base)}"
     yield ""
-    if len(found.names) <= MATRIX:
-        header = ["", "norm", *(str(number) for number in range(1, len(found.names) + 1))]
+    if len(result.names) <= MATRIX:
+        header = ["", "norm", *(str(number) for number in range(1, len(result.names) + 1))]
         rows = [
             [f"{number} {printable(name)}", f"{norm:.4g}", *(_cosine(value) for value in cosines)]
-            for number, (name, norm, cosines) in enumerate(zip(found.names, found.norms, found.matrix, strict=True), 1)
+            for number, (name, norm, cosines) in enumerate(
+                zip(result.names, result.norms, result.matrix, strict=True), 1
+            )
         ]
         yield table(rows, right=range(1, len(header)), header=header)
     else:
-        rows = [[_cosine(value), printable(a), printable(b)] for value, a, b in _nearest(found)]
+        rows = [[_cosine(value), printable(a), printable(b)] for value, a, b in _nearest(result)]
         yield table(rows, right=(0,), header=["cosine", "variant", "variant"])
         yield f"The {len(rows)} most similar pairs; --json has all."
-    for group in found.duplicates:
+    for group in result.duplicates:
         yield f"duplicates: {listed(map(printable, group), 8)}"
-    for outlier in found.outliers[:SHOWN]:
+    for outlier in result.outliers[:SHOWN]:
         what = "median cosine with the others" if outlier.reason == "direction" else "norm"
         yield f"outlier: {printable(outlier.name)}: {what} {outlier.value:.3g}, typically {outlier.typical:.3g}"
-    if found.whole:
-        yield f"Held whole, and not compared: tensors of {listed(map(printable, found.whole))}."
-    for pair in found.overlaps:
+    if result.whole:
+        yield f"Held whole, and not compared: tensors of {listed(map(printable, result.whole))}."
+    for pair in result.overlaps:
         yield from _pair_text(pair)
 
 
-def _nearest(found: SimilarResult) -> list[tuple[float | None, str, str]]:
+def _nearest(result: SimilarResult) -> list[tuple[float | None, str, str]]:
     pairs = [
-        (found.matrix[one][two], found.names[one], found.names[two])
-        for one, two in itertools.combinations(range(len(found.names)), 2)
+        (result.matrix[one][two], result.names[one], result.names[two])
+        for one, two in itertools.combinations(range(len(result.names)), 2)
     ]
     return sorted(pairs, key=lambda pair: -2.0 if pair[0] is None else -pair[0] - 4)[:SHOWN]
 
@@ -142,15 +144,15 @@ def _pair_text(pair: PairOverlap) -> Iterator[str]:
         yield f"and {plural(len(tensors) - len(rows), 'more tensor')}; --json has all."
 
 
-def _identify_text(found: IdentifyResult) -> Iterator[str]:
-    parent = found.parent
+def _identify_text(result: IdentifyResult) -> Iterator[str]:
+    parent = result.parent
     what = "is" if parent.distance == 0 else "is nearest to"
-    yield f"{printable(found.path)} {what} {click.style(printable(parent.name), fg='green', bold=True)}"
-    if marker := found.checkout_of:
+    yield f"{printable(result.path)} {what} {click.style(printable(parent.name), fg='green', bold=True)}"
+    if marker := result.checkout_of:
         name = short(marker.commit) if marker.commit else printable(marker.revision)
         lost = error_text(marker.relative_error, exact=False, bound=marker.error_bound)
         yield f"by its erestore-checkout.json a checkout of {name}: {lost}"
-    for base in found.bases:
+    for base in result.bases:
         if base.fits:
             share = "" if base.relative_distance is None else f", {base.relative_distance:.2g} of its norm away"
             yield f"base {printable(base.name)}: {plural(base.tensors, 'tensor')} in common{share}"
@@ -164,18 +166,18 @@ def _identify_text(found: IdentifyResult) -> Iterator[str]:
             "-" if near.relative_distance is None else f"{near.relative_distance:.4g}",
             _cosine(near.cosine),
         ]
-        for near in found.nearest[:SHOWN]
+        for near in result.nearest[:SHOWN]
     ]
     yield table(rows, right=(1, 2, 3), header=["", "distance", "relative", "cosine"])
-    if len(found.nearest) > SHOWN:
-        yield f"and {len(found.nearest) - SHOWN} more; --json has all."
-    if found.left_out:
-        yield f"Not finite, and left out: {listed(map(printable, found.left_out))}."
+    if len(result.nearest) > SHOWN:
+        yield f"and {len(result.nearest) - SHOWN} more; --json has all."
+    if result.left_out:
+        yield f"Not finite, and left out: {listed(map(printable, result.left_out))}."
 
 
-def _blame_text(found: BlameResult) -> Iterator[str]:
-    yield f"{printable(found.tensor)} of {printable(found.revision)}: {found.norm:.4g} from {printable(found.base)}"
-    if not found.commits:
+def _blame_text(result: BlameResult) -> Iterator[str]:
+    yield f"{printable(result.tensor)} of {printable(result.revision)}: {result.norm:.4g} from {printable(result.base)}"
+    if not result.commits:
         yield "No commit changed it."
         return
     yield ""
@@ -188,7 +190,7 @@ def _blame_text(found: BlameResult) -> Iterator[str]:
             f"{commit.coefficient:.4g}",
             printable(", ".join(commit.refs) or commit.message or commit.edge),
         ]
-        for commit in found.commits
+        for commit in result.commits
     ]
     yield table(rows, right=(0, 1, 2, 4), header=["share", "energy", "cross", "commit", "times", ""])
 

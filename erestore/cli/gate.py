@@ -91,8 +91,8 @@ def on_checkout(variant: Variant, do: Callable[[Path], _T]) -> _T:
     """Do something with a checkpoint of a variant that is removed afterwards."""
     from erestore.variant.write import write_variant
 
-    with tempfile.TemporaryDirectory(prefix="erestore-eval-", ignore_cleanup_errors=True) as place:
-        target = Path(place, "model")
+    with tempfile.TemporaryDirectory(prefix="erestore-eval-", ignore_cleanup_errors=True) as directory:
+        target = Path(directory, "model")
         if not variant.layout.is_directory:
             target.mkdir()
             target /= Path(variant.layout.files[0].name).name

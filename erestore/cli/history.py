@@ -84,11 +84,11 @@ def log(
             products_directory=cache_directory("products") if overlap else None,
             progress=progress,
         )
-        place = store.url
+        url = store.url
     if html is not None:
         from erestore.report.lineage_page import lineage_page
 
-        write_page(lineage_page(entries, place), Path(html), force=force)
+        write_page(lineage_page(entries, url), Path(html), force=force)
         session.say(f"Wrote {printable(html)}.")
     if as_json:
         click.echo(json_text(entries))
@@ -134,7 +134,7 @@ def _one_line(entry: LogEntry) -> Iterator[str]:
     subject = printable(entry.message.partition("\n")[0])
     error = error_text(entry.relative_error, exact=entry.exact, bound=entry.error_bound)
     facts = f"{entry.edge}, {size_text(entry.stored_bytes)}" + ("" if entry.edge == "imported" else f", {error}")
-    most = max(entry.overlaps or (), key=lambda each: each.share, default=None)
+    most = max(entry.overlaps or (), key=lambda overlap: overlap.share, default=None)
     facts += "" if most is None else f", over {100 * most.share:.1f} % of {short(most.commit)}"
     yield f"{click.style(short(entry.commit), fg='yellow')}{_refs(entry)} {facts}{f': {subject}' if subject else ''}"
 
@@ -145,8 +145,8 @@ def _paragraph(entry: LogEntry, names: dict[str, str]) -> Iterator[str]:
     yield f"Author: {printable(entry.author)}"
     yield f"Date:   {date_text(entry.time)}"
     yield f"Size:   {_size(entry)}"
-    for each in entry.overlaps or ():
-        yield f"Over:   {_overlap(each, names)}"
+    for overlap in entry.overlaps or ():
+        yield f"Over:   {_overlap(overlap, names)}"
     yield ""
     if entry.message:
         yield from textwrap.indent(printable(entry.message).rstrip(), "    ").splitlines()
@@ -218,9 +218,9 @@ def _lines(shown: ShowResult, *, every: bool) -> Iterator[str]:
         yield textwrap.indent(printable(shown.message).rstrip(), "    ")
     yield from _parts(shown)
     for overlap in shown.overlaps or ():
-        yield from _overlapping(overlap, every=every)
+        yield from _overlap_table(overlap, every=every)
     if every or any(tensor.squared_norm for tensor in shown.tensors):
-        yield from _worst(shown, every=every)
+        yield from _error_table(shown, every=every)
 
 
 def _recipe(recipe: Any) -> Iterator[str]:
@@ -231,7 +231,8 @@ def _recipe(recipe: Any) -> Iterator[str]:
     details = "".join(f", {key} {value}" for key, value in sorted(options.items()))
     yield f"Merge:    {printable(str(recipe.get('strategy')))}{printable(details)}"
     operands = [
-        f"{coefficient_text(str(each['weight']))} {printable(str(each['name']))}" for each in recipe["operands"]
+        f"{coefficient_text(str(operand['weight']))} {printable(str(operand['name']))}"
+        for operand in recipe["operands"]
     ]
     yield f"Operands: {listed(operands, 8)}"
     for run in recipe.get("tried", ()):
@@ -242,20 +243,20 @@ def _recipe(recipe: Any) -> Iterator[str]:
 def _quality(quality: Mapping[str, str]) -> str:
     """Return what was asked for, and how far the variant is from its parent."""
     codec = quality.get("codec", "no residual of its own")
-    asked = [
+    facts = [
         f"{words} {quality[key]}"
         for key, words in (("max_error", "at most"), ("rank", "rank"), ("bits", "bits"), ("allocation", "allocation"))
         if key in quality
     ]
     if "gate" in quality:
-        asked.append(f"what passes `{printable(quality['gate'])}` (runs: {quality.get('gate_runs', '?')})")
+        facts.append(f"what passes `{printable(quality['gate'])}` (runs: {quality.get('gate_runs', '?')})")
     if "objective" in quality:
-        asked.append(quality["objective"])
+        facts.append(quality["objective"])
     if quality.get("exact") == "yes":
-        asked.append("exact")
+        facts.append("exact")
     if "relative_norm" in quality:
-        asked.append(f"the residual is {float(quality['relative_norm']):.2g} times as large as its parent")
-    return ", ".join([codec, *asked])
+        facts.append(f"the residual is {float(quality['relative_norm']):.2g} times as large as its parent")
+    return ", ".join([codec, *facts])
 
 
 def _parts(shown: ShowResult) -> Iterator[str]:
@@ -287,7 +288,7 @@ def _parts(shown: ShowResult) -> Iterator[str]:
         yield table(rows, right=(1, 2))
 
 
-def _overlapping(overlap: AncestorOverlap, *, every: bool) -> Iterator[str]:
+def _overlap_table(overlap: AncestorOverlap, *, every: bool) -> Iterator[str]:
     yield ""
     yield f"Overlap with an ancestor: {_overlap(overlap, {})}"
     tensors = sorted(
@@ -305,7 +306,7 @@ def _overlapping(overlap: AncestorOverlap, *, every: bool) -> Iterator[str]:
     yield table(rows, right=(1, 2), header=["  tensor", "inside", "cosine"])
 
 
-def _worst(shown: ShowResult, *, every: bool) -> Iterator[str]:
+def _error_table(shown: ShowResult, *, every: bool) -> Iterator[str]:
     touched = [tensor for tensor in shown.tensors if tensor.squared_norm]
     tensors = shown.tensors if every else touched[:TOP]
     total = sum(tensor.squared_error for tensor in shown.tensors)

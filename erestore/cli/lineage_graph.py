@@ -47,10 +47,12 @@ def _continue(strands: list[str], column: int, parents: Sequence[str]) -> list[s
         return rows
     strands[column] = parents[0]
     for number, parent in enumerate(parents[1:], 1):
-        place = column + number
+        position = column + number
         # Everything from here on makes room by a step to the right.
-        rows.append(_row(["|"] * place, len(strands) + 1, {2 * at + 1: "\\" for at in range(place - 1, len(strands))}))
-        strands.insert(place, parent)
+        rows.append(
+            _row(["|"] * position, len(strands) + 1, {2 * at + 1: "\\" for at in range(position - 1, len(strands))})
+        )
+        strands.insert(position, parent)
     while (double := _double(strands)) is not None:
         rows += _join(strands, *double)
     return rows
@@ -83,13 +85,13 @@ def _row(columns: Sequence[str], count: int, marks: dict[int, str]) -> str:
     characters = [" "] * (2 * count)
     for at, mark in enumerate(columns):
         characters[2 * at] = mark
-    for place, mark in marks.items():
-        characters[place] = mark
+    for position, mark in marks.items():
+        characters[position] = mark
     return "".join(characters).rstrip()
 
 
 def _colored(row: str) -> str:
     return "".join(
-        mark if mark in " *" else click.style(mark, fg=COLORS[(place // 2) % len(COLORS)])
-        for place, mark in enumerate(row)
+        mark if mark in " *" else click.style(mark, fg=COLORS[(position // 2) % len(COLORS)])
+        for position, mark in enumerate(row)
     )

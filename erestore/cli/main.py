@@ -80,10 +80,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            found = version("erestore")
+            text = version("erestore")
         except PackageNotFoundError:
-            found = "(not installed: run from its sources)"
-        click.echo(f"erestore {found}")
+            text = "(not installed: run from its sources)"
+        click.echo(f"erestore {text}")
         ctx.exit()
 
 
@@ -162,7 +162,7 @@ def run(arguments: Sequence[str]) -> int:
     command = "erestore"
     try:
         with cli.make_context(command, list(arguments)) as ctx:
-            command += f" {next((each for each in arguments if each in cli.commands), '')}".rstrip()
+            command += f" {next((argument for argument in arguments if argument in cli.commands), '')}".rstrip()
             cli.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every failure gets its sentence and code

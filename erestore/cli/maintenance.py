@@ -29,33 +29,33 @@ CORRUPT = 4
 def status(session: Session, *, as_json: bool) -> None:
     """Show what the store holds: bases, variants, size, and what happened last."""
     with session.open() as store:
-        found = store.status()
+        result = store.status()
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
         return
-    click.echo(table(list(_status_rows(found))))
-    if found.unreachable_objects:
+    click.echo(table(list(_status_rows(result))))
+    if result.unreachable_objects:
         session.notice(
-            f"Nothing leads to {size_text(found.unreachable_bytes)} in "
-            f"{plural(found.unreachable_objects, 'object')}; `erestore gc` frees them in time."
+            f"Nothing leads to {size_text(result.unreachable_bytes)} in "
+            f"{plural(result.unreachable_objects, 'object')}; `erestore gc` frees them in time."
         )
 
 
-def _status_rows(found: StatusResult) -> Iterator[list[str]]:
-    yield ["store", found.store]
+def _status_rows(result: StatusResult) -> Iterator[list[str]]:
+    yield ["store", result.store]
     counts = (
-        plural(found.bases, "base"),
-        plural(found.variants, "variant"),
-        plural(found.tags, "tag"),
-        plural(found.commits, "commit"),
+        plural(result.bases, "base"),
+        plural(result.variants, "variant"),
+        plural(result.tags, "tag"),
+        plural(result.commits, "commit"),
     )
     yield ["holds", ", ".join(counts)]
-    yield ["size", f"{size_text(found.stored_bytes)} in {plural(found.objects, 'object')}"]
-    if found.last:
-        what = f"{found.last.ref}: {printable(found.last.message)}"
-        yield ["last", f"{what}, {date_text(found.last.time)} (operation {short(found.last.operation)})"]
-    if found.running:
-        yield ["running", f"{plural(found.running, 'operation')} writing now, or killed less than an hour ago"]
+    yield ["size", f"{size_text(result.stored_bytes)} in {plural(result.objects, 'object')}"]
+    if result.last:
+        what = f"{result.last.ref}: {printable(result.last.message)}"
+        yield ["last", f"{what}, {date_text(result.last.time)} (operation {short(result.last.operation)})"]
+    if result.running:
+        yield ["running", f"{plural(result.running, 'operation')} writing now, or killed less than an hour ago"]
 
 
 @verb("du", "Show what takes how much space.", example="erestore du\nerestore du task-mnli task-qqp")
@@ -69,11 +69,11 @@ def du(session: Session, *, names: tuple[str, ...], as_json: bool) -> None:
     NAMEs, of branches or tags, also what these take together and what deleting all of them would free.
     """
     with session.open() as store, progress_bar(session) as progress:
-        found = store.du(names, progress=progress)
+        result = store.du(names, progress=progress)
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
         return
-    if found.variants:
+    if result.variants:
         rows = [
             [
                 click.style(usage.name, fg="green"),
@@ -82,17 +82,17 @@ def du(session: Session, *, names: tuple[str, ...], as_json: bool) -> None:
                 size_text(usage.shared_bytes),
                 size_text(usage.original_bytes),
             ]
-            for usage in found.variants
+            for usage in result.variants
         ]
         header = ["name", "kind", "own", "shared", "as a checkpoint"]
         click.echo(table(rows, right=(2, 3, 4), header=header))
         click.echo()
-    click.echo(_total(found) if found.selection is None else _selected(found.selection))
+    click.echo(_total_text(result) if result.selection is None else _selection_text(result.selection))
 
 
-def _selected(selection: Selection) -> str:
-    taken = size_text(selection.own_bytes + selection.shared_bytes)
-    lines = [f"Together {taken}, of which {size_text(selection.own_bytes)} is reachable from no other name."]
+def _selection_text(selection: Selection) -> str:
+    size = size_text(selection.own_bytes + selection.shared_bytes)
+    lines = [f"Together {size}, of which {size_text(selection.own_bytes)} is reachable from no other name."]
     if selection.kept_for:
         lines.append(f"Needed by {listed(selection.kept_for)}.")
     if not selection.freed_bytes:
@@ -107,14 +107,14 @@ def _selected(selection: Selection) -> str:
     return "\n".join(lines)
 
 
-def _total(found: DuResult) -> str:
-    text = f"The store takes {size_text(found.stored_bytes)}"
-    if found.other_bytes:
-        text += f", {size_text(found.other_bytes)} of it unreachable"
-    if not found.variants:
+def _total_text(result: DuResult) -> str:
+    text = f"The store takes {size_text(result.stored_bytes)}"
+    if result.other_bytes:
+        text += f", {size_text(result.other_bytes)} of it unreachable"
+    if not result.variants:
         return f"{text}."
-    times = f" ({found.saved_ratio:.1f} times as much)" if found.saved_ratio and found.saved_ratio >= 1 else ""
-    return f"{text}; separate checkpoints would take {size_text(found.separate_bytes)}{times}."
+    times = f" ({result.saved_ratio:.1f} times as much)" if result.saved_ratio and result.saved_ratio >= 1 else ""
+    return f"{text}; separate checkpoints would take {size_text(result.separate_bytes)}{times}."
 
 
 @verb(
@@ -162,20 +162,20 @@ def gc(
         done = store.gc(grace_days=grace_days, reflog_days=reflog_days, dry_run=dry_run, progress=progress)
         is_freed = dropped is not None and not store.objects.exists(dropped.patch)
         settings = {"gc.reflog_days": reflog_days, "gc.grace_days": grace_days}
-        days = [store.setting(key) if given is None else given for key, given in settings.items()]
+        days = [store.setting(key) if value is None else value for key, value in settings.items()]
     if as_json:
         click.echo(json_text({**vars(done), "dropped": dropped}))
         return
     if dropped is not None:
-        for line in _dropped(dropped, *days, is_freed=is_freed):
+        for line in _drop_lines(dropped, *days, is_freed=is_freed):
             session.result(line)
-    for line in _collected(done):
+    for line in _gc_lines(done):
         session.result(line)
     if done.waiting:
         session.notice(f"Nothing was deleted: {done.waiting}")
 
 
-def _dropped(dropped: DropResult, reflog_days: float, grace_days: float, *, is_freed: bool) -> Iterator[str]:
+def _drop_lines(dropped: DropResult, reflog_days: float, grace_days: float, *, is_freed: bool) -> Iterator[str]:
     done = "Would drop" if dropped.after is None else "Dropped"
     left = error_text(dropped.relative_error, exact=False)
     yield f"{done} the exact remainder of {dropped.ref} (of {short(dropped.before)}), {size_text(dropped.bytes)}; {left}."
@@ -185,7 +185,7 @@ def _dropped(dropped: DropResult, reflog_days: float, grace_days: float, *, is_f
     yield f"Garbage collection frees that {when}; `erestore undo` takes it back until then."
 
 
-def _collected(done: GcResult) -> Iterator[str]:
+def _gc_lines(done: GcResult) -> Iterator[str]:
     for garbage in done.objects:
         yield f"would {garbage.action} {short(garbage.oid)}  {garbage.kind or 'damaged'}  {size_text(garbage.size)}"
     if done.waiting:
@@ -222,27 +222,27 @@ def fsck(ctx: click.Context, *, read_data: bool, deep: bool, as_json: bool) -> N
     """
     session: Session = ctx.obj
     with session.open() as store, progress_bar(session) as progress:
-        found = store.fsck(read_data=read_data, deep=deep, progress=progress)
+        result = store.fsck(read_data=read_data, deep=deep, progress=progress)
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
     else:
-        for line in _faults(found):
+        for line in _fault_lines(result):
             click.echo(line)
-        looked = f"{plural(found.checked, 'object')} checked"
-        unreachable = f", {len(found.unreachable):,} unreachable" if found.unreachable else ""
-        state = "no damage" if found.clean else "damage found"
+        looked = f"{plural(result.checked, 'object')} checked"
+        unreachable = f", {len(result.unreachable):,} unreachable" if result.unreachable else ""
+        state = "no damage" if result.clean else "damage found"
         session.result(f"{looked}{unreachable}: {state}.")
-    if not found.clean:
+    if not result.clean:
         ctx.exit(CORRUPT)
 
 
-def _faults(found: FsckResult) -> Iterator[str]:
-    for kind, damages in (("corrupt", found.corrupt), ("missing", found.missing)):
+def _fault_lines(result: FsckResult) -> Iterator[str]:
+    for kind, damages in (("corrupt", result.corrupt), ("missing", result.missing)):
         for damage in damages:
-            yield f"{click.style(kind, fg='red')} {damage.kind} {damage.oid}{_needed(damage)}\n  {damage.reason}"
-    for entry in found.entries:
+            yield f"{click.style(kind, fg='red')} {damage.kind} {damage.oid}{_needed_by(damage)}\n  {damage.reason}"
+    for entry in result.entries:
         yield f"{click.style('corrupt', fg='red')} {printable(entry.key)}\n  {printable(entry.reason)}"
 
 
-def _needed(damage: Damage) -> str:
+def _needed_by(damage: Damage) -> str:
     return f", needed by {printable(listed(damage.needed_by))}" if damage.needed_by else ""

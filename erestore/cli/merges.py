@@ -94,10 +94,10 @@ def merge(
     With --recipe it is a merge configuration of mergekit that says what is merged and how; what has no meaning for a merge of
     variants (slices of layers, gradients, filters) is refused by name.
     """
-    chosen = bool(strategy or weights or pairs or statistics)
-    if undo is not None and (len(revisions) != 1 or name or recipe or choose or chosen or max_error is not None):
+    has_options = bool(strategy or weights or pairs or statistics)
+    if undo is not None and (len(revisions) != 1 or name or recipe or choose or has_options or max_error is not None):
         raise UsageError("--undo takes the name of one merge and nothing else.")
-    if recipe is not None and (revisions or chosen):
+    if recipe is not None and (revisions or has_options):
         raise UsageError(
             "--recipe says what is merged and how.", hint="Leave revisions, --strategy, --weights and --option out."
         )
@@ -123,7 +123,7 @@ def merge(
                 revisions,
                 name=_required(name),
                 strategy=strategy,
-                weights=None if weights is None else [each.strip() for each in weights.split(",")],
+                weights=None if weights is None else [weight.strip() for weight in weights.split(",")],
                 options=dict(_pair(pair) for pair in pairs),
                 max_error=max_error,
                 statistics=statistics,
@@ -182,7 +182,7 @@ def soup(
         raise UsageError("--minimise is for a score.", hint="Add --eval COMMAND.")
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
-        evaluate = None if command is None else _scored(command, progress.paused)
+        evaluate = None if command is None else _score_command(command, progress.paused)
         done = make(
             store,
             revisions,
@@ -212,7 +212,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _scored(command: str, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[StateDict], float]:
+def _score_command(command: str, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[StateDict], float]:
     """Make a shell command a score: the last line that it prints."""
     from erestore.cli.gate import on_checkout, run_on
 

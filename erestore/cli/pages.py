@@ -38,5 +38,5 @@ def write_page(page: str, target: Path, *, force: bool) -> None:
     """
     from erestore.checkpoint.replace import replacing
 
-    with replacing(target, is_directory=False, force=force) as place:
-        place.write_text(page, encoding="utf-8")
+    with replacing(target, is_directory=False, force=force) as temporary:
+        temporary.write_text(page, encoding="utf-8")

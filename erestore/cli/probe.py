@@ -45,7 +45,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
             self.fail(f"'{value}' is not a list of numbers such as 0.1,0.2.", param, ctx)
 
 
-def _shown(numbers: tuple[float, ...]) -> str:
+def _number_list(numbers: tuple[float, ...]) -> str:
     return ",".join(f"{number:g}" for number in numbers)
 
 
@@ -61,10 +61,12 @@ def _shown(numbers: tuple[float, ...]) -> str:
 @click.option("--truncate", is_flag=True, help="Keep a share of the rank of all matrices, or of their residuals.")
 @click.option("--allocation", is_flag=True, help="Encode with ere, at several weights of the prior rank.")
 @click.option("--stiefel", is_flag=True, help="Encode with ere, and decode with and without the Stiefel projection.")
-@click.option("--sigmas", type=Numbers(), metavar="LIST", help=f"Deviations of the noise. Default: {_shown(SIGMAS)}.")
+@click.option(
+    "--sigmas", type=Numbers(), metavar="LIST", help=f"Deviations of the noise. Default: {_number_list(SIGMAS)}."
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of the noise. Default: 0.")
-@click.option("--shares", type=Numbers(), metavar="LIST", help=f"Shares of the rank. Default: {_shown(SHARES)}.")
-@click.option("--alphas", type=Numbers(), metavar="LIST", help=f"For --allocation. Default: {_shown(ALPHAS)}.")
+@click.option("--shares", type=Numbers(), metavar="LIST", help=f"Shares of the rank. Default: {_number_list(SHARES)}.")
+@click.option("--alphas", type=Numbers(), metavar="LIST", help=f"For --allocation. Default: {_number_list(ALPHAS)}.")
 @click.option("--rank", type=int, metavar="R", help="Prior rank for ere. Default: 16.")
 @click.option("--bits", type=int, metavar="B", help="Bits a code for --allocation; --stiefel tries 2 to 8. Default: 4.")
 @click.option("--alpha", type=float, metavar="A", help="Weight of the prior rank for --stiefel. Default: 0.5.")
@@ -95,7 +97,7 @@ def probe(
     html: str | None,
     force: bool,
     as_json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Alter a variant's weights, or only what it changed of its base, and show what is lost.
 
@@ -105,32 +107,32 @@ def probe(
     """
     from erestore.report.probe_text import probe_text
 
-    settings = _settings(asked)
+    settings = _settings(options)
     if samples is not None and data is None:
         raise UsageError("--samples is of texts, and none are given.", hint="Give them with --data FILE.")
     texts = None if data is None else read_texts(Path(data), samples or SAMPLES)
     if html is not None:
         require_page(Path(html), force=force)
     with session.open() as store, progress_bar(session) as progress:
-        found = store.probe(revision, settings=settings, tensors=tensors, inputs=texts, progress=progress)
+        result = store.probe(revision, settings=settings, tensors=tensors, inputs=texts, progress=progress)
     if as_json:
-        click.echo(json_text(found))
+        click.echo(json_text(result))
     else:
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-        print_long(probe_text(found, width=width))
+        print_long(probe_text(result, width=width))
     if html is not None:
         from erestore.report.probe_page import probe_page
 
-        write_page(probe_page(found), Path(html), force=force)
+        write_page(probe_page(result), Path(html), force=force)
         session.say(f"Wrote {printable(html)}.")
 
 
-def _settings(asked: dict[str, Any]) -> ProbeSettings:
+def _settings(options: dict[str, Any]) -> ProbeSettings:
     """Put together what is to be probed; a setting that none of it has is refused."""
-    probes = tuple(name for name in PROBES if asked.pop(name)) or ProbeSettings().probes
-    given = {name: value for name, value in asked.items() if value is not None}
-    for name in given:
+    probes = tuple(name for name in PROBES if options.pop(name)) or ProbeSettings().probes
+    settings = {name: value for name, value in options.items() if value is not None}
+    for name in settings:
         if not set(_TAKES[name]) & set(probes):
             flags = " or ".join(f"--{probe}" for probe in _TAKES[name])
             raise UsageError(f"--{name} means nothing without {flags}.", hint=f"Add {flags}, or leave out --{name}.")
-    return ProbeSettings(probes, **given)
+    return ProbeSettings(probes, **settings)

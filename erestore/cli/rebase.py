@@ -31,7 +31,7 @@ from erestore.report.json_values import json_text
 @click.argument("revision")
 @click.option("--onto", required=True, metavar="BASE", help="The new base, of the same architecture.")
 @one_of(
-    "kept",
+    "sense",
     {
         "carry": ("change", "Add what the variant changed to the new base."),
         "preserve": ("weights", "Keep the variant's weights, held against the new base."),
@@ -57,7 +57,7 @@ def rebase(
     *,
     revision: str,
     onto: str,
-    kept: str | None,
+    sense: str | None,
     choose: str | None,
     name: str,
     max_error: float | None,
@@ -72,7 +72,7 @@ def rebase(
     What cannot be added (integers, quantised weights, files of weights that are not read) is that of the side that changed
     it; where both did, nothing is stored unless --ours or --theirs says whose.
     """
-    if kept is None:
+    if sense is None:
         raise UsageError(
             "A rebase has two meanings.", hint="Add --preserve (the weights stay) or --carry (the change is moved)."
         )
@@ -82,7 +82,7 @@ def rebase(
             revision,
             onto=onto,
             name=name,
-            carry=kept == "change",
+            carry=sense == "change",
             choose=choose,
             max_error=max_error,
             message=message,

@@ -68,8 +68,8 @@ def branch(
         raise UsageError("--sort and --where are for listing, and take no names.")
     with session.open() as store:
         if delete:
-            changes = store.delete_branches(_some(names, "branch"))
-            _deleted(session, changes, as_json=as_json)
+            changes = store.delete_branches(_require_names(names, "branch"))
+            _report_deleted(session, changes, as_json=as_json)
             for change in changes:
                 if change.variants and change.before:
                     oid = short(change.before)
@@ -87,9 +87,9 @@ def branch(
             _list_branches(session, branches, metrics=_named_metrics(sort, where), as_json=as_json)
         elif len(names) == 2:
             with hint_at_order(store, f"branch {names[1]} {names[0]}", names[1], names[0], first="name"):
-                made = store.branch(*names, force=force)
-            text = f"Moved {made.name} from {short(made.before)} to" if made.before else f"Made {made.name} at"
-            click.echo(json_text(made)) if as_json else session.result(f"{text} {short(made.after or '')}.")
+                result = store.branch(*names, force=force)
+            text = f"Moved {result.name} from {short(result.before)} to" if result.before else f"Made {result.name} at"
+            click.echo(json_text(result)) if as_json else session.result(f"{text} {short(result.after or '')}.")
         else:
             raise _wrong_count("branch", names)
 
@@ -103,13 +103,13 @@ def _wrong_count(kind: str, names: tuple[str, ...]) -> UsageError:
     return UsageError(f"`erestore {kind}` takes one name and one revision.", hint=f"erestore {kind} NAME REVISION")
 
 
-def _some(names: tuple[str, ...], kind: str) -> tuple[str, ...]:
+def _require_names(names: tuple[str, ...], kind: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"Say which {kind} to delete.", hint=f"`erestore {kind}` lists them.")
     return names
 
 
-def _deleted(session: Session, changes: Sequence[BranchChange | TagChange], *, as_json: bool) -> None:
+def _report_deleted(session: Session, changes: Sequence[BranchChange | TagChange], *, as_json: bool) -> None:
     if as_json:
         click.echo(json_text(changes))
         return
@@ -167,24 +167,24 @@ def tag(session: Session, *, names: tuple[str, ...], delete: bool, message: str,
     """
     with session.open() as store:
         if delete:
-            _deleted(session, store.delete_tags(_some(names, "tag")), as_json=as_json)
+            _report_deleted(session, store.delete_tags(_require_names(names, "tag")), as_json=as_json)
         elif not names:
-            found = store.tags()
+            tags = store.tags()
             if as_json:
-                click.echo(json_text(found))
-            elif not found:
+                click.echo(json_text(tags))
+            elif not tags:
                 session.say("There are no tags yet.")
             else:
                 rows = [
-                    [_styled(each.name), _oid(each.commit), minute_text(each.time), printable(each.message)]
-                    for each in found
+                    [_styled_name(entry.name), _oid(entry.commit), minute_text(entry.time), printable(entry.message)]
+                    for entry in tags
                 ]
                 click.echo(table(rows))
         elif len(names) == 2:
             with hint_at_order(store, f"tag {names[1]} {names[0]}", names[1], names[0], first="name"):
-                made = store.tag(*names, message=message)
-            click.echo(json_text(made)) if as_json else session.result(
-                f"Tagged {short(made.after or '')} as {made.name}."
+                result = store.tag(*names, message=message)
+            click.echo(json_text(result)) if as_json else session.result(
+                f"Tagged {short(result.after or '')} as {result.name}."
             )
         else:
             raise _wrong_count("tag", names)
@@ -211,13 +211,15 @@ def reflog(session: Session, *, name: str | None, limit: int | None, as_json: bo
     elif not entries:
         session.say("No name has been made yet.")
     else:
-        print_long(table([_moved(entry) for entry in entries], header=["operation", "time", "name", "move", "message"]))
+        print_long(
+            table([_reflog_row(entry) for entry in entries], header=["operation", "time", "name", "move", "message"])
+        )
 
 
-def _moved(entry: ReflogEntry) -> list[str]:
+def _reflog_row(entry: ReflogEntry) -> list[str]:
     move = f"{short(entry.previous) if entry.previous else 'none'} → {short(entry.commit) if entry.commit else 'none'}"
     time = minute_text(entry.time)
-    return [_oid(entry.operation), time, _styled(entry.selector), move, printable(entry.message)]
+    return [_oid(entry.operation), time, _styled_name(entry.selector), move, printable(entry.message)]
 
 
 @verb("undo", "Take back an operation.", example="erestore undo --dry-run\nerestore undo\nerestore undo 3f1c09aa21be")
@@ -253,7 +255,7 @@ def undo(session: Session, *, operation: str | None, dry_run: bool, as_json: boo
         session.result(f"To redo: `erestore undo {short(done.operation)}`.")
 
 
-def _styled(name: str) -> str:
+def _styled_name(name: str) -> str:
     return click.style(name, fg="green")
 
 

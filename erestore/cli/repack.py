@@ -67,8 +67,8 @@ def repack(
         return
     for line in _report(done):
         session.result(line)
-    for kept in done.kept:
-        session.notice(f"{printable(kept.ref)} stays as it is: {kept.reason}.")
+    for entry in done.kept:
+        session.notice(f"{printable(entry.ref)} stays as it is: {entry.reason}.")
 
 
 def _report(done: RepackResult) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _report(done: RepackResult) -> Iterator[str]:
         yield f"Nothing to repack: {size_text(done.bytes_before)} is reachable."
         return
     header = ["name", "added to", "before", "after", "lost now", "in all", "total rank"]
-    yield table([list(_row(each)) for each in done.repacked], right=range(2, 7), header=header)
+    yield table([list(_row(variant)) for variant in done.repacked], right=range(2, 7), header=header)
     for shared in done.means:
         yield f"The mean of {plural(len(shared.refs), 'variant')} takes {size_text(shared.bytes)}."
     verbs = ("Would repack", "would be") if done.dry_run else ("Repacked", "is")
@@ -93,11 +93,11 @@ def _report(done: RepackResult) -> Iterator[str]:
     )
 
 
-def _row(each: Repacked) -> Iterator[str]:
-    yield click.style(printable(each.ref), fg="green")
-    yield printable(each.parent)
-    yield size_text(each.bytes_before)
-    yield size_text(each.bytes_after)
-    yield "exact" if each.exact else f"{each.repack_error:.2g}"
-    yield "" if each.exact or each.error_bound is None else f"at most {each.error_bound:.2g}"
-    yield f"{each.rank_before:.3g} → {each.rank_after:.3g}"
+def _row(variant: Repacked) -> Iterator[str]:
+    yield click.style(printable(variant.ref), fg="green")
+    yield printable(variant.parent)
+    yield size_text(variant.bytes_before)
+    yield size_text(variant.bytes_after)
+    yield "exact" if variant.exact else f"{variant.repack_error:.2g}"
+    yield "" if variant.exact or variant.error_bound is None else f"at most {variant.error_bound:.2g}"
+    yield f"{variant.rank_before:.3g} → {variant.rank_after:.3g}"

@@ -165,7 +165,7 @@ def global_options() -> list[click.Parameter]:
     ]
 
 
-class Verb(click.Command):
+class VerbCommand(click.Command):
     """One command: its own options, the global ones, and an example."""
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
@@ -176,14 +176,14 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, then the global ones."""
-        own: list[tuple[str, str]] = []
+        options: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
-                (shared if parameter in self._global else own).append(record)
+                (shared if parameter in self._global else options).append(record)
         with formatter.section("Options"):
-            formatter.write_dl(own)
+            formatter.write_dl(options)
         with formatter.section("Global options"):
             formatter.write_dl(shared)
 
@@ -195,9 +195,9 @@ class Verb(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}$ {line}\n")
 
 
-def verb(name: str, summary: str, *, example: str) -> Callable[[Callable[..., Any]], Verb]:
+def verb(name: str, summary: str, *, example: str) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a function a command called `name`; its docstring is the help text, `summary` its line in the list."""
-    return click.command(name, cls=Verb, short_help=summary, example=example)
+    return click.command(name, cls=VerbCommand, short_help=summary, example=example)
 
 
 def json_option(function: _C) -> _C:
@@ -212,8 +212,8 @@ def is_terminal(stream: Any) -> bool:
 
 def is_colored() -> bool:
     """Tell whether colours reach whoever reads the data: as ``--color`` says, else on a terminal."""
-    chosen = click.get_current_context().color
-    return is_terminal(sys.stdout) if chosen is None else chosen
+    color = click.get_current_context().color
+    return is_terminal(sys.stdout) if color is None else color
 
 
 def terminal_width() -> int | None:

@@ -67,11 +67,11 @@ def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), header: S
 
 def matching_text(matching: str) -> str:
     """Say how names were matched, given pairs such as ``'' → 'bert.'``: what is taken off, and what is put on."""
-    return ", ".join(_exchange(own, base) for own, base in re.findall(r"'([^']*)' → '([^']*)'", matching))
+    return ", ".join(_exchange(prefix, base) for prefix, base in re.findall(r"'([^']*)' → '([^']*)'", matching))
 
 
-def _exchange(own: str, base: str) -> str:
-    if own and base:
-        return f"replacing prefix '{own}' with '{base}'"
-    what = "wrapper" if (own or base).rstrip(".") in WRAPPERS else "prefix"
-    return f"adding {what} '{base}'" if base else f"removing {what} '{own}'"
+def _exchange(prefix: str, base: str) -> str:
+    if prefix and base:
+        return f"replacing prefix '{prefix}' with '{base}'"
+    what = "wrapper" if (prefix or base).rstrip(".") in WRAPPERS else "prefix"
+    return f"adding {what} '{base}'" if base else f"removing {what} '{prefix}'"

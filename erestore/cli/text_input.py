@@ -41,17 +41,17 @@ def read_texts(path: Path, samples: int) -> list[str]:
     if not texts:
         raise UsageError(f"'{path}' has no texts.", hint="Give --data a file with one text a line.")
     number = min(samples, len(texts))
-    return [texts[place * len(texts) // number] for place in range(number)]
+    return [texts[index * len(texts) // number] for index in range(number)]
 
 
 def _text(path: Path, number: int, line: str) -> str:
     if not line.strip():
         return ""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except ValueError:
-        found = None
-    text = found.get("text") if isinstance(found, dict) else None
+        value = None
+    text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise UsageError(
             f"Line {number} of '{path}' is no JSON object with \"text\".", hint='Write lines like {"text": "..."}.'

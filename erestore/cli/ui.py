@@ -38,8 +38,8 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
     from erestore.ui.server import serve
 
     session: Session = ctx.obj
-    places = {"products": cache_directory("products"), "spectra": cache_directory("spectra")}
-    with session.open() as store, serve(store, port=port, **places) as served:
+    directories = {"products": cache_directory("products"), "spectra": cache_directory("spectra")}
+    with session.open() as store, serve(store, port=port, **directories) as served:
         try:
             click.echo(served.address)
             session.say("Ctrl-C ends it.")

@@ -46,17 +46,17 @@ def table(columns: Sequence[Column], width: int | None) -> Iterator[str]:
     width : int or None
         Characters a line may have; None for as many as it takes.
     """
-    kept = list(columns)
+    shown = list(columns)
     names = columns[0].width
     if width is not None:
-        while _room(kept, width) < min(names, max(_NAME_WIDTH, int(_NAME_SHARE * width))) and (
-            worst := max(column.drop for column in kept)
+        while _room(shown, width) < min(names, max(_NAME_WIDTH, int(_NAME_SHARE * width))) and (
+            worst := max(column.drop for column in shown)
         ):
-            kept.remove(next(column for column in reversed(kept) if column.drop == worst))
-        names = max(min(names, _room(kept, width)), 1)
-    for row in zip(*((column.title, *column.cells) for column in kept), strict=True):
+            shown.remove(next(column for column in reversed(shown) if column.drop == worst))
+        names = max(min(names, _room(shown, width)), 1)
+    for row in zip(*((column.title, *column.cells) for column in shown), strict=True):
         cells = [shorten(row[0], names).ljust(names)]
-        for column, cell in zip(kept[1:], row[1:], strict=True):
+        for column, cell in zip(shown[1:], row[1:], strict=True):
             cells.append(cell.rjust(column.width) if column.right else cell.ljust(column.width))
         yield _GAP.join(cells).rstrip()
 

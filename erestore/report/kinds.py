@@ -12,8 +12,8 @@ from erestore.report.summary import relative, weighted_median
 from erestore.results.diff import TensorDiff
 
 
-class Norms(NamedTuple):
-    """Norms of a difference and of the first side's value, of one or more tensors together."""
+class ChangeNorms(NamedTuple):
+    """ChangeNorms of a difference and of the first side's value, of one or more tensors together."""
 
     norm: float
     before: float
@@ -24,7 +24,7 @@ class Norms(NamedTuple):
         return relative(self.norm, self.before)
 
     @classmethod
-    def together(cls, parts: Iterable[Norms]) -> Norms:
+    def together(cls, parts: Iterable[ChangeNorms]) -> ChangeNorms:
         """Return those of all together."""
         parts = list(parts)
         return cls(*(math.sqrt(math.fsum(part[side] ** 2 for part in parts)) for side in (0, 1)))
@@ -45,7 +45,7 @@ class KindDiff:
         Medians over tensors, weighted with their squared change.
     energy_in_tenth : float or None
         Share of the squared change of its matrices in a tenth of the ranks of each.
-    norms : Mapping[int or None, Norms]
+    norms : Mapping[int or None, ChangeNorms]
         By depth; None for what is outside the layers. Tensors that did not change do not count; where none did, both are 0.
     """
 
@@ -56,15 +56,15 @@ class KindDiff:
     effective_rank: float | None
     effective_rank_ratio: float | None
     energy_in_tenth: float | None
-    norms: Mapping[int | None, Norms]
+    norms: Mapping[int | None, ChangeNorms]
 
     @property
     def relative_norm(self) -> float:
         """How far all of them moved together."""
-        return Norms.together(self.norms.values()).relative
+        return ChangeNorms.together(self.norms.values()).relative
 
     @property
-    def inside(self) -> Mapping[int, Norms]:
+    def inside(self) -> Mapping[int, ChangeNorms]:
         """Of those in layers, by depth."""
         return {depth: norms for depth, norms in self.norms.items() if depth is not None}
 
@@ -77,29 +77,29 @@ def by_kind(tensors: Sequence[TensorDiff]) -> list[KindDiff]:
     tensors : sequence of TensorDiff
         Of one diff; those that were not compared by numbers do not count.
     """
-    found = places(tensor.name for tensor in tensors)
+    positions = places(tensor.name for tensor in tensors)
     groups: dict[str, list[tuple[Place, TensorDiff]]] = {}
-    for tensor in sorted(tensors, key=lambda tensor: _order(found[tensor.name])):
+    for tensor in sorted(tensors, key=lambda tensor: _order(positions[tensor.name])):
         if tensor.norm is not None:
-            groups.setdefault(found[tensor.name].row, []).append((found[tensor.name], tensor))
-    return [_together(kind, members) for kind, members in groups.items()]
+            groups.setdefault(positions[tensor.name].row, []).append((positions[tensor.name], tensor))
+    return [_merge_kind(kind, members) for kind, members in groups.items()]
 
 
-def _order(place: Place) -> tuple[bool, str, int, str]:
+def _order(position: Place) -> tuple[bool, str, int, str]:
     """Return the key that puts encoders before decoders, and kinds in a model's order."""
-    return "decoder" in place.stack, place.stack, kind_order(place.kind), place.kind
+    return "decoder" in position.stack, position.stack, kind_order(position.kind), position.kind
 
 
-def _together(kind: str, members: Sequence[tuple[Place, TensorDiff]]) -> KindDiff:
+def _merge_kind(kind: str, members: Sequence[tuple[Place, TensorDiff]]) -> KindDiff:
     tensors = [tensor for _, tensor in members]
-    by_depth: dict[int | None, list[Norms]] = {}
-    for place, tensor in members:
-        norms = by_depth.setdefault(place.depth, [])
+    by_depth: dict[int | None, list[ChangeNorms]] = {}
+    for position, tensor in members:
+        norms = by_depth.setdefault(position.depth, [])
         if tensor.norm:
-            norms.append(Norms(tensor.norm, tensor.norm_before or 0.0))
+            norms.append(ChangeNorms(tensor.norm, tensor.norm_before or 0.0))
     matrices = [(tensor.energy_in_tenth, tensor.share) for tensor in tensors]
-    known = [(energy, share) for energy, share in matrices if energy is not None and share]
-    whole = math.fsum(share for _, share in known)
+    weighted = [(energy, share) for energy, share in matrices if energy is not None and share]
+    total = math.fsum(share for _, share in weighted)
     return KindDiff(
         kind=kind,
         tensors=len(tensors),
@@ -107,6 +107,6 @@ def _together(kind: str, members: Sequence[tuple[Place, TensorDiff]]) -> KindDif
         share=math.fsum(tensor.share or 0.0 for tensor in tensors),
         effective_rank=weighted_median([(tensor.effective_rank, tensor.share or 0.0) for tensor in tensors]),
         effective_rank_ratio=weighted_median([(t.effective_rank_ratio, t.share or 0.0) for t in tensors]),
-        energy_in_tenth=math.fsum(energy * share for energy, share in known) / whole if whole else None,
-        norms={depth: Norms.together(norms) for depth, norms in by_depth.items()},
+        energy_in_tenth=math.fsum(energy * share for energy, share in weighted) / total if total else None,
+        norms={depth: ChangeNorms.together(norms) for depth, norms in by_depth.items()},
     )

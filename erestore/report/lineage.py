@@ -12,7 +12,7 @@ CONTINUES = frozenset({"versioned", "picked", "reverted", "flattened"})
 """What a commit may be to its parent to be the next version of the same branch."""
 
 
-class Entry(Protocol):
+class LoggedCommit(Protocol):
     """A commit as ``log`` lists it; see :class:`erestore.ops.log.LogEntry`."""
 
     @property
@@ -77,7 +77,7 @@ class Entry(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a commit is drawn, and what it goes back to.
 
     Attributes
@@ -95,22 +95,22 @@ class Place:
     root: str | None
 
 
-def name_of(entry: Entry) -> str:
+def name_of(entry: LoggedCommit) -> str:
     """Return what people call a commit: a branch that points to it, a tag, else the start of its oid."""
     return next((name for name in entry.refs if name not in entry.tags), next(iter(entry.refs), entry.commit[:12]))
 
 
-def lay_out(entries: Sequence[Entry]) -> dict[str, Place]:
+def lay_out(entries: Sequence[LoggedCommit]) -> dict[str, Position]:
     """Place commits, whatever part of a lineage they are.
 
     Parameters
     ----------
-    entries : sequence of Entry
+    entries : sequence of LoggedCommit
         In any order.
 
     Returns
     -------
-    dict of str to Place
+    dict of str to Position
         By oid.
     """
     by_oid = {entry.commit: entry for entry in entries}
@@ -119,22 +119,22 @@ def lay_out(entries: Sequence[Entry]) -> dict[str, Place]:
     roots: dict[str, str | None] = {}
     for oid in _parents_first(by_oid, children):
         entry = by_oid[oid]
-        generations[oid] = max((1 + generations[each] for each in entry.parents if each in by_oid), default=0)
+        generations[oid] = max((1 + generations[parent] for parent in entry.parents if parent in by_oid), default=0)
         roots[oid] = roots.get(entry.parents[0]) if entry.parents else oid
     lanes = _lanes(by_oid)
-    return {oid: Place(generations[oid], lanes[oid], roots[oid]) for oid in by_oid}
+    return {oid: Position(generations[oid], lanes[oid], roots[oid]) for oid in by_oid}
 
 
-def _children(by_oid: Mapping[str, Entry]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {oid: [] for oid in by_oid}
+def _children(by_oid: Mapping[str, LoggedCommit]) -> dict[str, list[str]]:
+    children: dict[str, list[str]] = {oid: [] for oid in by_oid}
     for oid, entry in by_oid.items():
         for parent in dict.fromkeys(entry.parents):
-            if parent in found:
-                found[parent].append(oid)
-    return found
+            if parent in children:
+                children[parent].append(oid)
+    return children
 
 
-def _parents_first(by_oid: Mapping[str, Entry], children: Mapping[str, Sequence[str]]) -> Iterable[str]:
+def _parents_first(by_oid: Mapping[str, LoggedCommit], children: Mapping[str, Sequence[str]]) -> Iterable[str]:
     waiting = {oid: len({*entry.parents} & by_oid.keys()) for oid, entry in by_oid.items()}
     ready = deque(oid for oid, count in waiting.items() if not count)
     while ready:
@@ -145,11 +145,11 @@ def _parents_first(by_oid: Mapping[str, Entry], children: Mapping[str, Sequence[
                 ready.append(child)
 
 
-def _lanes(by_oid: Mapping[str, Entry]) -> dict[str, int]:
+def _lanes(by_oid: Mapping[str, LoggedCommit]) -> dict[str, int]:
     """Give each chain of versions a lane between those of the chains that begin at it: half above, half below."""
     firsts: dict[str, list[str]] = {}
     starts = []
-    for oid in sorted(by_oid, key=lambda each: (by_oid[each].time, each)):
+    for oid in sorted(by_oid, key=lambda commit: (by_oid[commit].time, commit)):
         parents = by_oid[oid].parents
         if parents and parents[0] in by_oid:
             firsts.setdefault(parents[0], []).append(oid)
@@ -173,15 +173,17 @@ def _lanes(by_oid: Mapping[str, Entry]) -> dict[str, int]:
 
 
 def _chain(
-    oid: str, by_oid: Mapping[str, Entry], firsts: Mapping[str, Sequence[str]]
+    oid: str, by_oid: Mapping[str, LoggedCommit], firsts: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return a commit and the versions that follow it on its branch, and what else begins at each of them."""
     chain, begun = [oid], list[list[str]]()
     while True:
         entry, follow = by_oid[chain[-1]], firsts.get(chain[-1], ())
         is_tip = any(name not in entry.tags for name in entry.refs)
-        heir = next((each for each in follow if by_oid[each].edge in CONTINUES and entry.parents and not is_tip), None)
-        begun.append([each for each in follow if each != heir])
+        heir = next(
+            (child for child in follow if by_oid[child].edge in CONTINUES and entry.parents and not is_tip), None
+        )
+        begun.append([child for child in follow if child != heir])
         if heir is None:
             return chain, begun
         chain.append(heir)

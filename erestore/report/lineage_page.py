@@ -9,7 +9,7 @@ from typing import Any
 
 from erestore.records import EDGES
 from erestore.report.figures.lineage import lineage_figure
-from erestore.report.lineage import Entry, Place, lay_out, name_of
+from erestore.report.lineage import LoggedCommit, Position, lay_out, name_of
 from erestore.report.pages import Chart, render
 from erestore.report.words import listed, plural, size_text
 
@@ -58,12 +58,12 @@ class Row:
     search: str
 
 
-def lineage_page(entries: Sequence[Entry], store: str = "") -> str:
+def lineage_page(entries: Sequence[LoggedCommit], store: str = "") -> str:
     """Return the page of a lineage as one file.
 
     Parameters
     ----------
-    entries : sequence of Entry
+    entries : sequence of LoggedCommit
         As ``log`` returns them.
     store : str
         Where they are from, as it is shown.
@@ -71,16 +71,16 @@ def lineage_page(entries: Sequence[Entry], store: str = "") -> str:
     return render("lineage.html.j2", **lineage_values(entries, store))
 
 
-def lineage_values(entries: Sequence[Entry], store: str = "") -> dict[str, Any]:
+def lineage_values(entries: Sequence[LoggedCommit], store: str = "") -> dict[str, Any]:
     """Return what the template ``lineage.html.j2`` shows; see :func:`lineage_page`."""
     places = lay_out(entries)
     by_oid = {entry.commit: entry for entry in entries}
     counted = Counter(key for entry in entries for key in entry.metrics)
     metrics = tuple(key for key, _ in sorted(counted.most_common(_COLUMNS)))
     bases = {
-        place.root: name_of(by_oid[place.root]) if place.root in by_oid else place.root[:12]
-        for place in places.values()
-        if place.root is not None
+        position.root: name_of(by_oid[position.root]) if position.root in by_oid else position.root[:12]
+        for position in places.values()
+        if position.root is not None
     }
     return {
         "title": "Lineage",
@@ -91,16 +91,16 @@ def lineage_values(entries: Sequence[Entry], store: str = "") -> dict[str, Any]:
         "metrics": metrics,
         "kinds": [kind for kind in EDGES if any(entry.edge == kind for entry in entries)],
         "bases": sorted(set(bases.values())),
-        "data": {"entries": entries, "places": _placed(places)},
+        "data": {"entries": entries, "places": _position_values(places)},
         "linked": False,
     }
 
 
-def _placed(places: Mapping[str, Place]) -> dict[str, tuple[int, int, str | None]]:
-    return {oid: (place.generation, place.lane, place.root) for oid, place in places.items()}
+def _position_values(places: Mapping[str, Position]) -> dict[str, tuple[int, int, str | None]]:
+    return {oid: (position.generation, position.lane, position.root) for oid, position in places.items()}
 
 
-def _summary(entries: Sequence[Entry]) -> str:
+def _summary(entries: Sequence[LoggedCommit]) -> str:
     if not entries:
         return "There are no commits yet."
     branches = sum(1 for entry in entries for name in entry.refs if name not in entry.tags)
@@ -110,16 +110,16 @@ def _summary(entries: Sequence[Entry]) -> str:
     return f"{said}, and their checkpoints take {size_text(sum(entry.original_bytes for entry in entries))}."
 
 
-def _row(entry: Entry, by_oid: Mapping[str, Entry], root: str, metrics: Sequence[str]) -> Row:
+def _row(entry: LoggedCommit, by_oid: Mapping[str, LoggedCommit], root: str, metrics: Sequence[str]) -> Row:
     name = name_of(entry)
     parents = [name_of(by_oid[oid]) if oid in by_oid else oid[:12] for oid in entry.parents]
-    known = (entry.commit, *entry.refs, entry.edge, root, entry.author, entry.message)
+    texts = (entry.commit, *entry.refs, entry.edge, root, entry.author, entry.message)
     said = (f"{key} {value}" for key, value in entry.metrics.items())
     return Row(
         commit=entry.commit,
         name=name,
-        branches=tuple(each for each in entry.refs if each not in entry.tags and each != name),
-        tags=tuple(each for each in entry.tags if each != name),
+        branches=tuple(ref for ref in entry.refs if ref not in entry.tags and ref != name),
+        tags=tuple(ref for ref in entry.tags if ref != name),
         edge=entry.edge,
         root=root,
         parents=listed(parents),
@@ -128,11 +128,11 @@ def _row(entry: Entry, by_oid: Mapping[str, Entry], root: str, metrics: Sequence
         metrics=tuple(_metric(entry.metrics.get(key)) for key in metrics),
         date=f"{entry.time:%Y-%m-%d %H:%M}",
         subject=entry.message.partition("\n")[0],
-        search="\n".join((*known, *said)).lower(),
+        search="\n".join((*texts, *said)).lower(),
     )
 
 
-def error_cell(entry: Entry) -> Cell:
+def error_cell(entry: LoggedCommit) -> Cell:
     """Return what is known of a commit's error, short enough for a column."""
     if entry.exact:
         return Cell("exact", "0")

@@ -33,7 +33,7 @@ def table_html(titles: Sequence[str], rows: Iterable[Sequence[str]], *, more: in
     text : int
         Columns, from the first, that are aligned to the left.
     """
-    sides = ["left" if place < text else "right" for place in range(len(titles))]
+    sides = ["left" if column < text else "right" for column in range(len(titles))]
 
     def line(tag: str, cells: Sequence[str]) -> str:
         shown = zip(cells, sides, strict=True)
@@ -140,10 +140,10 @@ def diff_html(result: DiffResult) -> str:
 
 def probe_html(result: ProbeResult) -> str:
     """Return what a probe found: what it says in sentences, and a table for each kind."""
-    found = "".join(f"<p>{escape(line)}</p>" for line in probe_text.sentences(result))
+    html = "".join(f"<p>{escape(line)}</p>" for line in probe_text.sentences(result))
     for part in (result.perturb, result.truncate, result.allocation, result.stiefel):
         if part is not None:
             columns = probe_text.columns(part)
             rows = zip(*(column.cells for column in columns), strict=True)
-            found += f"<p><b>{escape(probe_text.title(part))}</b></p>{table_html([c.title for c in columns], rows)}"
-    return f"{found}<p>{escape(probe_text.legend(result))}</p>"
+            html += f"<p><b>{escape(probe_text.title(part))}</b></p>{table_html([c.title for c in columns], rows)}"
+    return f"{html}<p>{escape(probe_text.legend(result))}</p>"

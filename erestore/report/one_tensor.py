@@ -9,7 +9,7 @@ from erestore.report.columns import wrapped
 from erestore.report.plot import Curve, plot
 from erestore.report.words import listed, percent, printable_line, rank_text, ratio_text, shape_text
 from erestore.results.diff import DiffResult, TensorDiff
-from erestore.results.diff_details import Kept, Line, Spectrum, TensorDetails
+from erestore.results.diff_details import Line, Spectrum, TensorDetails, TensorStorage
 
 _BLUE, _ORANGE, _GREY = 33, 166, 244
 _SHOWN = 4
@@ -36,8 +36,8 @@ def tensor_text(result: DiffResult, *, width: int | None = 100, color: bool = Fa
         Whether the terminal shows 256 colours.
     """
     details = result.details or {}
-    found = (_tensor(result, tensor, details.get(tensor.name), width, color) for tensor in result.tensors)
-    return "\n\n".join("\n".join(line.rstrip() for line in lines) for lines in found)
+    blocks = (_tensor(result, tensor, details.get(tensor.name), width, color) for tensor in result.tensors)
+    return "\n\n".join("\n".join(line.rstrip() for line in lines) for lines in blocks)
 
 
 def _tensor(
@@ -133,7 +133,7 @@ def _more(tensor: TensorDiff, details: TensorDetails) -> Iterator[str]:
             + (f", cosine {angles.cosine:.2f}." if angles.cosine is not None else ".")
         )
     if details.kept is not None:
-        yield _kept(details.kept)
+        yield _storage_text(details.kept)
 
 
 def _columns(shape: Sequence[int]) -> int:
@@ -148,8 +148,8 @@ def _line(line: Line) -> str:
     return f"{line.index}{token} ({percent(line.share)})"
 
 
-def _kept(kept: Kept) -> str:
-    text = f"Stored as {' + '.join(kept.sections)}"
-    text += f", rank {kept.rank}" if kept.rank is not None else ""
-    text += f", {kept.bytes:,} bytes, {kept.bits:.2g} bits an element"
-    return text + (f", relative error {kept.relative_error:.2g}." if kept.relative_error is not None else ".")
+def _storage_text(storage: TensorStorage) -> str:
+    text = f"Stored as {' + '.join(storage.sections)}"
+    text += f", rank {storage.rank}" if storage.rank is not None else ""
+    text += f", {storage.bytes:,} bytes, {storage.bits:.2g} bits an element"
+    return text + (f", relative error {storage.relative_error:.2g}." if storage.relative_error is not None else ".")

@@ -40,8 +40,8 @@ class Chart:
     @property
     def about(self) -> str:
         """What is to be seen, in a sentence."""
-        found: str = self.figure.layout.meta["about"]
-        return found
+        text: str = self.figure.layout.meta["about"]
+        return text
 
     @property
     def height(self) -> int:
@@ -86,16 +86,16 @@ def environment() -> Environment:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise UsageError("Pages need Jinja, which is not installed.", hint="pip install 'erestore[report]'") from None
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("erestore.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["zip"] = zip
-    found.globals |= {"asset": asset, "plotly": plotly_source, "embedded": embedded}
-    return found
+    templates.filters["zip"] = zip
+    templates.globals |= {"asset": asset, "plotly": plotly_source, "embedded": embedded}
+    return templates
 
 
 @cache
@@ -139,9 +139,9 @@ def diff_values(result: DiffResult) -> dict[str, Any]:
     """Return what the template ``diff.html.j2`` shows; see :func:`diff_page`."""
     details = result.details or {}
     # By number, as an attribute of HTML does not keep every character of a name; the first has changed most.
-    numbered = sorted(enumerate(result.tensors), key=lambda each: -(each[1].share or 0.0))
+    numbered = sorted(enumerate(result.tensors), key=lambda entry: -(entry[1].share or 0.0))
     curved = {
-        place: tensor.name for place, tensor in numbered if tensor.name in details and details[tensor.name].spectrum
+        number: tensor.name for number, tensor in numbered if tensor.name in details and details[tensor.name].spectrum
     }
     charts = [Chart("map", map_figure(result)), Chart("ratios", ratio_figure(result))] if curved or details else []
     first = next(iter(curved.values()), "")
@@ -149,9 +149,9 @@ def diff_values(result: DiffResult) -> dict[str, Any]:
         spectrum = details[first].spectrum
         assert spectrum is not None
         charts += [Chart("spectrum", spectrum_figure(spectrum)), Chart("energy", energy_figure(spectrum))]
-    if any(each.angles for each in details.values()):
+    if any(entry.angles for entry in details.values()):
         charts.append(Chart("angles", angles_figure(details[first].angles)))
-    if any(each.kept for each in details.values()):
+    if any(entry.kept for entry in details.values()):
         charts.append(Chart("storage", storage_figure(result)))
     return {
         "title": f"{result.a.name} → {result.b.name}",
@@ -160,11 +160,11 @@ def diff_values(result: DiffResult) -> dict[str, Any]:
         "charts": {chart.name: chart for chart in charts},
         "measures": measures(result),
         "curved": curved,
-        "rows": [_row(place, tensor) for place, tensor in numbered if tensor.norm],
+        "rows": [_row(number, tensor) for number, tensor in numbered if tensor.norm],
     }
 
 
-def _row(place: int, tensor: TensorDiff) -> Mapping[str, Any]:
+def _row(number: int, tensor: TensorDiff) -> Mapping[str, Any]:
     """Return a row of the table: what is read, and what it sorts by."""
     cells = (
         (percent(tensor.share), tensor.share),
@@ -175,7 +175,7 @@ def _row(place: int, tensor: TensorDiff) -> Mapping[str, Any]:
     )
     shape = "×".join(map(str, tensor.shape)) or "1"
     sortable = [(text, json.dumps(_finite(value))) for text, value in cells]
-    return {"place": place, "name": tensor.name, "shape": shape, "cells": sortable}
+    return {"place": number, "name": tensor.name, "shape": shape, "cells": sortable}
 
 
 def _finite(value: float | None) -> float:

@@ -68,17 +68,17 @@ def plot(curves: Sequence[Curve], width: int | None, *, color: bool = False) -> 
     last = max(curve.x[-1] for curve in curves)
     smallest = min(y for curve in curves for y in curve.y if y > 0)
     decades = min(_DECADES, max(1, math.ceil(-math.log10(smallest))))
-    each = max(2, _LINES // decades)
-    height = min(decades * each, math.ceil(-math.log10(smallest) * each)) + 1
+    step = max(2, _LINES // decades)
+    height = min(decades * step, math.ceil(-math.log10(smallest) * step)) + 1
     picture: list[list[Curve | None]] = [[None] * columns for _ in range(height)]
     for curve in reversed(curves):
         for column in range(columns):
             y = curve.at(_x(column, columns, last))
-            place = round(-math.log10(y) * each) if y > 0 else height
-            if place < height:
-                picture[place][column] = curve
+            row = round(-math.log10(y) * step) if y > 0 else height
+            if row < height:
+                picture[row][column] = curve
     for number, line in enumerate(picture):
-        label = _decade(number // each) if number % each == 0 else ""
+        label = _decade(number // step) if number % step == 0 else ""
         axis = "┤" if label else "│"
         drawn = "".join(" " if curve is None else _painted(curve, color=color) for curve in line)
         yield f"{label:>{_MARGIN - 3}} {axis}{drawn}".rstrip()

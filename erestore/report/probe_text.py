@@ -118,10 +118,10 @@ def columns(part: PerturbProbe | TruncateProbe | AllocationProbe | StiefelProbe)
 
 def _side_by_side(title: str, settings: Sequence[str], named: Sequence[tuple[str, Point]]) -> list[Column]:
     """Return the settings, and beside them the points of each name in their order."""
-    found = [Column(title, settings, drop=0, right=False)]
+    result = [Column(title, settings, drop=0, right=False)]
     for name in dict.fromkeys(name for name, _ in named):
-        found += _measures(f"{name}: ", [point for own, point in named if own == name])
-    return found
+        result += _measures(f"{name}: ", [point for label, point in named if label == name])
+    return result
 
 
 def _measures(prefix: str, points: Sequence[Point]) -> list[Column]:

@@ -69,8 +69,8 @@ def _other_tensors(result: DiffResult) -> Iterator[str]:
         ("reshaped", False): "Of another shape",
         ("replaced", False): "Different, but not comparable as numbers",
     }
-    found = places(tensor.name for tensor in result.tensors)
-    heads = {name for name, place in found.items() if place.kind == "head"}
+    positions = places(tensor.name for tensor in result.tensors)
+    heads = {name for name, position in positions.items() if position.kind == "head"}
     for (status, of_head), title in titles.items():
         names = [
             _with_shapes(tensor)
@@ -142,8 +142,8 @@ def _certainty(result: DiffResult) -> Iterator[str]:
         yield f"{'The files at ' + paths[0] + ' are not in the store' if paths else bases}: whole values were compared."
     lossy: Sequence[Compared] = [side for side in (result.a, result.b) if not side.exact and side.relative_error]
     for side in lossy:
-        kept = 1 - (side.relative_error or 0.0)
-        yield f"{side.name} keeps {percent(kept, 3)} of its own change (relative error {side.relative_error:.2g})."
+        share = 1 - (side.relative_error or 0.0)
+        yield f"{side.name} keeps {percent(share, 3)} of its own change (relative error {side.relative_error:.2g})."
         if side.dropped:
             tensors = "1 tensor" if side.dropped == 1 else f"{side.dropped} tensors"
             yield f"Of {tensors} that its original changed, {side.name} keeps nothing (dropped)."

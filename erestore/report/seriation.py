@@ -36,7 +36,7 @@ def clustered(cosines: Sequence[Sequence[float | None]]) -> list[int]:
 
 
 def _leaves(distances: Array) -> list[int]:
-    leaves = {place: [place] for place in range(len(distances))}
+    leaves = {index: [index] for index in range(len(distances))}
     between = distances.copy()
     np.fill_diagonal(between, np.inf)
     chain: list[int] = []

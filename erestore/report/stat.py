@@ -49,14 +49,14 @@ def stat(kinds: Sequence[KindDiff], width: int | None, sort: str = "share") -> I
 
 
 def _size(kind: KindDiff, sort: str) -> float:
-    found = {
+    value = {
         "share": kind.share,
         "norm": kind.relative_norm,
         "erank": kind.effective_rank,
         "energy": kind.energy_in_tenth,
         "name": 0.0,
     }[sort]
-    return -found if found is not None else 1.0
+    return -value if value is not None else 1.0
 
 
 def _bar(part: float, length: int) -> str:

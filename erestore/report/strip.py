@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 from erestore.report.columns import shorten, wrapped
-from erestore.report.kinds import KindDiff, Norms
+from erestore.report.kinds import ChangeNorms, KindDiff
 from erestore.report.words import listed, percent, plural
 
 COLORS = (54, 61, 31, 37, 36, 71, 112, 184, 226)
@@ -46,15 +46,15 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, cells: Iterable[Norms]) -> Scale:
+    def of(cls, cells: Iterable[ChangeNorms]) -> Scale:
         """Return the scale for some layers."""
-        known = sorted((cell for cell in cells if cell.norm and cell.before), key=lambda cell: cell.relative)
-        if not known:
+        moved = sorted((cell for cell in cells if cell.norm and cell.before), key=lambda cell: cell.relative)
+        if not moved:
             return cls(0.0, 0.0)
-        minor = _MINOR * math.fsum(cell.norm**2 for cell in known)
-        reached = accumulate(cell.norm**2 for cell in known)
-        low = next(cell.relative for cell, sum_ in zip(known, reached, strict=True) if sum_ >= minor)
-        high, (least, most) = known[-1].relative, _SPANS
+        minor = _MINOR * math.fsum(cell.norm**2 for cell in moved)
+        reached = accumulate(cell.norm**2 for cell in moved)
+        low = next(cell.relative for cell, sum_ in zip(moved, reached, strict=True) if sum_ >= minor)
+        high, (least, most) = moved[-1].relative, _SPANS
         return cls(min(max(low, high / most), high / least), high)
 
     @property
@@ -89,7 +89,7 @@ def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) 
         return
     rest = sorted(rows, key=lambda kind: -kind.share)[_MOST_ROWS:]
     rows = [kind for kind in rows if kind not in rest]
-    figures = [percent(Norms.together(kind.inside.values()).relative) for kind in rows]
+    figures = [percent(ChangeNorms.together(kind.inside.values()).relative) for kind in rows]
     title = "moved"
     last = max(map(len, (title, *figures)))
     names = max(len("layer"), *(len(kind.kind) for kind in rows))
@@ -97,16 +97,16 @@ def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) 
         names = max(len("layer"), min(names, int(_LABEL_SHARE * width)))
     depths = 1 + max(depth for kind in rows for depth in kind.inside)
     room = _MOST_COLUMNS if width is None else max(1, min(_MOST_COLUMNS, width - names - last - 2 * len(_GAP)))
-    each = -(-depths // room)
-    cells = [_merged(kind, depths, each) for kind in rows]
+    layers = -(-depths // room)
+    cells = [_merge_layers(kind, depths, layers) for kind in rows]
     scale = Scale.of(cell for row in cells for cell in row if cell is not None)
     span = _WIDE if color and len(cells[0]) <= min(_WIDENED, room // _WIDE) else 1
-    yield _GAP.join(("layer".ljust(names), _ruler(len(cells[0]), each, span), title.rjust(last)))
+    yield _GAP.join(("layer".ljust(names), _ruler(len(cells[0]), layers, span), title.rjust(last)))
     for kind, row, figure in zip(rows, cells, figures, strict=True):
         yield _GAP.join(
-            (shorten(kind.kind, names).ljust(names), _drawn(row, scale, span, color=color), figure.rjust(last))
+            (shorten(kind.kind, names).ljust(names), _draw(row, scale, span, color=color), figure.rjust(last))
         )
-    more = f" A column is {plural(each, 'layer')}." if each > 1 else ""
+    more = f" A column is {plural(layers, 'layer')}." if layers > 1 else ""
     if any(cell is not None and not cell.norm for row in cells for cell in row):
         more = f" {_UNCHANGED} did not change.{more}"
     for line in wrapped(_legend(scale, color=color) + more, width):
@@ -122,26 +122,26 @@ def paint(text: str, level: int) -> str:
     return f"\x1b[38;5;{COLORS[level - 1]}m{text}\x1b[39m"
 
 
-def _merged(kind: KindDiff, depths: int, each: int) -> list[Norms | None]:
+def _merge_layers(kind: KindDiff, depths: int, layers: int) -> list[ChangeNorms | None]:
     """Return the layers of one kind, so many together in a column; None where it has none."""
-    found: list[Norms | None] = []
-    for start in range(0, depths, each):
-        here = [norms for depth, norms in kind.inside.items() if start <= depth < start + each]
-        found.append(Norms.together(here) if here else None)
-    return found
+    columns: list[ChangeNorms | None] = []
+    for start in range(0, depths, layers):
+        here = [norms for depth, norms in kind.inside.items() if start <= depth < start + layers]
+        columns.append(ChangeNorms.together(here) if here else None)
+    return columns
 
 
-def _ruler(columns: int, each: int, span: int) -> str:
+def _ruler(columns: int, layers: int, span: int) -> str:
     """Return numbers of layers, each above its column, as many as there is room for."""
     line = ""
     for column in range(0, columns, _TICKS):
-        text, start = str(column * each), column * span
+        text, start = str(column * layers), column * span
         if start + len(text) <= columns * span and (not line or start > len(line)):
             line = line.ljust(start) + text
     return line.ljust(columns * span)
 
 
-def _drawn(row: Sequence[Norms | None], scale: Scale, span: int, *, color: bool) -> str:
+def _draw(row: Sequence[ChangeNorms | None], scale: Scale, span: int, *, color: bool) -> str:
     levels = [None if cell is None else scale.level(cell.relative) for cell in row]
     if not color:
         return "".join(" " if level is None else str(level) if level else _UNCHANGED for level in levels)

@@ -73,8 +73,8 @@ def relative(norm: float, before: float) -> float:
 
 def top_shares(tensors: Sequence[TensorDiff]) -> tuple[Share, ...]:
     """Return the tensors with the most of the change, at most :data:`TOP`."""
-    found = [Share(tensor.name, tensor.share) for tensor in tensors if tensor.share]
-    return tuple(sorted(found, key=lambda share: -share.share)[:TOP])
+    shares = [Share(tensor.name, tensor.share) for tensor in tensors if tensor.share]
+    return tuple(sorted(shares, key=lambda share: -share.share)[:TOP])
 
 
 def outstanding(top: Sequence[Share]) -> tuple[Share, ...]:
@@ -88,9 +88,9 @@ def outstanding(top: Sequence[Share]) -> tuple[Share, ...]:
 
 def weighted_median(weighted: Sequence[tuple[float | None, float]]) -> float | None:
     """Return the value at which half of the weight is reached, in ascending order; values of None do not count."""
-    found = sorted((value, weight) for value, weight in weighted if value is not None)
-    half, reached = math.fsum(weight for _, weight in found) / 2, 0.0
-    for value, weight in found:
+    pairs = sorted((value, weight) for value, weight in weighted if value is not None)
+    half, reached = math.fsum(weight for _, weight in pairs) / 2, 0.0
+    for value, weight in pairs:
         reached += weight
         if weight and reached >= half:
             return value

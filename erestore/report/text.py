@@ -60,10 +60,10 @@ def diff_text(
 def _outside(kinds: Sequence[KindDiff], width: int | None) -> list[str]:
     """Say how far things outside of layers moved, where there are layers."""
     moved = [kind for kind in kinds if None in kind.norms and kind.norms[None].relative]
-    found = [f"{kind.kind} {percent(kind.norms[None].relative)}" for kind in moved]
-    if not found or not any(kind.inside for kind in kinds):
+    texts = [f"{kind.kind} {percent(kind.norms[None].relative)}" for kind in moved]
+    if not texts or not any(kind.inside for kind in kinds):
         return []
-    return wrapped(f"Outside the layers: {listed(found, 8)}.", width)
+    return wrapped(f"Outside the layers: {listed(texts, 8)}.", width)
 
 
 def _table(result: DiffResult, width: int | None, limit: int | None) -> Iterator[str]:

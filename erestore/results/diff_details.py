@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TensorStorage:
     """How the second side's own residual stores one tensor.
 
     Attributes
@@ -110,7 +110,7 @@ class TensorDetails:
         None where there is no difference, and for vectors.
     rows, columns : tuple of Line
         Those that moved most, the first in front; empty where no value was read.
-    kept : Kept or None
+    kept : TensorStorage or None
         None where the second side's commit did not encode it.
     angles : Angles or None
         None unless both sides are variants of one base that both changed the tensor.
@@ -119,7 +119,7 @@ class TensorDetails:
     spectrum: Spectrum | None
     rows: tuple[Line, ...]
     columns: tuple[Line, ...]
-    kept: Kept | None
+    kept: TensorStorage | None
     angles: Angles | None
 
 

@@ -29,7 +29,7 @@ _STATUS = ((NotFoundError, 404), (UsageError, 400), (ConflictError, 409), (Erest
 
 
 @dataclass(frozen=True)
-class Places:
+class CacheDirectories:
     """Where results that take long to compute are kept between runs; None to keep nothing.
 
     Attributes
@@ -44,7 +44,7 @@ class Places:
     spectra: Path | None = None
 
 
-def application(store: Store, token: str, ticket: str, places: Places | None = None) -> ASGIApp:
+def application(store: Store, token: str, ticket: str, directories: CacheDirectories | None = None) -> ASGIApp:
     """Return the application, guarded.
 
     Parameters
@@ -53,10 +53,10 @@ def application(store: Store, token: str, ticket: str, places: Places | None = N
         Read only.
     token, ticket : str
         See :class:`erestore.ui.guard.Guard`.
-    places : Places, optional
+    directories : CacheDirectories, optional
     """
-    places = places or Places()
-    desk = Desk(store, places.products, places.spectra)
+    directories = directories or CacheDirectories()
+    desk = Desk(store, directories.products, directories.spectra)
     prepare()
     routes = [
         Route("/", _endpoint(desk, commit_views.lineage)),
@@ -67,7 +67,7 @@ def application(store: Store, token: str, ticket: str, places: Places | None = N
         Route("/usage/{oid}", _usage(desk)),
         Route("/state", _state(desk)),
         Route("/assets/{name}", _asset),
-        Route("/{rest:path}", _endpoint(desk, _nothing)),
+        Route("/{rest:path}", _endpoint(desk, _no_page)),
     ]
     guarded = Guard(Starlette(routes=routes), token, ticket)
     return Headers(TrustedHostMiddleware(guarded, allowed_hosts=NAMES, www_redirect=False), HEADERS)
@@ -83,14 +83,14 @@ def _endpoint(desk: Desk, view: View) -> Callable[[Request], Response]:
         except UnfinishedError as unfinished:
             return HTMLResponse(page("working.html.j2", top, title="Working", job=unfinished.job), status_code=202)
         except Exception as error:  # noqa: BLE001 - whatever one page meets, the server goes on
-            told = _told(error)
-            status = next(code for kind, code in _STATUS if isinstance(told, kind))
-            return HTMLResponse(page("error.html.j2", top, title="Error", error=told), status_code=status)
+            problem = _as_erestore_error(error)
+            status = next(code for kind, code in _STATUS if isinstance(problem, kind))
+            return HTMLResponse(page("error.html.j2", top, title="Error", error=problem), status_code=status)
 
     return answer
 
 
-def _told(error: Exception) -> ErestoreError:
+def _as_erestore_error(error: Exception) -> ErestoreError:
     """Return a failure as a sentence and a next step."""
     if isinstance(error, ErestoreError):
         return error
@@ -102,7 +102,7 @@ def _told(error: Exception) -> ErestoreError:
     )
 
 
-def _nothing(_desk: Desk, request: Request) -> str:
+def _no_page(_desk: Desk, request: Request) -> str:
     raise NotFoundError(f"There is no page '{request.path_params['rest'][:80]}'.", hint="Go to the lineage.")
 
 
@@ -113,7 +113,7 @@ def _usage(desk: Desk) -> Callable[[Request], Response]:
         except UnfinishedError:
             return JSONResponse({"usages": None}, status_code=202)
         except Exception as error:  # noqa: BLE001 - as above
-            return JSONResponse({"error": _told(error).message}, status_code=500)
+            return JSONResponse({"error": _as_erestore_error(error).message}, status_code=500)
 
     return answer
 
@@ -123,16 +123,16 @@ def _state(desk: Desk) -> Callable[[Request], Response]:
         try:
             return JSONResponse({"state": desk.now().state})
         except Exception as error:  # noqa: BLE001 - as above
-            return JSONResponse({"error": _told(error).message}, status_code=500)
+            return JSONResponse({"error": _as_erestore_error(error).message}, status_code=500)
 
     return answer
 
 
 def _asset(request: Request) -> Response:
-    found = assets().get(request.path_params["name"])
-    if found is None:
+    asset = assets().get(request.path_params["name"])
+    if asset is None:
         return Response(status_code=404)
     # The address changes with the token, and so with the version.
     return Response(
-        found.content, media_type=found.media_type, headers={"cache-control": "private, max-age=86400, immutable"}
+        asset.content, media_type=asset.media_type, headers={"cache-control": "private, max-age=86400, immutable"}
     )

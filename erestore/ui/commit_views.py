@@ -48,31 +48,31 @@ def commit(desk: Desk, request: Request) -> str:
     if not re.fullmatch("[0-9a-f]{64}", oid):
         raise NotFoundError(f"There is no commit '{oid[:80]}'.", hint="Go to the lineage.")
     entries = desk.reading.ask((now.state, "log"), now.entries)
-    own = next((entry for entry in entries if entry.commit == oid), None)
+    record = next((entry for entry in entries if entry.commit == oid), None)
     # To bound the error of a merge takes longer than all else, and the log has done so; where it could not, this says why.
-    known = own and KnownError(own.relative_error, own.error_bound)
-    shown = show(now, oid, error=known if known and any(each is not None for each in known) else None)
+    estimate = record and KnownError(record.relative_error, record.error_bound)
+    shown = show(now, oid, error=estimate if estimate and any(value is not None for value in estimate) else None)
     return page("commit.html.j2", top, state=now.state, script="commit.js", **_values(now, shown, entries))
 
 
 def _values(now: Snapshot, shown: ShowResult, entries: Sequence[LogEntry]) -> dict[str, Any]:
     by_oid = {entry.commit: entry for entry in entries}
     named = {name: entry.commit for entry in entries for name in entry.refs}
-    own = by_oid.get(shown.commit)
-    name = name_of(own) if own else shown.commit[:12]
+    record = by_oid.get(shown.commit)
+    name = name_of(record) if record else shown.commit[:12]
     total = sum(tensor.squared_error for tensor in shown.tensors)
     return {
         "title": name,
         "store": now.url,
         "name": name,
         "shown": shown,
-        "branches": [each for each in shown.refs if each not in shown.tags],
+        "branches": [item for item in shown.refs if item not in shown.tags],
         "facts": list(_facts(shown)),
         "parents": [_link(oid, by_oid) for oid in shown.parents],
         "children": [_link(entry.commit, by_oid) for entry in entries if shown.commit in entry.parents],
         "base": Link(named[shown.base], shown.base, "") if shown.base in named else None,
         "terms": [(term, size_text(term.bytes)) for term in shown.terms],
-        "sections": [(kind, each.tensors, size_text(each.bytes)) for kind, each in shown.sections.items()],
+        "sections": [(kind, item.tensors, size_text(item.bytes)) for kind, item in shown.sections.items()],
         "patch": None if shown.patch_bytes is None else size_text(shown.patch_bytes),
         "operands": list(_operands(shown.recipe)),
         "recipe": _recipe(shown.recipe),
@@ -115,10 +115,10 @@ def _facts(shown: ShowResult) -> Iterator[tuple[str, str]]:
 
 def _operands(recipe: Any) -> Iterator[tuple[str, str, str]]:
     """Yield names, commits and weights of what was merged."""
-    held = recipe.get("operands") if isinstance(recipe, dict) else None
-    for each in held if isinstance(held, list) else ():
-        if isinstance(each, dict):
-            yield str(each.get("name", "")), str(each.get("commit", "")), str(each.get("weight", ""))
+    operands = recipe.get("operands") if isinstance(recipe, dict) else None
+    for operand in operands if isinstance(operands, list) else ():
+        if isinstance(operand, dict):
+            yield str(operand.get("name", "")), str(operand.get("commit", "")), str(operand.get("weight", ""))
 
 
 def _recipe(recipe: Any) -> list[tuple[str, str]]:

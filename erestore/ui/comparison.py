@@ -35,10 +35,10 @@ def compare(desk: Desk, request: Request) -> str:
     opened = [open_revision(now, revision) for revision in revisions]
     if len(opened) > 2:
         return similarity(desk, request)
-    one, two = (each.oid or each.text for each in opened)
+    one, two = (target.oid or target.text for target in opened)
 
     def make(progress: Progress) -> str:
-        found = diff(now, one, two, details=True, spectra_directory=desk.spectra_directory, progress=progress)
-        return page("diff.html.j2", top, state=now.state, script="diff.js", store=now.url, **diff_values(found))
+        result = diff(now, one, two, details=True, spectra_directory=desk.spectra_directory, progress=progress)
+        return page("diff.html.j2", top, state=now.state, script="diff.js", store=now.url, **diff_values(result))
 
     return desk.computing.ask((now.state, "diff", one, two), make)

@@ -23,7 +23,7 @@ from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot
 
-ASKED = 2000
+CONFIRM_ABOVE = 2000
 """Inner products from which on somebody has to ask for them: below, they take seconds."""
 _NEAREST = 20
 
@@ -36,39 +36,39 @@ def similarity(desk: Desk, request: Request) -> str:
 
     def make(progress: Progress) -> str:
         bases = _bases(now, progress)
-        chosen = None if revisions else base or (bases[0].name if bases else None)
-        asked: dict[str, Any] = {"base": chosen, "products_directory": desk.products_directory}
+        name = None if revisions else base or (bases[0].name if bases else None)
+        options: dict[str, Any] = {"base": name, "products_directory": desk.products_directory}
         shared: dict[str, Any] = {
             "title": "Similarity",
             "store": now.url,
             "bases": bases,
-            "base": chosen,
+            "base": name,
             "revisions": revisions,
         }
-        missing = 0 if is_asked else uncached_pairs(now, revisions, **asked)
-        if missing > ASKED:
+        missing = 0 if is_asked else uncached_pairs(now, revisions, **options)
+        if missing > CONFIRM_ABOVE:
             return page("similarity_asked.html.j2", top, state=now.state, view="similarity", pairs=missing, **shared)
-        found = similar(now, revisions, progress=progress, **asked)
+        result = similar(now, revisions, progress=progress, **options)
         return page(
             "similarity.html.j2",
             top,
             state=now.state,
             view="similarity",
             script="similarity.js",
-            **shared | _similarity(now, found),
+            **shared | _similarity(now, result),
         )
 
     return desk.computing.ask((now.state, "similarity", revisions, base, is_asked), make)
 
 
-class Base(NamedTuple):
+class BaseCount(NamedTuple):
     """A base by name, and how many branches are on it."""
 
     name: str
     variants: int
 
 
-def _bases(now: Snapshot, progress: Progress) -> list[Base]:
+def _bases(now: Snapshot, progress: Progress) -> list[BaseCount]:
     """Return the bases that have a name, those with most branches first."""
     entries = now.entries(progress)
     places = lay_out(entries)
@@ -79,39 +79,39 @@ def _bases(now: Snapshot, progress: Progress) -> list[Base]:
         if name not in entry.tags and entry.parents
     )
     named = {oid: name for name, oid in sorted(now.base_commits().items(), reverse=True)}
-    found = [Base(name, counts[oid]) for oid, name in named.items() if counts[oid]]
-    return sorted(found, key=lambda each: (-each.variants, each.name))
+    bases = [BaseCount(name, counts[oid]) for oid, name in named.items() if counts[oid]]
+    return sorted(bases, key=lambda base: (-base.variants, base.name))
 
 
-def _similarity(now: Snapshot, found: SimilarResult) -> dict[str, Any]:
+def _similarity(now: Snapshot, result: SimilarResult) -> dict[str, Any]:
     commits = {name: entry.oid for name, entry in now.refs.all().items()}
-    order = clustered(found.matrix)
+    order = clustered(result.matrix)
     return {
         "title": "Similarity",
-        "found": found,
-        "base": found.base,
-        "summary": f"{plural(len(found.names), 'variant')} of {found.base}, by what they changed of it.",
-        "chart": Chart("map", similarity_figure(found, order)),
+        "found": result,
+        "base": result.base,
+        "summary": f"{plural(len(result.names), 'variant')} of {result.base}, by what they changed of it.",
+        "chart": Chart("map", similarity_figure(result, order)),
         "commits": commits,
-        "whole": listed(list(found.whole), 8),
-        "nearest": list(itertools.islice(_nearest(found), _NEAREST)),
+        "whole": listed(list(result.whole), 8),
+        "nearest": list(itertools.islice(_nearest(result), _NEAREST)),
         "data": {
-            "names": found.names,
-            "base": found.base,
+            "names": result.names,
+            "base": result.base,
             "order": order,
-            "norms": found.norms,
-            "duplicates": found.duplicates,
-            "outliers": found.outliers,
-            "whole": found.whole,
+            "norms": result.norms,
+            "duplicates": result.duplicates,
+            "outliers": result.outliers,
+            "whole": result.whole,
         },
     }
 
 
-def _nearest(found: SimilarResult) -> Iterator[tuple[Cell, str, str]]:
+def _nearest(result: SimilarResult) -> Iterator[tuple[Cell, str, str]]:
     """Yield pairs, the most similar first."""
     pairs = (
-        (cosine, found.names[one], found.names[two])
-        for one, row in enumerate(found.matrix)
+        (cosine, result.names[one], result.names[two])
+        for one, row in enumerate(result.matrix)
         for two, cosine in enumerate(row[:one])
         if cosine is not None
     )
@@ -122,8 +122,8 @@ def _nearest(found: SimilarResult) -> Iterator[tuple[Cell, str, str]]:
 def storage(desk: Desk, request: Request) -> str:
     """Return the page of what variants take."""
     now, top = desk.now(), f"{request.scope['root_path']}/"
-    found = _usage(desk, now)
-    return desk.reading.ask((now.state, "storage"), lambda _: _storage(now, top, found))
+    result = _usage(desk, now)
+    return desk.reading.ask((now.state, "storage"), lambda _: _storage(now, top, result))
 
 
 def usages(desk: Desk, oid: str) -> tuple[Usage, ...]:
@@ -141,10 +141,10 @@ def _usage(desk: Desk, now: Snapshot) -> DuResult:
     return desk.reading.ask((now.state, "du"), lambda progress: du(now, progress=progress))
 
 
-def _storage(now: Snapshot, top: str, found: DuResult) -> str:
-    if not found.variants:
+def _storage(now: Snapshot, top: str, result: DuResult) -> str:
+    if not result.variants:
         raise NotFoundError("There is nothing in the store yet.", hint="`erestore commit` stores a checkpoint.")
-    rows = [(usage, *_sizes(usage)) for usage in found.variants]
+    rows = [(usage, *_sizes(usage)) for usage in result.variants]
     return page(
         "storage.html.j2",
         top,
@@ -153,12 +153,12 @@ def _storage(now: Snapshot, top: str, found: DuResult) -> str:
         script="storage.js",
         title="Storage",
         store=now.url,
-        summary=_total(found),
-        totals=Chart("totals", totals_figure(found)),
-        chart=Chart("usage", usage_figure(found.variants)),
+        summary=_total(result),
+        totals=Chart("totals", totals_figure(result)),
+        chart=Chart("usage", usage_figure(result.variants)),
         rows=rows,
-        kinds=sorted({usage.kind for usage in found.variants}),
-        data=found,
+        kinds=sorted({usage.kind for usage in result.variants}),
+        data=result,
     )
 
 
@@ -167,9 +167,9 @@ def _sizes(usage: Usage) -> Sequence[Cell]:
     return [Cell(size_text(size), str(size)) for size in sizes]
 
 
-def _total(found: DuResult) -> str:
-    text = f"The store takes {size_text(found.stored_bytes)}"
-    if found.other_bytes:
-        text += f", {size_text(found.other_bytes)} of it for what no name leads to any more"
-    times = f", {found.saved_ratio:.1f} times as much" if found.saved_ratio and found.saved_ratio >= 1 else ""
-    return f"{text}; separate checkpoints would take {size_text(found.separate_bytes)}{times}."
+def _total(result: DuResult) -> str:
+    text = f"The store takes {size_text(result.stored_bytes)}"
+    if result.other_bytes:
+        text += f", {size_text(result.other_bytes)} of it for what no name leads to any more"
+    times = f", {result.saved_ratio:.1f} times as much" if result.saved_ratio and result.saved_ratio >= 1 else ""
+    return f"{text}; separate checkpoints would take {size_text(result.separate_bytes)}{times}."

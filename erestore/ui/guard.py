@@ -54,9 +54,9 @@ class Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                held = MutableHeaders(scope=message)
+                headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
-                    held.setdefault(name, value)
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -80,15 +80,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        given, slash, _ = scope["path"].removeprefix("/").partition("/")
-        answer = self._refusal(scope["method"], given, is_whole=bool(slash))
+        segment, slash, _ = scope["path"].removeprefix("/").partition("/")
+        answer = self._refusal(scope["method"], segment, is_whole=bool(slash))
         if answer is None:
             await self._app({**scope, "root_path": f"/{self._token}"}, receive, send)
         else:
             await answer(scope, receive, send)
 
-    def _refusal(self, method: str, given: str, *, is_whole: bool) -> Response | None:
-        if _same(given, self._token):
+    def _refusal(self, method: str, segment: str, *, is_whole: bool) -> Response | None:
+        if _equals(segment, self._token):
             if not is_whole:
                 return RedirectResponse(f"/{self._token}/", status_code=308)
             if method not in METHODS:
@@ -96,7 +96,7 @@ class Guard:
                     "This page only reads.\n", status_code=405, headers={"allow": ", ".join(METHODS)}
                 )
             return None
-        if _same(given, self._ticket) and not self._is_used:
+        if _equals(segment, self._ticket) and not self._is_used:
             self._is_used = True
             return RedirectResponse(f"/{self._token}/", status_code=303)
         return PlainTextResponse(
@@ -105,5 +105,5 @@ class Guard:
         )
 
 
-def _same(given: str, secret: str) -> bool:
-    return secrets.compare_digest(given.encode(), secret.encode())
+def _equals(text: str, secret: str) -> bool:
+    return secrets.compare_digest(text.encode(), secret.encode())

@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 PATIENCE = 0.1
 """Seconds that an answer waits for work to end before it says that it has not."""
-KEPT = 24
+MOST_RESULTS = 24
 """Results; of others the ones that were asked for longest ago are dropped."""
 
 
@@ -86,8 +86,8 @@ class Jobs:
             with self._lock:
                 if self._jobs.get(key) is job:
                     del self._jobs[key]
-        found: _T = job.future.result()
-        return found
+        result: _T = job.future.result()
+        return result
 
     def _begin(self, key: Hashable, compute: Callable[[Progress], Any]) -> Job:
         with self._lock:
@@ -95,9 +95,9 @@ class Jobs:
             if job is None:
                 job = self._jobs[key] = Job()
                 job.future = self._executor.submit(compute, job.progress)
-                finished = [each for each, held in self._jobs.items() if held.future.done()]
-                for each in finished[: len(self._jobs) - KEPT] if len(self._jobs) > KEPT else ():
-                    del self._jobs[each]
+                finished = [other_key for other_key, other in self._jobs.items() if other.future.done()]
+                for other_key in finished[: len(self._jobs) - MOST_RESULTS] if len(self._jobs) > MOST_RESULTS else ():
+                    del self._jobs[other_key]
             self._jobs.move_to_end(key)
             return job
 

@@ -47,9 +47,9 @@ def page(template: str, top: str, *, state: str = "", view: str | None = None, s
 
 def prepare() -> None:
     """Begin to compile all templates, which takes longer than to fill one."""
-    found = _environment()
-    names = found.list_templates(filter_func=lambda name: name.endswith(".j2"))
-    threading.Thread(target=lambda: [found.get_template(name) for name in names], daemon=True).start()
+    templates = _environment()
+    names = templates.list_templates(filter_func=lambda name: name.endswith(".j2"))
+    threading.Thread(target=lambda: [templates.get_template(name) for name in names], daemon=True).start()
 
 
 @cache
@@ -58,10 +58,10 @@ def _environment() -> Environment:
 
     common = environment()
     assert common.loader is not None
-    found = common.overlay(loader=ChoiceLoader([PackageLoader("erestore.ui"), common.loader]))
-    found.globals |= common.globals
-    found.filters["query"] = query
-    return found
+    templates = common.overlay(loader=ChoiceLoader([PackageLoader("erestore.ui"), common.loader]))
+    templates.globals |= common.globals
+    templates.filters["query"] = query
+    return templates
 
 
 def query(revisions: list[str] | tuple[str, ...]) -> str:
@@ -74,9 +74,9 @@ def assets() -> dict[str, Asset]:
     """Return all scripts and style sheets by name."""
     script, style = "text/javascript", "text/css"
     common = {"page.css": style, "lineage.css": style, "page.js": script, "lineage.js": script, "diff.js": script}
-    found = {name: Asset(str(asset(name)), kind) for name, kind in common.items()}
-    found["plotly.js"] = Asset(str(plotly_source()), script)
-    for held in files("erestore.ui").joinpath("assets").iterdir():
-        if held.name.endswith((".js", ".css")):
-            found[held.name] = Asset(held.read_text(encoding="utf-8"), script if held.name.endswith(".js") else style)
-    return found
+    by_name = {name: Asset(str(asset(name)), kind) for name, kind in common.items()}
+    by_name["plotly.js"] = Asset(str(plotly_source()), script)
+    for file in files("erestore.ui").joinpath("assets").iterdir():
+        if file.name.endswith((".js", ".css")):
+            by_name[file.name] = Asset(file.read_text(encoding="utf-8"), script if file.name.endswith(".js") else style)
+    return by_name

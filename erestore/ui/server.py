@@ -62,7 +62,7 @@ def serve(
     port : int
         0 for any that is free.
     products, spectra : Path, optional
-        See :class:`erestore.ui.app.Places`.
+        See :class:`erestore.ui.app.CacheDirectories`.
 
     Raises
     ------
@@ -81,21 +81,21 @@ def serve(
     try:
         from uvicorn import Server
 
-        from erestore.ui.app import Places, application
+        from erestore.ui.app import CacheDirectories, application
         from erestore.ui.guard import new_token
     except ImportError as error:
         raise UsageError(f"The page needs {error.name}, which is not installed.", hint=INSTALL) from None
     token, ticket = new_token(), new_token()
-    with _listening(port) as listening, _quick_turns():
-        app = application(store, token, ticket, Places(products, spectra))
+    with _listen(port) as listening, _quick_turns():
+        app = application(store, token, ticket, CacheDirectories(products, spectra))
         server = Server(_configuration(app))
         # Signals go to the main thread, whose handlers are the command line's.
         thread = threading.Thread(target=server.run, args=([listening],), name="erestore-ui", daemon=True)
         thread.start()
-        found = listening.getsockname()[1]
-        origin = f"http://{HOST}:{found}"
+        number = listening.getsockname()[1]
+        origin = f"http://{HOST}:{number}"
         try:
-            yield Served(f"{origin}/{token}/", f"{origin}/{ticket}", found, thread)
+            yield Served(f"{origin}/{token}/", f"{origin}/{ticket}", number, thread)
         finally:
             server.should_exit = server.force_exit = True
             thread.join(_ENDING)
@@ -129,13 +129,13 @@ def _configuration(app: ASGIApp) -> Config:
 
 
 @contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as found:
+def _listen(port: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         # Without it a port could not be used again for a minute after connections were closed.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((HOST, port))
-            found.listen()
+            listener.bind((HOST, port))
+            listener.listen()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConflictError(
@@ -143,4 +143,4 @@ def _listening(port: int) -> Iterator[socket.socket]:
                     hint="Give another --port, or none for any that is free.",
                 ) from None
             raise access_error(error, "listen on", f"port {port}") from error
-        yield found
+        yield listener

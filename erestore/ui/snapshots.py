@@ -59,26 +59,26 @@ class Snapshot(Store):
         Differs from that of another moment if names were moved between.
     """
 
-    def __init__(self, storage: Storage, marker: dict[str, Any], state: str, known: _Unchanging) -> None:
+    def __init__(self, storage: Storage, marker: dict[str, Any], state: str, cache: _Unchanging) -> None:
         super().__init__(storage, marker)
         self.state = state
         self.refs = _FixedRefs(storage)
-        self._known = known
+        self._cache = cache
         self._lock = threading.Lock()
         self._entries: tuple[LogEntry, ...] | None = None
 
     def commit_record(self, oid: str) -> Commit:
         """Return the commit called `oid`."""
-        known = self._known.commits
-        if oid not in known:
-            known[oid] = super().commit_record(oid)
-        return known[oid]
+        commits = self._cache.commits
+        if oid not in commits:
+            commits[oid] = super().commit_record(oid)
+        return commits[oid]
 
     def entries(self, progress: Progress = silent) -> tuple[LogEntry, ...]:
         """Return what ``log`` says; made once."""
         with self._lock:
             if self._entries is None:
-                self._entries = log(self, known=self._known.entries, progress=progress)
+                self._entries = log(self, known=self._cache.entries, progress=progress)
             return self._entries
 
 
@@ -95,8 +95,8 @@ class Snapshots:
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="erestore-ui")
         self._looking: Future[Snapshot] | None = None
-        self._seen: tuple[Snapshot, float] | None = None
-        self._known = _Unchanging()
+        self._latest: tuple[Snapshot, float] | None = None
+        self._cache = _Unchanging()
 
     def now(self) -> Snapshot:
         """Return the store as it is now; where that takes long, as it was seconds ago.
@@ -109,26 +109,26 @@ class Snapshots:
         with self._lock:
             if self._looking is None or self._looking.done():
                 self._looking = self._executor.submit(self._look)
-            looking, seen = self._looking, self._seen
+            looking, latest = self._looking, self._latest
         wait([looking], PATIENCE)
-        if seen is not None and not looking.done() and time.monotonic() - seen[1] < RECENT:
-            return seen[0]
+        if latest is not None and not looking.done() and time.monotonic() - latest[1] < RECENT:
+            return latest[0]
         return looking.result()
 
     def _look(self) -> Snapshot:
-        with _still_there(self._store):
+        with _require_store(self._store):
             marker = self._store.storage.read(MARKER)
             keys = sorted(entry.key for entry in self._store.storage.list("refs/"))
             state = blake3("\n".join((marker.decode(errors="replace"), *keys)).encode()).hexdigest()
-            held = self._seen[0] if self._seen else None
-            if held is None or held.state != state:
-                held = Snapshot(self._store.storage, parse_canonical(marker), state, self._known)
-            self._seen = held, time.monotonic()
-            return held
+            snapshot = self._latest[0] if self._latest else None
+            if snapshot is None or snapshot.state != state:
+                snapshot = Snapshot(self._store.storage, parse_canonical(marker), state, self._cache)
+            self._latest = snapshot, time.monotonic()
+            return snapshot
 
 
 @contextmanager
-def _still_there(store: Store) -> Iterator[None]:
+def _require_store(store: Store) -> Iterator[None]:
     try:
         yield
     except KeyNotFoundError:

@@ -9,7 +9,7 @@ import pytest
 from commands import ROOT, Here
 
 from erestore.cli.main import cli
-from erestore.cli.session import Verb
+from erestore.cli.session import VerbCommand
 from erestore.settings import SETTINGS, variable
 
 COMMANDS = (
@@ -47,7 +47,7 @@ def test_help_is_complete(here: Here, name: str) -> None:
     ran = here.run(name, "--help")
     assert (ran.code, ran.err) == (0, "")
     command = cli.commands[name]
-    assert isinstance(command, Verb)
+    assert isinstance(command, VerbCommand)
     assert str(command.short_help).endswith(".")
     assert len(str(command.short_help)) < 65
     for parameter in command.params:

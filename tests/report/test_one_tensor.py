@@ -8,7 +8,7 @@ from samples import result, side, tensor
 
 from erestore.report.one_tensor import tensor_text
 from erestore.report.plot import Curve, plot
-from erestore.results.diff_details import Angles, Kept, Line, Spectrum, TensorDetails
+from erestore.results.diff_details import Angles, Line, Spectrum, TensorDetails, TensorStorage
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 NAME = "bert.encoder.layer.3.output.dense.weight"
@@ -25,7 +25,7 @@ DETAILS = TensorDetails(
     SPECTRUM,
     rows=(Line(7, 0.4, "[CLS]"), Line(1, 0.1)),
     columns=(Line(3, 0.02),),
-    kept=Kept(("gamma", "lowrank2"), 16, 12345, 3.25, 0.0123),
+    kept=TensorStorage(("gamma", "lowrank2"), 16, 12345, 3.25, 0.0123),
     angles=Angles(3, 4, (1.0, 0.5), (0.3,), 0.25, 0.2, -0.125),
 )
 

@@ -7,7 +7,7 @@ import torch
 from samples import result, tensor
 
 from erestore.report import diff_text
-from erestore.report.kinds import Norms, by_kind
+from erestore.report.kinds import ChangeNorms, by_kind
 from erestore.report.stat import stat
 from erestore.report.strip import LEVELS, Scale, strip
 
@@ -168,7 +168,7 @@ def test_of_very_many_kinds_those_with_least_are_named_only():
     ],
 )
 def test_the_scale_spans_what_matters(cells, low, high):
-    scale = Scale.of(Norms(*cell) for cell in cells)
+    scale = Scale.of(ChangeNorms(*cell) for cell in cells)
     assert (scale.low, scale.high) == (pytest.approx(low), pytest.approx(high))
 
 

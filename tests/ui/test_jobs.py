@@ -9,7 +9,7 @@ import pytest
 
 from erestore.errors import ConflictError
 from erestore.progress import Progress
-from erestore.ui.jobs import KEPT, Jobs, UnfinishedError
+from erestore.ui.jobs import MOST_RESULTS, Jobs, UnfinishedError
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_the_oldest_results_are_dropped_and_running_work_is_not(jobs: Jobs) -> N
     with pytest.raises(UnfinishedError):
         jobs.ask("running", lambda _: go_on.wait(60), patience=0)
     calls: list[int] = []
-    for number in range(KEPT + 5):
+    for number in range(MOST_RESULTS + 5):
         jobs.ask(number, lambda _, number=number: calls.append(number), patience=60)
-    jobs.ask(KEPT + 4, lambda _: calls.append(-1), patience=60)
+    jobs.ask(MOST_RESULTS + 4, lambda _: calls.append(-1), patience=60)
     jobs.ask(0, lambda _: calls.append(-2), patience=60)
-    assert calls == [*range(KEPT + 5), -2]
+    assert calls == [*range(MOST_RESULTS + 5), -2]
     go_on.set()
     assert jobs.ask("running", lambda _: pytest.fail("begun again"), patience=60) is True

@@ -18,7 +18,7 @@ from erestore.objects.residual_summary import StoredTensor, stored_tensors
 from erestore.progress import Progress
 from erestore.residual.marchenko_pastur import singular_value_quantiles
 from erestore.residual.spectrum import energy_captured
-from erestore.results.diff_details import Angles, Kept, Line, Spectrum, TensorDetails
+from erestore.results.diff_details import Angles, Line, Spectrum, TensorDetails, TensorStorage
 
 if TYPE_CHECKING:
     from erestore.store import Store
@@ -66,7 +66,7 @@ def details(
             spectrum=_spectrum(comparison, pair, change),
             rows=_lines(rows, tokens.of(pair.name, rows)),
             columns=_lines(columns, {}),
-            kept=_kept(kept[key], math.prod(after.shape)) if after and key in kept else None,
+            kept=_tensor_storage(kept[key], math.prod(after.shape)) if after and key in kept else None,
             angles=angles.get(key),
         )
     return found
@@ -144,8 +144,8 @@ _PADDING = 1024
 """Rows that embeddings have beyond the vocabulary, to be a multiple of something."""
 
 
-def _kept(tensor: StoredTensor, elements: int) -> Kept:
-    return Kept(
+def _tensor_storage(tensor: StoredTensor, elements: int) -> TensorStorage:
+    return TensorStorage(
         sections=tuple(section.kind for section in tensor.sections),
         rank=tensor.rank,
         bytes=round(tensor.bytes),

@@ -36,7 +36,7 @@ class Similar(Protocol):
         """Cosines."""
 
 
-class Usage(Protocol):
+class SpaceUsage(Protocol):
     """What a name takes; see :class:`erestore.ops.du.Usage`."""
 
     @property
@@ -72,19 +72,19 @@ class Totals(Protocol):
         """Of separate checkpoints."""
 
 
-def similarity_figure(found: Similar, order: Sequence[int] | None = None) -> go.Figure:
+def similarity_figure(similarity: Similar, order: Sequence[int] | None = None) -> go.Figure:
     """Draw cosines of all pairs as a heat map, by default so ordered that variants that are alike stand together.
 
     Parameters
     ----------
-    found : Similar
+    similarity : Similar
     order : sequence of int, optional
         Of the variants.
     """
-    order = clustered(found.matrix) if order is None else list(order)
+    order = clustered(similarity.matrix) if order is None else list(order)
     count = len(order)
-    cosines = np.array(found.matrix, dtype=np.float32).reshape(count, count)[np.ix_(order, order)]
-    names = [escape(found.names[place], quote=False) for place in order]
+    cosines = np.array(similarity.matrix, dtype=np.float32).reshape(count, count)[np.ix_(order, order)]
+    names = [escape(similarity.names[index], quote=False) for index in order]
     heatmap = graph_objects().Heatmap(
         x=names,
         y=names,
@@ -112,12 +112,12 @@ def similarity_figure(found: Similar, order: Sequence[int] | None = None) -> go.
     )
 
 
-def usage_figure(usages: Sequence[Usage], most: int = 40) -> go.Figure:
+def usage_figure(usages: Sequence[SpaceUsage], most: int = 40) -> go.Figure:
     """Draw what names take, own and shared bytes on top of each other, those that take most first.
 
     Parameters
     ----------
-    usages : sequence of Usage
+    usages : sequence of SpaceUsage
     most : int
         Names that are drawn.
     """

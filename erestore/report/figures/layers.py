@@ -41,8 +41,8 @@ class Measure:
 
 def _kept(field: str) -> Callable[[TensorDiff, Details], float | None]:
     def of(tensor: TensorDiff, details: Details) -> float | None:
-        found = details.get(tensor.name)
-        value: float | None = getattr(found.kept, field) if found and found.kept else None
+        entry = details.get(tensor.name)
+        value: float | None = getattr(entry.kept, field) if entry and entry.kept else None
         return value
 
     return of
@@ -50,10 +50,10 @@ def _kept(field: str) -> Callable[[TensorDiff, Details], float | None]:
 
 def _shared(tensor: TensorDiff, details: Details) -> float | None:
     """Return the mean squared cosine of the principal angles of column spaces."""
-    found = details.get(tensor.name)
-    if not (found and found.angles and found.angles.columns):
+    entry = details.get(tensor.name)
+    if not (entry and entry.angles and entry.angles.columns):
         return None
-    return sum(value**2 for value in found.angles.columns) / len(found.angles.columns)
+    return sum(value**2 for value in entry.angles.columns) / len(entry.angles.columns)
 
 
 MEASURES = (
@@ -78,7 +78,9 @@ MEASURES = (
 def measures(result: DiffResult) -> list[Measure]:
     """Return the measures that are known of any tensor."""
     details = result.details or {}
-    return [each for each in MEASURES if any(each.of(tensor, details) is not None for tensor in result.tensors)]
+    return [
+        measure for measure in MEASURES if any(measure.of(tensor, details) is not None for tensor in result.tensors)
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ class Grid:
     def of(cls, tensors: Sequence[TensorDiff]) -> Grid:
         """Place all tensors that differ by numbers."""
         moved = sorted((tensor for tensor in tensors if tensor.norm), key=lambda tensor: tensor.norm or 0.0)
-        found = places([tensor.name for tensor in tensors])
-        cells = {(found[tensor.name].row, found[tensor.name].depth): tensor for tensor in moved}
-        rows = {place.row: (kind_order(place.kind), place.row) for place in found.values()}
+        positions = places([tensor.name for tensor in tensors])
+        cells = {(positions[tensor.name].row, positions[tensor.name].depth): tensor for tensor in moved}
+        rows = {position.row: (kind_order(position.kind), position.row) for position in positions.values()}
         kinds = sorted({kind for kind, _ in cells}, key=rows.__getitem__)
         inside = sorted({depth for _, depth in cells if depth is not None})
         outside = (None,) if any(depth is None for _, depth in cells) else ()
@@ -126,19 +128,21 @@ def map_figure(result: DiffResult) -> go.Figure:
         heatmap(
             x=list(range(len(across))),
             y=list(range(len(down))),
-            z=_colours(each, rows, result.details or {}),
-            text=[[_text(each, tensor, result.details or {}) for tensor in row] for row in rows],
+            z=_colours(measure, rows, result.details or {}),
+            text=[[_text(measure, tensor, result.details or {}) for tensor in row] for row in rows],
             customdata=names,
             hovertemplate="%{text}<extra></extra>",
             hoverongaps=False,
             colorscale=SCALE,
-            colorbar=_colorbar(each, [_value(each, tensor, result.details or {}) for row in rows for tensor in row]),
+            colorbar=_colorbar(
+                measure, [_value(measure, tensor, result.details or {}) for row in rows for tensor in row]
+            ),
             xgap=1,
             ygap=1,
             visible=number == 0,
-            meta=each.key,
+            meta=measure.key,
         )
-        for number, each in enumerate(measures(result))
+        for number, measure in enumerate(measures(result))
     ]
     about = "Heat map of depth by kind of module: how far each tensor moved, or another measure."
     return figure(
@@ -197,14 +201,14 @@ def _text(measure: Measure, tensor: TensorDiff | None, details: Details) -> str:
 
 def _colorbar(measure: Measure, values: Sequence[float | None]) -> dict[str, Any]:
     """Return a bar that says values, not their logarithms: at powers of ten, between them at 2 and 5 where there are few."""
-    found: dict[str, Any] = {"thickness": 12, "outlinewidth": 0}
-    known = [value for value in values if value]
-    if not measure.log or not known:
-        return found | {"tickformat": measure.unit}
-    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0}
+    nonzero = [value for value in values if value]
+    if not measure.log or not nonzero:
+        return bar | {"tickformat": measure.unit}
+    low, high = math.floor(math.log10(min(nonzero))), math.ceil(math.log10(max(nonzero)))
     steps = (1,) if high - low > 2 else (1, 2, 5)
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-    return found | {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [f"{tick:.1g}" for tick in ticks]}
+    return bar | {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [f"{tick:.1g}" for tick in ticks]}
 
 
 def ratio_figure(result: DiffResult) -> go.Figure:
@@ -212,8 +216,8 @@ def ratio_figure(result: DiffResult) -> go.Figure:
     scatter, grid = graph_objects().Scatter, Grid.of(result.tensors)
     traces: list[go.Scatter] = []
     for kind in grid.kinds:
-        found = [(depth, grid.cells.get((kind, depth))) for depth in grid.depths if depth is not None]
-        points = [(depth, tensor) for depth, tensor in found if tensor and tensor.effective_rank_ratio is not None]
+        entries = [(depth, grid.cells.get((kind, depth))) for depth in grid.depths if depth is not None]
+        points = [(depth, tensor) for depth, tensor in entries if tensor and tensor.effective_rank_ratio is not None]
         if len(points) < _FEWEST:
             continue
         number = len(traces)
@@ -253,15 +257,15 @@ _FEWEST = 2
 def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
     """Draw what the tensors that take most take in the store; rank, bits and the error left are said of each."""
     details = result.details or {}
-    kept = sorted(
-        ((name, found.kept) for name, found in details.items() if found.kept and found.kept.bytes),
-        key=lambda each: -each[1].bytes,
+    largest = sorted(
+        ((name, entry.kept) for name, entry in details.items() if entry.kept and entry.kept.bytes),
+        key=lambda item: -item[1].bytes,
     )[:most]
-    names, found = [name for name, _ in kept], places([tensor.name for tensor in result.tensors])
+    names, positions = [name for name, _ in largest], places([tensor.name for tensor in result.tensors])
     bar = graph_objects().Bar(
         y=list(range(len(names))),
         hovertext=[label(name) for name in names],
-        x=[stored.bytes for _, stored in kept],
+        x=[stored.bytes for _, stored in largest],
         customdata=[
             [
                 "" if stored.rank is None else f", rank {stored.rank}",
@@ -269,7 +273,7 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
                 "" if stored.relative_error is None else f", error left {stored.relative_error:.2e}",
                 " + ".join(stored.sections),
             ]
-            for _, stored in kept
+            for _, stored in largest
         ],
         orientation="h",
         marker={"color": BLUE},
@@ -283,13 +287,13 @@ def storage_figure(result: DiffResult, most: int = 30) -> go.Figure:
         y="",
         about=about,
         legend=False,
-        height=100 + 20 * max(3, len(kept)),
+        height=100 + 20 * max(3, len(largest)),
         xaxis={"rangemode": "tozero"},
         yaxis={
             "autorange": "reversed",
             "showgrid": False,
             "tickvals": list(range(len(names))),
-            "ticktext": [label(_label(name, found[name])) for name in names],
+            "ticktext": [label(_label(name, positions[name])) for name in names],
         },
     )
 
@@ -298,7 +302,7 @@ _LABEL = 30
 """Characters that fit beside bars on a phone."""
 
 
-def _label(name: str, place: Place) -> str:
+def _label(name: str, position: Place) -> str:
     """Return where a tensor is, which is shorter than its name, and tells layers apart."""
-    inside = place.row if place.depth is None else f"{place.row} {place.depth}"
+    inside = position.row if position.depth is None else f"{position.row} {position.depth}"
     return shorten(inside if name.endswith("weight") else f"{inside} {name.rpartition('.')[2]}", _LABEL)

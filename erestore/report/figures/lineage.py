@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from erestore.records import EDGES
 from erestore.report.columns import shorten
 from erestore.report.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, graph_objects, whole_numbers
-from erestore.report.lineage import Entry, Place, lay_out, name_of
+from erestore.report.lineage import LoggedCommit, Position, lay_out, name_of
 from erestore.report.words import error_text, listed, share_text
 
 if TYPE_CHECKING:
@@ -47,57 +47,57 @@ _METRICS, _LINE = 8, 90
 """Metrics, and characters of a line, that are shown where a mark is pointed to."""
 
 
-def lineage_figure(entries: Sequence[Entry], places: Mapping[str, Place] | None = None) -> go.Figure:
+def lineage_figure(entries: Sequence[LoggedCommit], places: Mapping[str, Position] | None = None) -> go.Figure:
     """Draw commits by generation (across) and branch (down), marks as large as what they added, and lines to their parents.
 
     A mark's oid is its `customdata`.
 
     Parameters
     ----------
-    entries : sequence of Entry
+    entries : sequence of LoggedCommit
         As ``log`` returns them.
-    places : Mapping[str, Place], optional
+    places : Mapping[str, Position], optional
         What :func:`erestore.report.lineage.lay_out` made of them.
     """
     places = lay_out(entries) if places is None else places
     by_oid = {entry.commit: entry for entry in entries}
     by_kind = {kind: [entry for entry in entries if entry.edge == kind] for kind in EDGES}
-    lanes = 1 + max((place.lane for place in places.values()), default=0)
+    lanes = 1 + max((position.lane for position in places.values()), default=0)
     largest = max((entry.stored_bytes for entry in entries), default=0)
-    drawn = {kind: found for kind, found in by_kind.items() if found}
+    drawn = {kind: commits for kind, commits in by_kind.items() if commits}
     traces = []
-    for kind, found in drawn.items():
-        sizes = [_size(entry, largest, len(entries)) for entry in found]
-        traces.append(_marks(kind, found, places, sizes, [_about(entry, by_oid) for entry in found], lanes))
+    for kind, commits in drawn.items():
+        sizes = [_size(entry, largest, len(entries)) for entry in commits]
+        traces.append(_marks(kind, commits, places, sizes, [_about(entry, by_oid) for entry in commits], lanes))
     edge = max(0.6, 0.02 * lanes)
     ends = _across(places, lanes)
     # The room that is needed is known, and need not be found by drawing twice.
     axis = {"automargin": False, "showgrid": False, "showline": False}
-    found = figure(
+    fig = figure(
         traces,
         x="generation",
         y="",
         about="Lineage: commits by generation and branch, joined to what they were made from.",
         height=min(620, max(260, 110 + 26 * lanes)),
         hovermode="closest",
-        shapes=[_lines(kind, found, places) for kind, found in drawn.items()],
+        shapes=[_lines(kind, commits, places) for kind, commits in drawn.items()],
         margin={"l": 8, "r": 8, "t": 12, "b": 44},
         xaxis={**axis, **whole_numbers(*ends), "range": ends},
         yaxis={**axis, "range": [lanes - 1 + edge, -edge], "showticklabels": False},
     )
-    found.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
-    return found
+    fig.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
+    return fig
 
 
-def _across(places: Mapping[str, Place], lanes: int) -> tuple[float, float]:
+def _across(places: Mapping[str, Position], lanes: int) -> tuple[float, float]:
     """Return the ends of the axis of generations; names are written to the right of marks."""
-    last = max((place.generation for place in places.values()), default=0)
+    last = max((position.generation for position in places.values()), default=0)
     return -0.3, last + 0.3 + (0.25 * (last + 1) if lanes <= LABELLED else 0)
 
 
-def _lines(kind: str, entries: Sequence[Entry], places: Mapping[str, Place]) -> dict[str, Any]:
+def _lines(kind: str, entries: Sequence[LoggedCommit], places: Mapping[str, Position]) -> dict[str, Any]:
     """Return the lines from commits of one kind to their parents: one path, as thousands of marks are enough to draw."""
-    below: dict[Place, list[Place]] = {}
+    below: dict[Position, list[Position]] = {}
     for entry in entries:
         for parent in entry.parents:
             if parent in places:
@@ -128,8 +128,8 @@ def _faint(color: str) -> str:
 
 def _marks(
     kind: str,
-    entries: Sequence[Entry],
-    places: Mapping[str, Place],
+    entries: Sequence[LoggedCommit],
+    places: Mapping[str, Position],
     sizes: Sequence[float],
     about: Sequence[str],
     lanes: int,
@@ -151,23 +151,23 @@ def _marks(
     )
 
 
-def _label(entry: Entry) -> str:
+def _label(entry: LoggedCommit) -> str:
     """Return what is written beside a mark: former versions have no name, their oids would cover those of later ones."""
     return escape(shorten(name_of(entry), _LABEL), quote=False) if entry.refs else ""
 
 
-def _size(entry: Entry, largest: int, count: int) -> float:
+def _size(entry: LoggedCommit, largest: int, count: int) -> float:
     """Return a diameter in pixels, its square growing with the bytes."""
     smallest, more = (5.0, 9.0) if count > _MANY else (8.0, 14.0)
     return round(smallest + more * math.sqrt(entry.stored_bytes / largest), 2) if largest else smallest
 
 
-def _about(entry: Entry, by_oid: Mapping[str, Entry]) -> str:
+def _about(entry: LoggedCommit, by_oid: Mapping[str, LoggedCommit]) -> str:
     """Return what is said of a commit that is pointed to."""
-    return "<br>".join(escape(line, quote=False) for line in _told(entry, by_oid))
+    return "<br>".join(escape(line, quote=False) for line in _hover_lines(entry, by_oid))
 
 
-def _told(entry: Entry, by_oid: Mapping[str, Entry]) -> Iterator[str]:
+def _hover_lines(entry: LoggedCommit, by_oid: Mapping[str, LoggedCommit]) -> Iterator[str]:
     yield f"{name_of(entry)}  {entry.commit[:12]}" if entry.refs else entry.commit[:12]
     parents = [name_of(by_oid[oid]) if oid in by_oid else oid[:12] for oid in entry.parents]
     yield f"{entry.edge} from {listed(parents)}" if parents else entry.edge

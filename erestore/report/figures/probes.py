@@ -41,101 +41,101 @@ def perturb_figure(result: ProbeResult, measure: Measure | None = None) -> go.Fi
     UsageError
         If the probe was not made, or no features were looked at.
     """
-    chosen = _measure(result, measure)
+    measure = _measure(result, measure)
     if result.perturb is None:
         raise _missing("perturb")
     lines = {name: [p for p in result.perturb.points if p.part == name] for name in ("residual", "weights")}
     traces = [
-        _line(f"noise on the {name}", [p.sigma for p in points], points, chosen, number, name)
+        _line(f"noise on the {name}", [p.sigma for p in points], points, measure, number, name)
         for number, (name, points) in enumerate(lines.items())
     ]
     sigmas = [point.sigma for point in result.perturb.points]
     return figure(
-        [*traces, *_base(result, chosen, min(sigmas), max(sigmas))],
+        [*traces, *_base(result, measure, min(sigmas), max(sigmas))],
         x="deviation of the noise",
-        y=_TITLES[chosen],
-        about=f"{_WHAT[chosen]} against the deviation of log-normal noise, on all weights and on the residual alone.",
+        y=_TITLES[measure],
+        about=f"{_WHAT[measure]} against the deviation of log-normal noise, on all weights and on the residual alone.",
         xaxis=_sigma_axis(sorted(set(sigmas))),
-        yaxis=_axis(chosen, is_log=True),
+        yaxis=_axis(measure, is_log=True),
     )
 
 
 def truncate_figure(result: ProbeResult, measure: Measure | None = None) -> go.Figure:
     """Draw what lower rank of all matrices does, and of their residuals alone (ERE, figure 4b); see :func:`perturb_figure`."""
-    chosen = _measure(result, measure)
+    measure = _measure(result, measure)
     if result.truncate is None:
         raise _missing("truncate")
     lines = {name: [p for p in result.truncate.points if p.part == name] for name in ("residual", "weights")}
     traces = [
-        _line(f"{name} of lower rank", [p.share for p in points], points, chosen, number, name)
+        _line(f"{name} of lower rank", [p.share for p in points], points, measure, number, name)
         for number, (name, points) in enumerate(lines.items())
     ]
     shares = [point.share for point in result.truncate.points]
     return figure(
-        [*traces, *_base(result, chosen, max(shares), min(shares))],
+        [*traces, *_base(result, measure, max(shares), min(shares))],
         x="share of the rank that is kept",
-        y=_TITLES[chosen],
-        about=f"{_WHAT[chosen]} against the share of the rank that is kept, of all matrices and of their residuals.",
+        y=_TITLES[measure],
+        about=f"{_WHAT[measure]} against the share of the rank that is kept, of all matrices and of their residuals.",
         xaxis={"autorange": "reversed", "tickformat": ".0%"},
-        yaxis=_axis(chosen, is_log=True),
+        yaxis=_axis(measure, is_log=True),
     )
 
 
 def allocation_figure(result: ProbeResult, measure: Measure | None = None) -> go.Figure:
     """Draw rank allocation against uniform ranks, by alpha (ERE, figure 7); see :func:`perturb_figure`."""
-    chosen = _measure(result, measure)
+    measure = _measure(result, measure)
     if result.allocation is None:
         raise _missing("allocation")
     points = [point for point in result.allocation.points if point.alpha is not None]
     alphas = [point.alpha or 0.0 for point in points]
     (uniform,) = (point for point in result.allocation.points if point.alpha is None)
     details = [[f"{point.bytes:,}", point.layers_without] for point in points]
-    found = _line("ranks by allocation", alphas, points, chosen, 0, "ere")
-    found.customdata = details
-    found.hovertemplate = (
+    curve = _line("ranks by allocation", alphas, points, measure, 0, "ere")
+    curve.customdata = details
+    curve.hovertemplate = (
         "alpha %{x}: %{y:.5g}<br>%{customdata[0]} bytes, layers without a rank: %{customdata[1]}<extra></extra>"
     )
     ends = [min(alphas), max(alphas)]
-    level = _line("the same rank for all", ends, [uniform, uniform], chosen, 1, "uniform")
+    level = _line("the same rank for all", ends, [uniform, uniform], measure, 1, "uniform")
     level.mode = "lines"
     return figure(
-        [found, level],
+        [curve, level],
         x="alpha, weight of the prior rank",
-        y=_TITLES[chosen],
-        about=f"{_WHAT[chosen]} against the weight of the prior rank, with uniform ranks as a level line.",
-        yaxis=_axis(chosen),
+        y=_TITLES[measure],
+        about=f"{_WHAT[measure]} against the weight of the prior rank, with uniform ranks as a level line.",
+        yaxis=_axis(measure),
     )
 
 
 def stiefel_figure(result: ProbeResult, measure: Measure | None = None) -> go.Figure:
     """Draw decoding with and without the projection, by bits (ERE, figure 8); see :func:`perturb_figure`."""
-    chosen = _measure(result, measure)
+    measure = _measure(result, measure)
     if result.stiefel is None:
         raise _missing("stiefel")
     names = {True: "projected", False: "not projected"}
     lines = {name: [p for p in result.stiefel.points if p.projected == value] for value, name in names.items()}
     traces = [
-        _line(name, [p.bits for p in points], points, chosen, number, name.replace(" ", "-"))
+        _line(name, [p.bits for p in points], points, measure, number, name.replace(" ", "-"))
         for number, (name, points) in enumerate(lines.items())
     ]
     return figure(
         traces,
         x="bits a code",
-        y=_TITLES[chosen],
-        about=f"{_WHAT[chosen]} against bits, with and without projection to the nearest Stiefel matrices.",
+        y=_TITLES[measure],
+        about=f"{_WHAT[measure]} against bits, with and without projection to the nearest Stiefel matrices.",
         xaxis={"dtick": 1},
-        yaxis=_axis(chosen),
+        yaxis=_axis(measure),
     )
 
 
 def _measure(result: ProbeResult, measure: Measure | None) -> Measure:
-    known = measures(result)
-    if measure is not None and measure not in known:
+    available = measures(result)
+    if measure is not None and measure not in available:
         raise UsageError(
             f"This probe knows no {measure} to draw.",
-            hint=f"Draw {' or '.join(known)}, or probe with inputs of the model.",
+            hint=f"Draw {' or '.join(available)}, or probe with inputs of the model.",
         )
-    return measure or known[0]
+    return measure or available[0]
 
 
 def _missing(probe: str) -> UsageError:
@@ -178,10 +178,10 @@ def _base(result: ProbeResult, measure: Measure, first: float, last: float) -> l
 
 
 def _sigma_axis(sigmas: Sequence[float]) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "log" if sigmas[0] > 0 else "linear"}
-    if len(sigmas) <= _TICKS and found["type"] == "log":
-        found |= {"tickvals": list(sigmas), "ticktext": [f"{sigma:g}" for sigma in sigmas]}
-    return found
+    axis: dict[str, Any] = {"type": "log" if sigmas[0] > 0 else "linear"}
+    if len(sigmas) <= _TICKS and axis["type"] == "log":
+        axis |= {"tickvals": list(sigmas), "ticktext": [f"{sigma:g}" for sigma in sigmas]}
+    return axis
 
 
 def _axis(measure: Measure, *, is_log: bool = False) -> dict[str, Any]:

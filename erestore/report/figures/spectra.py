@@ -62,7 +62,7 @@ def spectra_figure(spectra: Mapping[str, Spectrum]) -> go.Figure:
     """
     if not spectra:
         raise UsageError("There is no spectrum to draw.", hint="Compare matrices that differ, with details.")
-    scatter, found = graph_objects().Scatter, list(spectra.items())
+    scatter, entries = graph_objects().Scatter, list(spectra.items())
     traces = [
         scatter(
             x=shares(spectrum),
@@ -75,9 +75,9 @@ def spectra_figure(spectra: Mapping[str, Spectrum]) -> go.Figure:
                 "width": 2,
             },
         )
-        for number, (name, spectrum) in enumerate(found)
+        for number, (name, spectrum) in enumerate(entries)
     ]
-    last = found[-1][1]
+    last = entries[-1][1]
     traces += [
         scatter(x=shares(last), y=y, name=name, mode="lines", line={"color": GREY, "width": 2, "dash": dash})
         for name, y, dash in (("base", last.base, "dash"), ("noise (Marchenko-Pastur)", last.noise, "dot"))

@@ -71,8 +71,8 @@ def figure(
         # To see whether a label leaves its chart takes a layout of the page for each: as long as all else together.
         "ticklabeloverflow": "allow",
     }
-    found = go.Figure(traces)
-    found.update_layout(
+    fig = go.Figure(traces)
+    fig.update_layout(
         template="none",
         meta={"about": about},
         height=height,
@@ -87,8 +87,8 @@ def figure(
         xaxis={**axis, "title": {"text": x}},
         yaxis={**axis, "title": {"text": y}},
     )
-    found.update_layout(**layout)
-    return found
+    fig.update_layout(**layout)
+    return fig
 
 
 def whole_numbers(start: float, stop: float) -> dict[str, Any]:
