@@ -113,7 +113,7 @@ def fitting_index(layout: Layout, path: str, content: bytes) -> bytes:
 
 
 def is_index(path: str) -> bool:
-    """Tell whether a file is an index of shards by its name."""
+    """Return whether a file is an index of shards by its name."""
     return _INDEX.fullmatch(path.rpartition("/")[2]) is not None
 
 

@@ -151,7 +151,7 @@ def _reason(copy: _Copy, checkpoint: Checkpoint, main: str, way: str) -> str:
 
 
 def _has_same_values(copy: _Copy, name: str, checkpoint: Checkpoint) -> bool:
-    """Tell whether a tensor's first values are the model's, in the data type that tells less apart."""
+    """Return whether a tensor's first values are the model's, in the data type that tells less apart."""
     import torch
 
     info, model = copy.tensors[name], checkpoint.tensors[copy.keys[name]]

@@ -83,7 +83,7 @@ def tensor_bytes(code: str, shape: Sequence[int]) -> int:
 
 
 def is_floating(code: str) -> bool:
-    """Tell whether a data type holds numbers that linear combinations make sense for."""
+    """Return whether a data type holds numbers that linear combinations make sense for."""
     return _known(code).is_floating
 
 

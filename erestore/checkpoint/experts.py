@@ -38,7 +38,7 @@ class FusedAgainstSingle(NamedTuple):
 
 
 def fused_against_single(own: Iterable[str], base: Iterable[str]) -> FusedAgainstSingle | None:
-    """Tell whether of two checkpoints one has experts fused and the other one by one.
+    """Return whether of two checkpoints one has experts fused and the other one by one.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ def match_leftovers(
 
 
 def _is_in_matched_module(name: str, key: str, own_modules: Collection[str], base_modules: Collection[str]) -> bool:
-    """Tell whether what the longer of two names has in front is a module with matched tensors."""
+    """Return whether what the longer of two names has in front is a module with matched tensors."""
     if len(name) == len(key):
         return True
     if len(name) > len(key):
@@ -86,7 +86,7 @@ def _is_in_matched_module(name: str, key: str, own_modules: Collection[str], bas
 
 
 def _belong_to_other_modules(name: str, key: str, own: Mapping[str, Typed], base: Mapping[str, Typed]) -> bool:
-    """Tell whether two modules both have a further parameter that is not alike, as heads for other tasks have a weight."""
+    """Return whether two modules both have a further parameter that is not alike, as heads for other tasks have a weight."""
     module, dot, _ = name.rpartition(".")
     other, _, _ = key.rpartition(".")
     if not dot or not other:

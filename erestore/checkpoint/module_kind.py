@@ -230,7 +230,7 @@ def _parsed(name: str) -> tuple[tuple[int, ...], Place]:
 
 
 def _is_number(part: str) -> bool:
-    """Tell whether a part of a name numbers something; whoever made a name may have written digits that number nothing."""
+    """Return whether a part of a name numbers something; whoever made a name may have written digits that number nothing."""
     return part.isascii() and part.isdecimal() and len(part) <= _DIGITS
 
 

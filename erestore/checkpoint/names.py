@@ -35,7 +35,7 @@ _ARCHITECTURE = (
 )
 _QUANTISED = (
     "The checkpoint is quantised and its base is not",
-    "Codes are no variant of weights: make it a base itself with `erestore import`.",
+    "Codes are not a variant of weights: make it a base itself with `erestore import`.",
 )
 _QUANTISED_BASE = (
     "The checkpoint is not quantised and its base is",
@@ -84,7 +84,7 @@ class Match:
         return ", ".join(f"'{pair.own}' → '{pair.base}'" for pair in (*self.prefixes, *self.wrappers))
 
     def require_same_architecture(self) -> None:
-        """Refuse a base that the checkpoint is no variant of.
+        """Refuse a base that the checkpoint is not a variant of.
 
         Raises
         ------

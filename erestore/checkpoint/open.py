@@ -51,7 +51,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     NotFoundError
         If there is nothing at `path`.
     CheckpointError
-        If it is no checkpoint, is damaged, or holds what erestore does not keep.
+        If it is not a checkpoint, is damaged, or holds what erestore does not keep.
     AccessError
         If it may not be read.
     """

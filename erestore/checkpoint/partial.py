@@ -1,4 +1,4 @@
-"""Refusing a part of a model: what one process of a sharded training run saves is no fine-tune, though its names are right."""
+"""Refusing a part of a model: what one process of a sharded run saves is not a fine-tune, though its names are right."""
 
 from __future__ import annotations
 

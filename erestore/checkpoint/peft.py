@@ -153,7 +153,7 @@ class PeftCheckpoint(OpenedCheckpoint):
 
 
 def _has_grown(whole: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Tell whether a shape is another with rows added to it, as a vocabulary gets them."""
+    """Return whether a shape is another with rows added to it, as a vocabulary gets them."""
     return len(whole) == len(shape) == 2 and whole[1:] == shape[1:] and whole[0] > shape[0]
 
 
@@ -173,7 +173,7 @@ def _upright(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
 
 
 def _is_tail(one: str, two: str) -> bool:
-    """Tell whether one of two names is the other, perhaps under a prefix."""
+    """Return whether one of two names is the other, perhaps under a prefix."""
     return f".{one}".endswith(f".{two}") or f".{two}".endswith(f".{one}")
 
 

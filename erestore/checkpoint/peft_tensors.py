@@ -169,7 +169,7 @@ def _check_shapes(module: str, kind: str, down: tuple[int, ...], up: tuple[int, 
 
 
 def _has_attention_output(module: str, sides: Mapping[tuple[str, bool], Mapping[str, str]]) -> bool:
-    """Tell whether a module is torch's ``MultiheadAttention``: the layer that PEFT adapts inside of it tells."""
+    """Return whether a module is torch's ``MultiheadAttention``: the layer that PEFT adapts inside of it tells."""
     output = sides.get((f"{module}.out_proj", False), {})
     return any(_ATTENTION_OUTPUT in name for name in output.values())
 

@@ -59,7 +59,7 @@ def best_pair(
 
 
 def is_other_half(pair: Prefixes) -> bool:
-    """Tell whether one prefix is of an encoder and the other of a decoder, which are not the same whatever is in them."""
+    """Return whether one prefix is of an encoder and the other of a decoder, which are not the same whatever is in them."""
     own, base = pair.own.split("."), pair.base.split(".")
     while own and base and own[-1] == base[-1]:
         own.pop()
@@ -94,7 +94,7 @@ def _stack(name: str) -> str:
 
 
 def _is_in_other_stack(pair: Prefixes, stacks: Collection[tuple[str, str]]) -> bool:
-    """Tell whether a pair is of one layer, of a stack whose other layers are matched to those of another stack."""
+    """Return whether a pair is of one layer, of a stack whose other layers are matched to those of another stack."""
     own, base = _stack(pair.own), _stack(pair.base)
     partners = {theirs for ours, theirs in stacks if own and ours == own}
     return bool(partners) and base not in partners

@@ -134,7 +134,7 @@ def find_quantised(
 
 
 def needs_configuration(tensors: Mapping[str, Typed]) -> bool:
-    """Tell whether a configuration decides what some tensors are: codes of no known scheme, or a model's integers."""
+    """Return whether a configuration decides what some tensors are: codes of no known scheme, or a model's integers."""
     taken = {name for weight in find_quantised(tensors) for name in weight.members}
     rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
     return any(_of_unknown_scheme(_Modules(rest), {}))
@@ -218,7 +218,7 @@ def _recognised(name: str, modules: _Modules, configuration: Mapping[str, Any]) 
 
 
 def _is_scaled_by(scheme: Scheme, codes: Typed, scale: Typed | None) -> bool:
-    """Tell whether there are as many scales as the scheme has."""
+    """Return whether there are as many scales as the scheme has."""
     if not scheme.bytes_a_scale or scale is None or not codes.shape or not scale.shape:
         return not scheme.bytes_a_scale
     columns = codes.shape[-1] // 2 if codes.dtype == "F4" else codes.shape[-1]

@@ -25,7 +25,7 @@ def recognise(path: Path) -> str | None:
 
 
 def is_zip(path: Path) -> bool:
-    """Tell whether a torch file is of today's format, which can be memory-mapped; the one before is loaded whole."""
+    """Return whether a torch file is of today's format, which can be memory-mapped; the one before is loaded whole."""
     return _start(path).startswith(ZIP_MAGIC)
 
 

@@ -19,7 +19,7 @@ from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.quantised_weights import find_quantised
 
 _LARGEST = 1 << 16
-"""Elements of a statistic at most: a codebook is no statistic, though averages move it."""
+"""Elements of a statistic at most: a codebook is not a statistic, though averages move it."""
 
 _STATISTIC = re.compile(
     r"""

@@ -40,7 +40,7 @@ def describe_form(tensor: Typed, other: Typed) -> str:
 
 
 def fits(own: Typed, base: Typed) -> bool:
-    """Tell whether one tensor can be a variant of another.
+    """Return whether one tensor can be a variant of another.
 
     Both hold real numbers or both have the same data type, and the shapes are equal or, for numbers, differ in the
     first of two or more dimensions only.
@@ -53,12 +53,12 @@ def fits(own: Typed, base: Typed) -> bool:
 
 
 def is_alike(own: Typed, base: Typed) -> bool:
-    """Tell whether one tensor can be a variant of another and has its shape."""
+    """Return whether one tensor can be a variant of another and has its shape."""
     return comparable(own, base) and tuple(own.shape) == tuple(base.shape)
 
 
 def comparable(own: Typed, base: Typed) -> bool:
-    """Tell whether both tensors hold real numbers, or both have one data type; codes are comparable to codes."""
+    """Return whether both tensors hold real numbers, or both have one data type; codes are comparable to codes."""
     if isinstance(own, Codes) != isinstance(base, Codes):
         return False
     return is_floating(own.dtype) == is_floating(base.dtype) and (is_floating(own.dtype) or own.dtype == base.dtype)

@@ -41,7 +41,7 @@ class Block(NamedTuple):
         return tuple(start + size for start, size in zip(self.start, self.shape, strict=True))
 
     def overlaps(self, other: Block) -> bool:
-        """Tell whether two blocks share an element."""
+        """Return whether two blocks share an element."""
         ranges = zip(self.start, self.stop, other.start, other.stop, strict=True)
         return all(max(start, first) < min(stop, last) for start, stop, first, last in ranges)
 
@@ -105,7 +105,7 @@ class RankFiles:
 
 
 def is_rank_file(file: SafetensorsFile) -> bool:
-    """Tell whether a file holds blocks of tensors; the writer describes whole ones in the same way."""
+    """Return whether a file holds blocks of tensors; the writer describes whole ones in the same way."""
     return _SHARDING in file.metadata and (
         _RANK.match(file.path.name) is not None or any(any(start) for start in _starts(file).values())
     )

@@ -81,7 +81,7 @@ class TorchFile:
 
 
 def holds_torch_archive(path: Path) -> bool:
-    """Tell whether a zip file is one that torch wrote."""
+    """Return whether a zip file is one that torch wrote."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())

@@ -33,7 +33,7 @@ _LONGEST_HEADER = 100_000_000
 
 
 def holds_weights(name: str, start: bytes) -> bool:
-    """Tell whether a side file holds weights: a file of tensors, arrays or pickled objects.
+    """Return whether a side file holds weights: a file of tensors, arrays or pickled objects.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def holds_weights(name: str, start: bytes) -> bool:
 
 
 def may_hold_weights(name: str) -> bool:
-    """Tell whether a file of this name can hold weights, so that its content has to be looked at."""
+    """Return whether a file of this name can hold weights, so that its content has to be looked at."""
     return not _NO_WEIGHTS.fullmatch(name)
 
 

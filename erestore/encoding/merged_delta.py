@@ -103,7 +103,7 @@ class NonlinearMerge(Differences):
         strategy = Average() if key in self._codes else self._strategy
         if strategy.kind == "factors" and not is_matrix:
             assert isinstance(strategy, FactorStrategy)
-            strategy = strategy.elsewhere()
+            strategy = strategy.fallback()
         if strategy.kind == "factors":
             assert isinstance(strategy, FactorStrategy)
             return Product.of(*strategy.merge(self._factored(strategy, key, terms, base, shape)))

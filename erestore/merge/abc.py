@@ -121,5 +121,5 @@ class FactorStrategy(MergeStrategy):
         """
 
     @abstractmethod
-    def elsewhere(self) -> MergeStrategy:
-        """Return the strategy, linear or elementwise, for what is no matrix: biases, gains, scalars."""
+    def fallback(self) -> MergeStrategy:
+        """Return the strategy, linear or elementwise, for what is not a matrix: biases, gains, scalars."""

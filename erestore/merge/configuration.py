@@ -25,15 +25,15 @@ def rational(text: Fraction | float | str) -> Fraction | None:
     if isinstance(text, str) and (len(text) > _LONGEST or _ABSURD.search(text)):
         return None
     try:
-        found = Fraction(text)
+        number = Fraction(text)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
-    return found if max(found.numerator.bit_length(), found.denominator.bit_length()) < _BITS else None
+    return number if max(number.numerator.bit_length(), number.denominator.bit_length()) < _BITS else None
 
 
-def configuration_of(held: Any) -> dict[str, Any]:
+def configuration_of(strategy: Any) -> dict[str, Any]:
     """Return the fields of a strategy as JSON without floats."""
-    values = {field.name: getattr(held, field.name) for field in fields(held)}
+    values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     return {name: str(value) if isinstance(value, Fraction) else value for name, value in values.items()}
 
 
@@ -55,19 +55,19 @@ def parse(kind: Any, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         If there is no such parameter, or a value is not of its type.
     """
     hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    found = {}
+    names = [field.name for field in fields(kind)]
+    arguments = {}
     for key, value in options.items():
-        if key not in known:
+        if key not in names:
             raise UsageError(
-                f"{name} has no parameter '{key}'.", hint=f"It has {', '.join(known)}." if known else "It has none."
+                f"{name} has no parameter '{key}'.", hint=f"It has {', '.join(names)}." if names else "It has none."
             )
         reader, what, hint = _READERS[hints[key]]
         read = reader(value)
         if read is None:
             raise UsageError(f"'{value}' is not {what} for {key}.", hint=hint)
-        found[key] = read
-    return found
+        arguments[key] = read
+    return arguments
 
 
 def _number(value: object) -> Fraction | None:

@@ -49,9 +49,9 @@ class Cores(NamedTuple):
 
 def project(factors: tuple[Factors, ...]) -> Cores:
     """Return variants in their core space."""
-    even = [balanced(each) for each in factors]
+    even = [balanced(variant) for variant in factors]
     left, right = (basis(np.concatenate(sides, axis=1)) for sides in zip(*even, strict=True))
-    return Cores(left, right, tuple((left.T @ each.left) @ (right.T @ each.right).T for each in even))
+    return Cores(left, right, tuple((left.T @ variant.left) @ (right.T @ variant.right).T for variant in even))
 
 
 def merge_tiled(operands: FactoredOperands, prepare: Callable[[TiledOperands], Rows]) -> Factors:

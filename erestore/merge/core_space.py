@@ -9,7 +9,7 @@ import numpy as np
 from erestore.merge.abc import FactorStrategy, MergeStrategy
 from erestore.merge.core import merge_tiled, project
 from erestore.merge.dare import Dare
-from erestore.merge.inner import WrappingStrategy
+from erestore.merge.delegate import WrappingStrategy
 from erestore.merge.iso_c import IsoC
 from erestore.merge.linear import Average, TaskArithmetic, Weighted
 from erestore.merge.operands import FactoredOperands, Factors
@@ -40,7 +40,7 @@ class CoreSpace(WrappingStrategy):
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         if self.inner.kind != "factors":
             return merge_tiled(operands, self.prepared)
         assert isinstance(self.inner, FactorStrategy)

@@ -74,14 +74,14 @@ class Dare(SpacedStrategy):
     def prepare(self, operands: TiledOperands) -> Rows:
         """See :meth:`ElementwiseStrategy.prepare`."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         dropped = replace(operands, rows=list(self._dropped(operands)))
         weights = [float(weight) for weight in operands.weights]
         if self.merge_by == "linear":
             return combination(dropped, [float(self.scale) * weight for weight in weights])
 
         def rows(start: int, stop: int) -> Array:
-            left = (own(start, stop) for own in dropped.rows)
+            left = (variant(start, stop) for variant in dropped.rows)
             return float(self.scale) * merge_agreeing(left, weights, self.elect, self.combine)
 
         return rows
@@ -89,10 +89,10 @@ class Dare(SpacedStrategy):
     def _dropped(self, operands: TiledOperands) -> Iterator[Rows]:
         """Yield the variants without what is dropped."""
         columns = operands.shape[1]
-        for label, own in zip(operands.labels, operands.rows, strict=True):
+        for label, variant in zip(operands.labels, operands.rows, strict=True):
 
-            def rows(start: int, stop: int, label: str = label, own: Rows = own) -> Array:
-                tile = own(start, stop)
+            def rows(start: int, stop: int, label: str = label, variant: Rows = variant) -> Array:
+                tile = variant(start, stop)
                 mask = kept(self.seed, label, operands.tensor, self.density, start * columns, tile.size)
                 tile[~mask.reshape(tile.shape)] = 0.0
                 tile /= float(self.density)

@@ -49,8 +49,8 @@ def basis(columns: Array) -> Array:
     """Return the left singular vectors of ``(m, r)`` columns that have a singular value, largest first."""
     side = np.linalg.qr(columns)
     inner, values, _ = np.linalg.svd(side.R, full_matrices=False)
-    found: Array = side.Q @ inner[:, : _rank(values, len(columns))]
-    return found
+    vectors: Array = side.Q @ inner[:, : _rank(values, len(columns))]
+    return vectors
 
 
 def orthogonalised(columns: Array) -> Array:
@@ -62,21 +62,21 @@ def orthogonalised(columns: Array) -> Array:
     side = np.linalg.qr(columns)
     inner, values, outer = np.linalg.svd(side.R, full_matrices=False)
     rank = _rank(values, len(columns))
-    found: Array = side.Q @ (inner[:, :rank] @ outer[:rank])
-    return found
+    product: Array = side.Q @ (inner[:, :rank] @ outer[:rank])
+    return product
 
 
 def combined(factors: Sequence[Factors], weights: Sequence[float]) -> Factors:
     """Return ``sum(w_i A_i B_i^T)`` by putting the factors side by side."""
-    left = np.concatenate([weight * each.left for weight, each in zip(weights, factors, strict=True)], axis=1)
-    return Factors(left, np.concatenate([each.right for each in factors], axis=1))
+    left = np.concatenate([weight * term.left for weight, term in zip(weights, factors, strict=True)], axis=1)
+    return Factors(left, np.concatenate([term.right for term in factors], axis=1))
 
 
 def balanced(factors: Factors) -> Factors:
     """Return ``U sqrt(S)`` and ``V sqrt(S)``: factors that depend on the matrix alone, but for signs."""
-    found = spectrum(factors)
-    roots = np.sqrt(found.values)
-    return Factors(found.left * roots, found.right * roots)
+    components = spectrum(factors)
+    roots = np.sqrt(components.values)
+    return Factors(components.left * roots, components.right * roots)
 
 
 def _rank(values: Array, size: int) -> int:

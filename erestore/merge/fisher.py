@@ -47,9 +47,9 @@ class Fisher(ElementwiseStrategy):
     def prepare(self, operands: TiledOperands) -> Rows:
         """See :meth:`ElementwiseStrategy.prepare`."""
         self.check(operands.weights)
-        operands = operands.counted()
-        held = operands.statistics
-        if held is None or any(each.shape != operands.shape for each in held):
+        operands = operands.without_zero_weights()
+        statistics = operands.statistics
+        if statistics is None or any(matrix.shape != operands.shape for matrix in statistics):
             raise UsageError(
                 f"There is no Fisher information of the shape of '{operands.tensor}' for every variant.",
                 hint="Give squared gradients for all tensors of every variant.",
@@ -58,9 +58,9 @@ class Fisher(ElementwiseStrategy):
         def rows(start: int, stop: int) -> Array:
             total = np.zeros((stop - start, operands.shape[1]))
             mass = np.zeros_like(total)
-            for weight, own, information in zip(operands.weights, operands.rows, held, strict=True):
+            for weight, variant, information in zip(operands.weights, operands.rows, statistics, strict=True):
                 share = float(weight) * np.maximum(widen(information[start:stop]), float(self.floor))
-                total += share * own(start, stop)
+                total += share * variant(start, stop)
                 mass += share
             return total / mass
 

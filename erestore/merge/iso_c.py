@@ -17,7 +17,7 @@ class IsoC(FactorStrategy):
 
     The mean is over the rank of the sum, and only those components are made equal: the vectors that a dense SVD has besides
     are arbitrary. For sums of full rank that is the paper's; for LoRA it is Iso-C on the cores (see ``core-space``). All that
-    the sum holds becomes equally large, the error of an encoding too. What is no matrix is averaged, times `scale`.
+    the sum holds becomes equally large, the error of an encoding too. What is not a matrix is averaged, times `scale`.
 
     Source: Marczak et al. 2025, "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces", arXiv
     2502.04959, section 4 (Iso-C).
@@ -31,14 +31,14 @@ class IsoC(FactorStrategy):
     name = "iso-c"
     scale: Fraction = Fraction(1)
 
-    def elsewhere(self) -> MergeStrategy:
-        """See :meth:`FactorStrategy.elsewhere`."""
+    def fallback(self) -> MergeStrategy:
+        """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean(self.scale)
 
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
-        operands = operands.counted()
-        found = spectrum(combined(operands.factors, [float(weight) for weight in operands.weights]))
-        level = float(found.values.mean()) if len(found.values) else 0.0
-        return Factors(found.left * (float(self.scale) * level), found.right)
+        operands = operands.without_zero_weights()
+        components = spectrum(combined(operands.factors, [float(weight) for weight in operands.weights]))
+        level = float(components.values.mean()) if len(components.values) else 0.0
+        return Factors(components.left * (float(self.scale) * level), components.right)

@@ -10,8 +10,8 @@ import numpy as np
 from erestore.arrays import Array
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.dare import Dare
+from erestore.merge.delegate import WrappingStrategy
 from erestore.merge.factored_svd import spectrum
-from erestore.merge.inner import WrappingStrategy
 from erestore.merge.linear import Average, TaskArithmetic, Weighted
 from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
 from erestore.merge.ties import Ties
@@ -43,27 +43,29 @@ class Knots(WrappingStrategy):
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
-        operands = operands.counted()
-        lefts = np.linalg.qr(np.concatenate([each.left for each in operands.factors], axis=1))
-        rights = [np.linalg.qr(each.right) for each in operands.factors]
-        edges = np.cumsum([0, *(each.left.shape[1] for each in operands.factors)])
-        blocks = [lefts.R[:, start:stop] @ own.R.T for own, (start, stop) in zip(rights, pairwise(edges), strict=True)]
+        operands = operands.without_zero_weights()
+        lefts = np.linalg.qr(np.concatenate([variant.left for variant in operands.factors], axis=1))
+        rights = [np.linalg.qr(variant.right) for variant in operands.factors]
+        edges = np.cumsum([0, *(variant.left.shape[1] for variant in operands.factors)])
+        blocks = [
+            lefts.R[:, start:stop] @ side.R.T for side, (start, stop) in zip(rights, pairwise(edges), strict=True)
+        ]
         small = np.concatenate(blocks, axis=1)
-        found = spectrum(Factors(small, np.eye(small.shape[1])))
+        components = spectrum(Factors(small, np.eye(small.shape[1])))
         places = np.cumsum([0, *(block.shape[1] for block in blocks)])
-        parts = [found.right[start:stop] for start, stop in pairwise(places)]
-        shape = (len(found.values), operands.shape[1])
+        parts = [components.right[start:stop] for start, stop in pairwise(places)]
+        shape = (len(components.values), operands.shape[1])
         tiled = TiledOperands(
             tensor=operands.tensor,
             shape=shape,
             labels=operands.labels,
             weights=operands.weights,
-            rows=[_transposed(own.Q, part) for own, part in zip(rights, parts, strict=True)],
+            rows=[_transposed(side.Q, part) for side, part in zip(rights, parts, strict=True)],
         )
         rows, merged = self.prepared(tiled), np.empty(shape)
         for start, stop in tiles(shape):
             merged[start:stop] = rows(start, stop)
-        return Factors(lefts.Q @ (found.left * found.values), merged.T)
+        return Factors(lefts.Q @ (components.left * components.values), merged.T)
 
 
 def _transposed(basis: Array, part: Array) -> Rows:

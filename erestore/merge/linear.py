@@ -100,11 +100,11 @@ class Ema(LinearStrategy):
             )
         if not 0 <= self.decay <= 1:
             raise UsageError(f"A decay of {self.decay} is not between 0 and 1.")
-        found: list[Fraction] = []
-        for place in range(len(weights)):
-            found = [self.decay * each for each in found]
-            found.append(Fraction(1) if place == 0 else 1 - self.decay)
-        return found
+        coefficients: list[Fraction] = []
+        for index in range(len(weights)):
+            coefficients = [self.decay * coefficient for coefficient in coefficients]
+            coefficients.append(Fraction(1) if index == 0 else 1 - self.decay)
+        return coefficients
 
 
 @dataclass(frozen=True)

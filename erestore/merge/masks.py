@@ -45,5 +45,5 @@ def kept(seed: int, label: str, tensor: str, density: Fraction, first: int, coun
     generator = np.random.Philox(key=key.astype(np.uint64), counter=first // _BLOCK)
     skipped = first % _BLOCK
     numbers: Array = generator.random_raw(skipped + count)[skipped:]
-    found: Array = numbers < np.uint64(limit)
-    return found
+    mask: Array = numbers < np.uint64(limit)
+    return mask

@@ -62,17 +62,17 @@ class Operands:
         UsageError
             If there are none.
         """
-        found = [place for place, weight in enumerate(self.weights) if weight]
-        if not found:
+        indices = [index for index, weight in enumerate(self.weights) if weight]
+        if not indices:
             raise UsageError("All weights are 0, so there is nothing to merge.", hint="Give a weight to some variant.")
-        return found
+        return indices
 
     def _common(self, places: Sequence[int]) -> Self:
         return replace(
             self,
-            labels=tuple(self.labels[place] for place in places),
-            weights=tuple(self.weights[place] for place in places),
-            statistics=None if self.statistics is None else [self.statistics[place] for place in places],
+            labels=tuple(self.labels[index] for index in places),
+            weights=tuple(self.weights[index] for index in places),
+            statistics=None if self.statistics is None else [self.statistics[index] for index in places],
         )
 
 
@@ -88,10 +88,10 @@ class TiledOperands(Operands):
 
     rows: Sequence[Rows]
 
-    def counted(self) -> TiledOperands:
+    def without_zero_weights(self) -> TiledOperands:
         """Return the same without variants of weight 0."""
         places = self.positions()
-        return replace(self._common(places), rows=[self.rows[place] for place in places])
+        return replace(self._common(places), rows=[self.rows[index] for index in places])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class FactoredOperands(Operands):
 
     factors: Sequence[Factors]
 
-    def counted(self) -> FactoredOperands:
+    def without_zero_weights(self) -> FactoredOperands:
         """Return the same without variants of weight 0."""
         places = self.positions()
-        return replace(self._common(places), factors=[self.factors[place] for place in places])
+        return replace(self._common(places), factors=[self.factors[index] for index in places])

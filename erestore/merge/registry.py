@@ -46,8 +46,8 @@ def _class(name: str) -> type[MergeStrategy] | None:
         point: EntryPoint | None = EntryPoint(name, f"erestore.merge.{_CLASSES[name]}", _GROUP)
     else:
         point = _offered().get(name) if "." in name else None
-    found: type[MergeStrategy] | None = point.load() if point else None
-    return found
+    kind: type[MergeStrategy] | None = point.load() if point else None
+    return kind
 
 
 def strategy(name: str, options: Mapping[str, Any]) -> MergeStrategy:
@@ -78,7 +78,7 @@ def strategy_of(record: Any) -> MergeStrategy:
     UnsupportedFormatError
         If neither this version nor an installed package knows it, or its parameters.
     CorruptionError
-        If it is no such record.
+        If it is not such a record.
     """
     name, configuration = (record.get(key) if isinstance(record, dict) else None for key in ("name", "configuration"))
     if not isinstance(name, str) or not isinstance(configuration, dict) or set(record) != {"name", "configuration"}:

@@ -25,7 +25,7 @@ class RegMean(FactorStrategy, ElementwiseStrategy):
 
     It is the closed form of a linear regression. The same mean of whole weights has the same differences from the base, and
     ``A_i B_i^T G_i = A_i (G_i B_i)^T``, so that factors stay factors. Off-diagonal moments are multiplied by `alpha`. What
-    is no matrix is averaged by weight.
+    is not a matrix is averaged by weight.
 
     The moments of one layer, ``(n, n)``, and their sum are held.
 
@@ -55,43 +55,43 @@ class RegMean(FactorStrategy, ElementwiseStrategy):
         """See :meth:`MergeStrategy.check`."""
         require_shares(weights)
 
-    def elsewhere(self) -> MergeStrategy:
-        """See :meth:`FactorStrategy.elsewhere`."""
+    def fallback(self) -> MergeStrategy:
+        """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean()
 
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         total, ridge = self._sum(operands)
         sides = [
-            self._times(moments, weight, each.right.T, ridge).T
-            for moments, weight, each in zip(_moments(operands), operands.weights, operands.factors, strict=True)
+            self._times(moments, weight, factors.right.T, ridge).T
+            for moments, weight, factors in zip(_moments(operands), operands.weights, operands.factors, strict=True)
         ]
         right = np.linalg.solve(total, np.concatenate(sides, axis=1))
-        return Factors(np.concatenate([each.left for each in operands.factors], axis=1), right)
+        return Factors(np.concatenate([factors.left for factors in operands.factors], axis=1), right)
 
     def prepare(self, operands: TiledOperands) -> Rows:
         """See :meth:`ElementwiseStrategy.prepare`; it is the same, for what is not known by factors."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         total, ridge = self._sum(operands)
         inverse = np.linalg.inv(total)
 
         def rows(start: int, stop: int) -> Array:
             mixed: Array = np.zeros((stop - start, operands.shape[1]))
-            for moments, weight, own in zip(_moments(operands), operands.weights, operands.rows, strict=True):
-                mixed += self._times(moments, weight, own(start, stop), ridge)
-            found: Array = mixed @ inverse
-            return found
+            for moments, weight, variant in zip(_moments(operands), operands.weights, operands.rows, strict=True):
+                mixed += self._times(moments, weight, variant(start, stop), ridge)
+            merged: Array = mixed @ inverse
+            return merged
 
         return rows
 
     def _times(self, moments: Array, weight: Fraction, rows: Array, ridge: float) -> Array:
         """Return ``rows @ (w G + ridge w I)`` with the off-diagonal of ``G`` scaled, in the order of `rows`."""
         alpha, diagonal = float(self.alpha), widen(np.diagonal(moments))
-        found: Array = alpha * (rows @ widen(moments)) + rows * ((1 - alpha) * diagonal + ridge)
-        return float(weight) * found
+        product: Array = alpha * (rows @ widen(moments)) + rows * ((1 - alpha) * diagonal + ridge)
+        return float(weight) * product
 
     def _sum(self, operands: Operands) -> tuple[Array, float]:
         """Return ``sum w_i (G_i + ridge I)`` with the off-diagonals scaled, and the ridge."""
@@ -109,10 +109,10 @@ class RegMean(FactorStrategy, ElementwiseStrategy):
 
 def _moments(operands: Operands) -> Sequence[Array]:
     size = operands.shape[1]
-    held = operands.statistics
-    if held is None or any(each.shape != (size, size) for each in held):
+    statistics = operands.statistics
+    if statistics is None or any(matrix.shape != (size, size) for matrix in statistics):
         raise UsageError(
             f"There are no second moments of the {size} inputs of '{operands.tensor}' for every variant.",
             hint="Measure them for every variant, on its own data.",
         )
-    return held
+    return statistics

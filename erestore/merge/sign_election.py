@@ -38,25 +38,25 @@ def merge_agreeing(tiles: Iterator[Array], weights: Sequence[float], elect: str,
     with without_warnings():
         votes, sides, shares = _count(tiles, weights, elect)
     side = (votes < 0).astype(np.intp)  # 0 is positive
-    chosen: Array = np.take_along_axis(sides, side[None], axis=0)[0]
+    agreeing: Array = np.take_along_axis(sides, side[None], axis=0)[0]
     if combine == "sum":
-        return chosen
+        return agreeing
     share = np.take_along_axis(shares, side[None], axis=0)[0]
-    merged: Array = np.divide(chosen, share, out=np.zeros_like(chosen), where=share > 0)
+    merged: Array = np.divide(agreeing, share, out=np.zeros_like(agreeing), where=share > 0)
     return merged
 
 
 def _count(tiles: Iterator[Array], weights: Sequence[float], elect: str) -> tuple[Array, Array, Array]:
     """Return the votes, and of positive and of negative entries the weighted sums and the sums of weights."""
     votes, sides, shares = np.zeros(0), np.zeros(0), np.zeros(0)
-    for place, (tile, weight) in enumerate(zip(tiles, weights, strict=True)):
-        if not place:
+    for number, (tile, weight) in enumerate(zip(tiles, weights, strict=True)):
+        if not number:
             votes, sides, shares = np.zeros(tile.shape), np.zeros((2, *tile.shape)), np.zeros((2, *tile.shape))
         weighted = weight * tile
         votes += weighted if elect == "mass" else np.sign(tile)
-        for side, own in enumerate((tile > 0, tile < 0)):
-            sides[side] += np.where(own, weighted, 0.0)
-            shares[side] += weight * own
+        for side, mask in enumerate((tile > 0, tile < 0)):
+            sides[side] += np.where(mask, weighted, 0.0)
+            shares[side] += weight * mask
         # NaN has no sign; it must not vanish all the same.
         lost = np.isnan(tile)
         if lost.any():

@@ -34,8 +34,8 @@ class SpacedStrategy(ElementwiseStrategy, FactorStrategy):
 
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
-        return merge_tiled(operands.counted(), self.prepare)
+        return merge_tiled(operands.without_zero_weights(), self.prepare)
 
-    def elsewhere(self) -> MergeStrategy:
-        """See :meth:`FactorStrategy.elsewhere`."""
+    def fallback(self) -> MergeStrategy:
+        """See :meth:`FactorStrategy.fallback`."""
         return replace(self, space="full")

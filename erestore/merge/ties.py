@@ -58,13 +58,14 @@ class Ties(SpacedStrategy):
     def prepare(self, operands: TiledOperands) -> Rows:
         """See :meth:`ElementwiseStrategy.prepare`."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         weights = [float(weight) for weight in operands.weights]
         cutoffs = [cutoff(variant, operands.shape, self.density) for variant in operands.rows]
 
         def rows(start: int, stop: int) -> Array:
             trimmed = (
-                kept.trim(variant(start, stop), start) for variant, kept in zip(operands.rows, cutoffs, strict=True)
+                threshold.trim(variant(start, stop), start)
+                for variant, threshold in zip(operands.rows, cutoffs, strict=True)
             )
             return float(self.scale) * merge_agreeing(trimmed, weights, self.elect, self.combine)
 

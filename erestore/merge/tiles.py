@@ -25,8 +25,8 @@ def combination(operands: TiledOperands, coefficients: Sequence[float]) -> Rows:
 
     def rows(start: int, stop: int) -> Array:
         total: Array = np.zeros((stop - start, operands.shape[1]))
-        for coefficient, own in zip(coefficients, operands.rows, strict=True):
-            total += coefficient * own(start, stop)
+        for coefficient, variant in zip(coefficients, operands.rows, strict=True):
+            total += coefficient * variant(start, stop)
         return total
 
     return rows

@@ -23,7 +23,7 @@ class Tsv(FactorStrategy):
 
     Components whose singular value is 0 are left out: the vectors of a dense SVD that belong to none are arbitrary, and would
     take part in the whitening. For the same reason directions that variants have in common are whitened within what they
-    span; see :func:`orthogonalised`. What is no matrix is averaged, times `scale`.
+    span; see :func:`orthogonalised`. What is not a matrix is averaged, times `scale`.
 
     Source: Gargiulo et al. 2025, "Task Singular Vectors: Reducing Task Interference in Model Merging", arXiv 2412.00081,
     section 4 (TSV-Merge) and its algorithm.
@@ -37,19 +37,21 @@ class Tsv(FactorStrategy):
     name = "tsv"
     scale: Fraction = Fraction(1)
 
-    def elsewhere(self) -> MergeStrategy:
-        """See :meth:`FactorStrategy.elsewhere`."""
+    def fallback(self) -> MergeStrategy:
+        """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean(self.scale)
 
     def merge(self, operands: FactoredOperands) -> Factors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
-        operands = operands.counted()
+        operands = operands.without_zero_weights()
         rank = max(1, min(operands.shape) // len(operands.factors))
-        found = [spectrum(each).leading(rank) for each in operands.factors]
+        spectra = [spectrum(factors).leading(rank) for factors in operands.factors]
         left, right = (
             orthogonalised(np.concatenate(side, axis=1))
-            for side in ([own.left for own in found], [own.right for own in found])
+            for side in ([components.left for components in spectra], [components.right for components in spectra])
         )
-        values = [float(weight) * own.values for weight, own in zip(operands.weights, found, strict=True)]
+        values = [
+            float(weight) * components.values for weight, components in zip(operands.weights, spectra, strict=True)
+        ]
         return Factors(left * (float(self.scale) * np.concatenate(values)), right)

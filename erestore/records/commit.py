@@ -109,7 +109,7 @@ def dropped_tensors(commit: Commit) -> int:
     try:
         return int(commit.quality.get("dropped", "0"))
     except ValueError:
-        raise CorruptionError("A commit's count of dropped tensors is no number.") from None
+        raise CorruptionError("A commit's count of dropped tensors is not a number.") from None
 
 
 def relative_error(commit: Commit) -> float | None:
@@ -118,4 +118,4 @@ def relative_error(commit: Commit) -> float | None:
     try:
         return None if text is None else float(text)
     except ValueError:
-        raise CorruptionError(f"A commit records the relative error '{text}', which is no number.") from None
+        raise CorruptionError(f"A commit records the relative error '{text}', which is not a number.") from None

@@ -61,7 +61,7 @@ class Base:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Read a stored JSON object."""
         with reading("base", record, {"tensors"}):
-            return cls({key: WholeTensor.from_record(held) for key, held in record["tensors"].items()})
+            return cls({key: WholeTensor.from_record(tensor) for key, tensor in record["tensors"].items()})
 
     def references(self) -> Iterator[tuple[str, str]]:
         """Yield ``(kind, oid)`` of every object this record needs."""
@@ -80,6 +80,6 @@ def parts_record(parts: Mapping[str, tuple[Part, ...]]) -> dict[str, Any]:
 def read_parts(record: Mapping[str, Any]) -> dict[str, tuple[Part, ...]]:
     """Read a stored JSON object of parts by key."""
     return {
-        key: tuple(Part(parse_coefficient(text), WholeTensor.from_record(held)) for text, held in value)
+        key: tuple(Part(parse_coefficient(text), WholeTensor.from_record(tensor)) for text, tensor in value)
         for key, value in record.items()
     }

@@ -138,7 +138,7 @@ def cross_products(ones: Sequence[Matrix], twos: Sequence[Matrix], base: Rows | 
 
 
 def prefers_factors(ones: Sequence[Matrix], twos: Sequence[Matrix]) -> bool:
-    """Tell whether all of them are factors, and of so few components that to multiply those takes fewer operations."""
+    """Return whether all of them are factors, and of so few components that to multiply those takes fewer operations."""
     if any(matrix.others for matrix in (*ones, *twos)):
         return False
     m, n = _shape(ones, twos)

@@ -125,7 +125,7 @@ class Profile:
         return step / math.sqrt(self.weight)
 
     def takes_gamma(self, step: float) -> bool:
-        """Tell whether the multiple of the base is worth a section of its own at the tensor's own step."""
+        """Return whether the multiple of the base is worth a section of its own at the tensor's own step."""
         return self.gamma is not None and self.gamma_energy > self.price(step) * SECTION_BITS
 
     def price(self, step: float) -> float:
@@ -271,5 +271,5 @@ def solve_step_for_bits(profiles: Sequence[Profile], bits: float) -> float:
 
 
 def plan_is_empty(profiles: Sequence[Profile], step: float) -> bool:
-    """Tell whether nothing at all is coded at `step`."""
+    """Return whether nothing at all is coded at `step`."""
     return all(plan(profile, step).bits == 0 for profile in profiles)

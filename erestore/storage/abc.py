@@ -95,7 +95,7 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Tell whether `key` holds a value."""
+        """Return whether `key` holds a value."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:

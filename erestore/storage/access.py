@@ -57,5 +57,5 @@ def access_error(error: OSError, doing: str, path: Path | str) -> AccessError:
 
 
 def is_full(error: AccessError) -> bool:
-    """Tell whether the disk, or what its owner may use of it, is full."""
+    """Return whether the disk, or what its owner may use of it, is full."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL

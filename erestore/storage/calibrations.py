@@ -23,8 +23,8 @@ def calibration_log(storage: Storage, base: str) -> NumberedLog:
 
 def calibrated_bases(storage: Storage) -> list[str]:
     """Return the oids of all bases that have a log."""
-    found = {entry.key.removeprefix(PREFIX).partition("/")[0] for entry in storage.list(PREFIX)}
-    return sorted(base for base in found if is_oid(base))
+    bases = {entry.key.removeprefix(PREFIX).partition("/")[0] for entry in storage.list(PREFIX)}
+    return sorted(base for base in bases if is_oid(base))
 
 
 def newest_note(storage: Storage, base: str) -> str | None:

@@ -39,7 +39,7 @@ class CondemnedList(NamedTuple):
 
 def write_list(storage: Storage, objects: Iterable[Condemned]) -> None:
     """Store a new list."""
-    storage.create(f"{PREFIX}{secrets.token_hex(16)}", dump_canonical({"objects": [list(each) for each in objects]}))
+    storage.create(f"{PREFIX}{secrets.token_hex(16)}", dump_canonical({"objects": [list(entry) for entry in objects]}))
 
 
 def read_lists(storage: Storage) -> list[CondemnedList]:
@@ -52,7 +52,7 @@ def read_lists(storage: Storage) -> list[CondemnedList]:
             continue
         except CorruptionError:
             objects = ()
-        if any(each.modified > entry.modified * 1e6 for each in objects):
+        if any(condemned.modified > entry.modified * 1e6 for condemned in objects):
             objects = ()  # older than what it lists: its time was set, and when the grace period began is not known
         lists.append(CondemnedList(entry.key, entry.modified, objects))
     return lists

@@ -44,7 +44,7 @@ class Expiry:
         return cls(now, period, deleted_period, writing_times(logs, now))
 
     def has_expired(self, logged: LoggedEntry, log: Sequence[LoggedEntry]) -> bool:
-        """Tell whether an entry of a log has."""
+        """Return whether an entry of a log has."""
         period = self.deleted_period if is_deleted(log) else self.period
         return not period or self.written[logged.key] < self.now - period
 
@@ -92,7 +92,7 @@ def held_commits(logs: Mapping[str, list[LoggedEntry]], expiry: Expiry | None = 
     ErestoreError
         If an entry cannot be read: what it holds is unknown.
     """
-    held: set[str] = set()
+    commits: set[str] = set()
     replaced: set[str] = set()
     for log in logs.values():
         for number, logged in enumerate(log, 1):
@@ -101,10 +101,10 @@ def held_commits(logs: Mapping[str, list[LoggedEntry]], expiry: Expiry | None = 
             assert logged.entry is not None
             is_young = expiry is None or not expiry.has_expired(logged, log)
             if logged.entry.oid and (is_young or number == len(log)):
-                held.add(logged.entry.oid)
+                commits.add(logged.entry.oid)
             if logged.entry.previous and is_young:
-                (held if number > 1 else replaced).add(logged.entry.previous)
-    return held, replaced - held
+                (commits if number > 1 else replaced).add(logged.entry.previous)
+    return commits, replaced - commits
 
 
 def writing_times(logs: Mapping[str, list[LoggedEntry]], now: float) -> dict[str, float]:
@@ -117,13 +117,13 @@ def writing_times(logs: Mapping[str, list[LoggedEntry]], now: float) -> dict[str
         if (time := _plausible(logged, now)) is not None:
             latest = max(latest, time)
         times[logged.key] = None if time is None else latest
-    written: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     following = now
     for key, time in reversed(times.items()):
         following = following if time is None else time
-        written[key] = following
+        bounds[key] = following
     unreadable = (logged for log in logs.values() for logged in log if logged.key not in readable)
-    return written | {logged.key: _plausible(logged, now) or now for logged in unreadable}
+    return bounds | {logged.key: _plausible(logged, now) or now for logged in unreadable}
 
 
 def _plausible(logged: LoggedEntry, now: float) -> float | None:

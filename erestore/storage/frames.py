@@ -85,7 +85,7 @@ def segmented_oid(kind: str, alignment: int, index: bytes) -> str:
 
 
 def is_oid(text: object) -> bool:
-    """Tell whether `text` is an oid: 64 lower-case hexadecimal digits."""
+    """Return whether `text` is an oid: 64 lower-case hexadecimal digits."""
     return isinstance(text, str) and len(text) == 64 and not text.strip("0123456789abcdef")
 
 
@@ -177,7 +177,7 @@ def is_segmented(start: bytes) -> bool:
 
 
 def kind_of(start: bytes) -> str | None:
-    """Return the kind that the first 16 bytes of an object declare, None if they are no object's.
+    """Return the kind that the first 16 bytes of an object declare, None if they are not an object's.
 
     Raises
     ------

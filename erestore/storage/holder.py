@@ -88,7 +88,7 @@ def _boot() -> str:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Tell whether there is a process that this user may not see, as where /proc is mounted with ``hidepid``."""
+    """Return whether there is a process that this user may not see, as where /proc is mounted with ``hidepid``."""
     try:
         os.kill(pid, 0)
     except PermissionError:

@@ -22,7 +22,7 @@ _OWN_KEY = re.compile(
 
 
 def is_component(name: str) -> bool:
-    """Tell whether `name` can stand between two slashes of a key; no temporary file's name can."""
+    """Return whether `name` can stand between two slashes of a key; no temporary file's name can."""
     return name not in {".", ".."} and _COMPONENT.fullmatch(name) is not None
 
 
@@ -40,15 +40,15 @@ def check_key(key: str) -> str:
 
 
 def is_own_folder(path: str) -> bool:
-    """Tell whether a folder, by its path in the storage, is one that only the store makes, and may remove once empty."""
+    """Return whether a folder, by its path in the storage, is one that only the store makes, and may remove once empty."""
     return _OWN_FOLDER.fullmatch(path) is not None
 
 
 def is_own_object(key: str) -> bool:
-    """Tell whether `key` is one of a value large enough to be written in parts, which only the store makes."""
+    """Return whether `key` is one of a value large enough to be written in parts, which only the store makes."""
     return _OWN_OBJECT.fullmatch(key) is not None
 
 
 def is_own_key(key: str) -> bool:
-    """Tell whether `key` is one of a store's, and not the path of a file that somebody put beside them."""
+    """Return whether `key` is one of a store's, and not the path of a file that somebody put beside them."""
     return _OWN_KEY.fullmatch(key) is not None or is_own_object(key)

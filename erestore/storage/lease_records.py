@@ -59,7 +59,7 @@ class LeaseRecord:
         return self.name.partition("-")[0]
 
     def is_current(self, now: float) -> bool:
-        """Tell whether it counts at a time by the storage's clock, as far as a listing shows."""
+        """Return whether it counts at a time by the storage's clock, as far as a listing shows."""
         if self.is_released or not self.number:
             return False
         return -SKEW_SECONDS <= now - self.modified < EXPIRES_SECONDS
@@ -93,10 +93,10 @@ class LeaseContent:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> LeaseContent:
         """Read the fields that are there."""
-        writer, written = record.get("writer"), record.get("time")
+        writer, time = record.get("writer"), record.get("time")
         return cls(
             writer if isinstance(writer, str) else "",
-            written if isinstance(written, int) else 0,
+            time if isinstance(time, int) else 0,
             Holder.from_record(record.get("holder")),
         )
 
@@ -107,13 +107,13 @@ class LeaseContent:
         return dump_canonical({**fields, "holder": self.holder.to_record()})
 
     def is_copied(self, record: LeaseRecord, now: float) -> bool:
-        """Tell whether the lease's file is a copy that was made without its time: its holder is at work elsewhere, if at all.
+        """Return whether the lease's file is a copy made without its time: its holder works elsewhere, if at all.
 
         Parameters
         ----------
         record : LeaseRecord
         now : float
-            By the storage's clock. How far that is from this machine's is no sign of a copy.
+            By the storage's clock. How far that is from this machine's is not a sign of a copy.
         """
         offset = now - time.time()
         return abs(record.modified - self.time / 1e6 - offset) > COPIED_SECONDS

@@ -126,16 +126,16 @@ class Lease:
 
     def _others(self) -> list[LeaseRecord]:
         records = read_leases(self._storage)
-        own = records.pop(self.name, None)
-        if own is None or not own.number:
+        lease = records.pop(self.name, None)
+        if lease is None or not lease.number:
             raise _removed()
-        current = [record for _, record in sorted(records.items()) if record.is_current(own.modified)]
+        current = [record for _, record in sorted(records.items()) if record.is_current(lease.modified)]
         # What a lease says is looked at only where it matters: writers do not mind each other.
         return [
             record
             for record in current
             if "collector" not in (self.kind, record.kind)
-            or not record.read(self._storage).is_copied(record, own.modified)
+            or not record.read(self._storage).is_copied(record, lease.modified)
         ]
 
     def _look_up(self) -> None:

@@ -180,7 +180,7 @@ class LocalStorage(Storage):
         self._durable.add(directory)
 
     def _refresh(self, target: Path) -> bool:
-        """Tell whether `target` exists, making it look young to a concurrent garbage collection."""
+        """Return whether `target` exists, making it look young to a concurrent garbage collection."""
         try:
             os.utime(target)
         except _ABSENT:

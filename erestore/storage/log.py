@@ -31,8 +31,8 @@ class NumberedLog:
 
     def entries(self) -> list[Entry]:
         """List the entries, oldest first."""
-        found = [entry for entry in self._storage.list(f"{self.name}/") if self._is_entry(entry.key)]
-        return sorted(found)
+        entries = [entry for entry in self._storage.list(f"{self.name}/") if self._is_entry(entry.key)]
+        return sorted(entries)
 
     def numbers(self) -> list[int]:
         """List the numbers in use, in ascending order."""

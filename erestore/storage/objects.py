@@ -145,12 +145,12 @@ class ObjectStore:
             If it is not what was written.
         """
         self.storage.evict(object_key(kind, oid))
-        held = self._open_either(kind, oid)
-        if isinstance(held, SegmentedObject):
-            held.verify()
+        content = self._open_either(kind, oid)
+        if isinstance(content, SegmentedObject):
+            content.verify()
 
     def exists(self, oid: str) -> bool:
-        """Tell whether there is such an object."""
+        """Return whether there is such an object."""
         return is_oid(oid) and self.storage.exists(object_key("object", oid))
 
     def size(self, oid: str) -> int:
@@ -170,7 +170,7 @@ class ObjectStore:
         if not prefix or len(prefix) > 64 or prefix.strip("0123456789abcdef"):
             return []
         key = f"objects/{prefix[:2]}/{prefix[2:]}" if len(prefix) > 1 else f"objects/{prefix}"
-        return sorted(found.oid for found in self._list(key))
+        return sorted(item.oid for item in self._list(key))
 
     def list(self) -> Iterator[StoredObject]:
         """Yield every object, in no fixed order."""

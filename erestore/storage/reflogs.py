@@ -45,22 +45,22 @@ class LoggedEntry:
         return None if self.entry is None else count_of(self.entry.writer)
 
 
-def read_reflogs(storage: Storage, known: Iterable[LoggedEntry] = ()) -> dict[str, list[LoggedEntry]]:
+def read_reflogs(storage: Storage, entries: Iterable[LoggedEntry] = ()) -> dict[str, list[LoggedEntry]]:
     """Return the entries of every name, oldest first.
 
     Parameters
     ----------
     storage : Storage
-    known : iterable of LoggedEntry
+    entries : iterable of LoggedEntry
         What was read before; entries never change, so these are not read again.
     """
-    held = {logged.key: logged for logged in known}
+    loaded = {logged.key: logged for logged in entries}
     logs: dict[str, list[LoggedEntry]] = {}
     for listed in sorted(storage.list("refs/")):
         parts = listed.key.split("/")
         if len(parts) != 3 or len(parts[2]) != 16 or not parts[2].isdigit():
             continue
-        logged = held.get(listed.key) or _read(storage, listed.key, unquote(parts[1]), listed.modified)
+        logged = loaded.get(listed.key) or _read(storage, listed.key, unquote(parts[1]), listed.modified)
         if logged is not None:
             logs.setdefault(logged.name, []).append(logged)
     return logs
@@ -104,5 +104,5 @@ def in_order(logs: Mapping[str, list[LoggedEntry]]) -> list[LoggedEntry]:
 
 
 def is_deleted(log: Sequence[LoggedEntry]) -> bool:
-    """Tell whether the name of a log was deleted."""
+    """Return whether the name of a log was deleted."""
     return log[-1].entry is not None and log[-1].entry.oid is None

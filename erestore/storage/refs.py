@@ -146,15 +146,15 @@ class Refs:
             if len(parts) == 3 and parts[2].isdigit():
                 folder, number = newest.get(unquote(parts[1]), (parts[1], 0))
                 newest[unquote(parts[1])] = folder, max(number, entry_number(entry.key))
-        found = {}
+        entries = {}
         for name, (folder, number) in sorted(newest.items()):
             try:
                 content = NumberedLog(self._storage, f"refs/{folder}").read(number)
-                found[name] = RefEntry.from_bytes(name, number, content)
+                entries[name] = RefEntry.from_bytes(name, number, content)
             except KeyNotFoundError:  # moved on and pruned since it was listed
                 if entry_now := self.read(name):
-                    found[name] = entry_now
-        return found
+                    entries[name] = entry_now
+        return entries
 
     def names(self, kind: str | None = None, *, deleted: bool = False) -> list[str]:
         """Return the names that exist (with `deleted`: those that were deleted), sorted."""

@@ -127,7 +127,7 @@ class FsspecStorage(Storage):
                 raise
 
     def _ends_by(self, path: str, start: int) -> bool:
-        """Tell whether a value is there and has nothing from `start` on; asking may fail as the read before it did."""
+        """Return whether a value is there and has nothing from `start` on; asking may fail as the read before it did."""
         with suppress(Exception):
             return int(self._filesystem.info(path)["size"]) <= start
         return False
@@ -221,12 +221,12 @@ class FsspecStorage(Storage):
         narrow = {"prefix": start} if start and self.is_exclusive else {}
         try:
             with remote_errors("list", self.url, prefix):
-                found = self._filesystem.find(
+                listing = self._filesystem.find(
                     self._path(folder) if folder else root, detail=True, withdirs=False, **narrow
                 )
         except KeyNotFoundError:
             return
-        for path, information in found.items():
+        for path, information in listing.items():
             key = path.removeprefix(f"{root}/")
             if key.startswith(prefix) and all(map(is_component, key.split("/"))):
                 yield Entry(key, information["size"], _modified(information))
@@ -256,9 +256,9 @@ class FsspecStorage(Storage):
 
 def _take(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
     """Yield chunks until they amount to more than `size` bytes."""
-    taken = 0
-    while taken <= size and (chunk := next(chunks, None)) is not None:
-        taken += len(chunk)
+    length = 0
+    while length <= size and (chunk := next(chunks, None)) is not None:
+        length += len(chunk)
         yield chunk
 
 

@@ -73,7 +73,7 @@ def remote_errors(doing: str, url: str, key: str) -> Iterator[None]:
 
 
 def is_taken_or_busy(error: BaseException | None) -> bool:
-    """Tell whether a failed creation may mean that the key exists or is just being created by somebody else."""
+    """Return whether a failed creation may mean that the key exists or is just being created by somebody else."""
     while error is not None:
         if isinstance(error, FileExistsError) or error_code(error) in _TAKEN_OR_BUSY:
             return True

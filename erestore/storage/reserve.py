@@ -55,7 +55,7 @@ class Reserve:
             self.fill(bits)
 
     def spend(self) -> bool:
-        """Free some space; tell whether there was any left to free, and it may be."""
+        """Free some space; return whether there was any left to free, and it may be."""
         with self._lock:
             for path in self._paths if self._users else ():
                 with suppress(OSError):  # spent before, or not this user's to remove

@@ -101,16 +101,16 @@ class SegmentWriter:
 
     def _stream(self, head: bytes, segments: Iterable[_Spooled], offsets: Iterable[int]) -> Iterator[bytes]:
         yield head
-        written = len(head)
+        position = len(head)
         for segment, offset in zip(segments, offsets, strict=True):
-            if offset > written:
-                yield bytes(offset - written)
+            if offset > position:
+                yield bytes(offset - position)
             self._spool.seek(segment.position)
             for start in range(0, segment.stored_length, _CHUNK):
                 with refusals("read", tempfile.gettempdir()):
                     chunk = self._spool.read(min(_CHUNK, segment.stored_length - start))
                 yield chunk
-            written = offset + segment.stored_length
+            position = offset + segment.stored_length
 
     def __enter__(self) -> Self:
         return self

@@ -198,7 +198,7 @@ def object_key(kind: str, oid: str) -> str:
 
 
 def create_object(storage: Storage, kind: str, oid: str, data: Data) -> bool:
-    """Store an object under its oid, unless it is there; tell whether this call wrote it.
+    """Store an object under its oid, unless it is there; return whether this call wrote it.
 
     Raises
     ------

@@ -43,5 +43,5 @@ def count_of(writer: str) -> int | None:
 
 
 def is_same_writer(first: str, second: str) -> bool:
-    """Tell whether two ids name one writer, whatever the counts in them."""
+    """Return whether two ids name one writer, whatever the counts in them."""
     return len(first) == len(second) == 32 and first[:_RANDOM] == second[:_RANDOM]

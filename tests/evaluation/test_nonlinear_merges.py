@@ -49,7 +49,7 @@ def merged(
     chosen, parts = strategy(name, options), deltas(world, key)
     is_vector = len(world.base[key].shape) < 2
     if chosen.kind == "factors" and is_vector:
-        chosen = chosen.elsewhere()
+        chosen = chosen.fallback()
     common = {
         "tensor": key,
         "shape": parts[0].shape,

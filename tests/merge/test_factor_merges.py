@@ -230,14 +230,14 @@ def test_spectra_of_factors_end_where_the_rank_does():
 
 @pytest.mark.parametrize("strategy", EVERY, ids=IDS)
 def test_what_is_no_matrix_is_merged_elementwise(strategy):
-    other = strategy.elsewhere()
+    other = strategy.fallback()
     assert other.kind in ("linear", "elementwise")
     inner = getattr(strategy, "inner", strategy)
     assert isinstance(other, ScaledMean if inner.name in ("tsv", "iso-c") else type(inner))
 
 
 def test_scaled_means():
-    found = Tsv(scale=Fraction(3)).elsewhere()
+    found = Tsv(scale=Fraction(3)).fallback()
     assert isinstance(found, ScaledMean)
     assert found.coefficients([Fraction(1), Fraction(2)], list) == [1, 2]
 
@@ -298,4 +298,4 @@ def test_regmean_needs_moments_of_every_variant(statistics):
         RegMean().prepare(variants.tiled(None, statistics))
     with pytest.raises(UsageError, match="negative"):
         RegMean().merge(variants.factored([1, -1], moments(8, 2)))
-    assert isinstance(RegMean().elsewhere(), ScaledMean)
+    assert isinstance(RegMean().fallback(), ScaledMean)

@@ -173,7 +173,7 @@ class Comparison:
         return _measured(measured, "dequantised", measured.norm_before)
 
     def _is_same(self, before: str, after: str) -> bool:
-        """Tell whether two tensors are the same, by what is recorded of them where that says so."""
+        """Return whether two tensors are the same, by what is recorded of them where that says so."""
         one, two = self.a.tensors[before], self.b.tensors[after]
         if (one.dtype, one.shape) != (two.dtype, two.shape):
             return False

@@ -75,7 +75,7 @@ class Side(ABC):
 
     @abstractmethod
     def is_whole(self, name: str) -> bool:
-        """Tell whether a tensor is held by itself, not as a residual on a base."""
+        """Return whether a tensor is held by itself, not as a residual on a base."""
 
 
 class VariantSide(Side):

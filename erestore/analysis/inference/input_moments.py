@@ -43,7 +43,7 @@ class _Sums:
         self.rows += other.rows
 
     def equals(self, other: _Sums) -> bool:
-        """Tell whether all sums are the same."""
+        """Return whether all sums are the same."""
         return self.rows == other.rows and all(map(torch.equal, self.blocks, other.blocks))
 
 

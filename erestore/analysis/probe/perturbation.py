@@ -35,7 +35,7 @@ class Alteration(ABC):
 
     @abstractmethod
     def touches(self, target: Target) -> bool:
-        """Tell whether a tensor is altered."""
+        """Return whether a tensor is altered."""
 
     @abstractmethod
     def changes(self, tensor: ProbedTensor) -> Iterator[tuple[int, int, Array]]:

@@ -198,12 +198,12 @@ class ProbedVariant:
 
 
 def is_matrix(target: Target) -> bool:
-    """Tell whether a tensor has a rank to speak of."""
+    """Return whether a tensor has a rank to speak of."""
     return min(target.matrix) > 1
 
 
 def is_encoded(target: Target) -> bool:
-    """Tell whether the codec ``ere`` gives a tensor factors; it keeps others as they are."""
+    """Return whether the codec ``ere`` gives a tensor factors; it keeps others as they are."""
     return has_factors(target.matrix)
 
 

@@ -117,7 +117,7 @@ class Codec(ABC):
         Whether evaluation gives the same bits everywhere. If not, commits carry no digests and cannot be exact.
     progressive : bool
         Whether part `k` is band `k`, so that the first parts alone are a section, of lower rank. If not, a section with a
-        part missing is no section.
+        part missing is not a section.
     """
 
     name: ClassVar[str]

@@ -181,7 +181,9 @@ def from_bytes(content: bytes, shape: tuple[int, int], rank: int, bits: int) -> 
         If the length does not fit, or a number is none that an encoder writes.
     """
     if bits not in BITS or not 0 <= rank <= min(shape) or len(content) != size(shape, rank, bits):
-        raise CorruptionError(f"{len(content)} bytes are no ere section of rank {rank} for {shape[0]} x {shape[1]}.")
+        raise CorruptionError(
+            f"{len(content)} bytes are not an ere section of rank {rank} for {shape[0]} x {shape[1]}."
+        )
     m, n = shape
     if not rank:
         empty = np.zeros(0, np.float16)

@@ -54,18 +54,20 @@ class WrappingStrategy(FactorStrategy):
         super().check(weights)
         self.inner.check(weights)
 
-    def elsewhere(self) -> MergeStrategy:
-        """See :meth:`FactorStrategy.elsewhere`: the inner strategy, which needs no space."""
+    def fallback(self) -> MergeStrategy:
+        """See :meth:`FactorStrategy.fallback`: the inner strategy, which needs no space."""
         if self.inner.kind == "factors" and isinstance(self.inner, FactorStrategy):
-            return self.inner.elsewhere()
+            return self.inner.fallback()
         return self.inner
 
     def prepared(self, operands: TiledOperands) -> Rows:
-        """Return what the inner strategy, which is no strategy on factors, makes of tiles."""
+        """Return what the inner strategy, which does not work on factors, makes of tiles."""
         if isinstance(self.inner, ElementwiseStrategy):
             return self.inner.prepare(operands)
         assert isinstance(self.inner, LinearStrategy)
-        return combination(operands, [float(each) for each in self.inner.coefficients(operands.weights, _no_gram)])
+        return combination(
+            operands, [float(coefficient) for coefficient in self.inner.coefficients(operands.weights, _no_gram)]
+        )
 
     @classmethod
     def _refused(cls, name: object) -> UsageError:
