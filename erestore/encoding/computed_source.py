@@ -17,15 +17,15 @@ import torch
 from erestore.arrays import as_tensor, matrix_shape
 from erestore.checkpoint.abc import Checkpoint, TensorInfo, WeightFile
 from erestore.checkpoint.dtypes import torch_dtype
-from erestore.encoding.computed_tensor import Computed, ComputedItem, profile
+from erestore.encoding.computed_tensor import ComputedEncoder, ComputedTarget, profile
 from erestore.encoding.delta import Difference, Differences, SummedTerms
 from erestore.encoding.exact_codes import profile_exact
 from erestore.encoding.profile import Profiled, objective_of
 from erestore.encoding.quality import Quality
-from erestore.encoding.residual_encoder import CheckpointChanges
-from erestore.encoding.source import Changes
+from erestore.encoding.residual_encoder import CheckpointDeltas
+from erestore.encoding.source import DeltaSource
 from erestore.encoding.target import Target
-from erestore.encoding.tensor_encoder import Item
+from erestore.encoding.tensor_encoder import TensorEncoder
 from erestore.objects.structure import quantisation_of, read_structure
 from erestore.records import Term, normal_terms
 from erestore.residual.operators import Product
@@ -60,7 +60,7 @@ class ComputedCheckpoint(Checkpoint):
         layout = variant.layout
         self.path = Path()
         self.is_directory, self.format, self.ties = layout.is_directory, layout.format, layout.ties
-        self.tensors = {name: TensorInfo(name, each.dtype, each.shape) for name, each in layout.tensors.items()}
+        self.tensors = {name: TensorInfo(name, tensor.dtype, tensor.shape) for name, tensor in layout.tensors.items()}
         self.files = tuple(
             WeightFile(file.name, file.tensors, file.metadata, file.module, file.format) for file in layout.files
         )
@@ -81,78 +81,80 @@ class ComputedCheckpoint(Checkpoint):
         if name in self._kept:
             return self._kept[name]
         computed = self._compute(self._variant.layout.tensors[name].key)
-        found = self._variant.tensor(name) if computed is None else computed
-        size = found.numel() * found.element_size()
+        tensor = self._variant.tensor(name) if computed is None else computed
+        size = tensor.numel() * tensor.element_size()
         if size <= self._room:  # an encoder reads several times, and a sum of many terms takes long
             self._room -= size
-            self._kept[name] = found
-        return found
+            self._kept[name] = tensor
+        return tensor
 
     def rows_from(self, name: str, start: int) -> torch.Tensor:
         """See :meth:`Checkpoint.rows_from`; rows that the base lacks are taken from the variant, which holds them."""
-        held, variant = self._variant.layout.tensors[name], self._variant
-        base = None if held.key in variant.manifest.dense else variant.base.get(held.key)
+        entry, variant = self._variant.layout.tensors[name], self._variant
+        base = None if entry.key in variant.manifest.dense else variant.base.get(entry.key)
         if base is None or start != matrix_shape(base.shape)[0]:
             return super().rows_from(name, start)
-        rows = variant.added_rows(held.key, held.dtype, (held.shape[0] - start, *held.shape[1:]))
-        return as_tensor(rows, torch_dtype(held.dtype))
+        rows = variant.added_rows(entry.key, entry.dtype, (entry.shape[0] - start, *entry.shape[1:]))
+        return as_tensor(rows, torch_dtype(entry.dtype))
 
     def close(self) -> None:
         """See :meth:`Checkpoint.close`."""
 
 
 @dataclass(frozen=True)
-class ComputedChanges(Changes):
+class ComputedDeltas(DeltaSource):
     """Differences of a variant from a parent, of which factors are computed once.
 
     Attributes
     ----------
     variant : Variant
     differences : Differences
-    whole : CheckpointChanges
+    dense : CheckpointDeltas
         For tensors that the variant holds whole; it has the parent.
     left, right : TensorSpool
         Factors, float64.
-    gammas : dict of str to float
+    base_multiples : dict of str to float
         Of the tensors whose factors are kept.
     """
 
     variant: Variant
     differences: Differences
-    whole: CheckpointChanges
+    dense: CheckpointDeltas
     left: TensorSpool
     right: TensorSpool
-    gammas: dict[str, float] = field(default_factory=dict)
+    base_multiples: dict[str, float] = field(default_factory=dict)
 
     def profile(self, target: Target, quality: Quality) -> Profiled:
-        """See :meth:`Changes.profile`."""
+        """See :meth:`DeltaSource.profile`."""
         if target.key in self.variant.manifest.dense:
-            return self.whole.profile(target, quality)
+            return self.dense.profile(target, quality)
         difference = self.differences.of(target)
         if quality.keeps_exact(target.role):
             return profile_exact(self._opened(target, difference))
         if difference is not None and isinstance(difference.rest, Product):
             self.left.put(target.key, difference.rest.left)
             self.right.put(target.key, difference.rest.right)
-            self.gammas[target.key] = difference.gamma
+            self.base_multiples[target.key] = difference.base_multiple
         return profile(self._opened(target, difference), objective_of(quality))
 
-    def item(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> Item:
-        """See :meth:`Changes.item`."""
+    def encoder(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> TensorEncoder:
+        """See :meth:`DeltaSource.encoder`."""
         if target.key in self.variant.manifest.dense:
-            return self.whole.item(target, profiled, basis)
-        if target.key in self.gammas:
+            return self.dense.encoder(target, profiled, basis)
+        if target.key in self.base_multiples:
             product = Product(self.left.get(target.key), self.right.get(target.key))
-            return ComputedItem(profiled, basis, self._opened(target, Difference(product, self.gammas[target.key])))
-        return ComputedItem(profiled, basis, self._opened(target, self.differences.of(target)))
+            return ComputedEncoder(
+                profiled, basis, self._opened(target, Difference(product, self.base_multiples[target.key]))
+            )
+        return ComputedEncoder(profiled, basis, self._opened(target, self.differences.of(target)))
 
-    def _opened(self, target: Target, difference: Difference | None) -> Computed:
-        return opened(target, self.whole.parent, difference)
+    def _opened(self, target: Target, difference: Difference | None) -> ComputedTarget:
+        return opened(target, self.dense.parent, difference)
 
 
-def opened(target: Target, parent: Variant, difference: Difference | None) -> Computed:
+def opened(target: Target, parent: Variant, difference: Difference | None) -> ComputedTarget:
     """Open one target that differs from its parent by so much."""
-    return Computed(target, parent.base_rows(target.key), difference, parent.terms(target.key))
+    return ComputedTarget(target, parent.base_rows(target.key), difference, parent.terms(target.key))
 
 
 def on_terms(objects: ObjectStore, variant: Variant, terms: tuple[Term, ...]) -> Variant:
@@ -163,13 +165,13 @@ def on_terms(objects: ObjectStore, variant: Variant, terms: tuple[Term, ...]) ->
 
 def beyond(variant: Variant, parent: Variant) -> SummedTerms:
     """Return what a variant's terms add to a parent's; what both have is no part of it."""
-    taken = (Term(term.residual, -term.coefficient) for term in parent.manifest.terms)
-    terms = normal_terms((*variant.manifest.terms, *taken))
+    negated = (Term(term.residual, -term.coefficient) for term in parent.manifest.terms)
+    terms = normal_terms((*variant.manifest.terms, *negated))
     return SummedTerms(on_terms(parent.objects, variant, terms))
 
 
 @contextmanager
-def computed_changes(variant: Variant, parent: Variant, differences: Differences) -> Iterator[ComputedChanges]:
+def computed_deltas(variant: Variant, parent: Variant, differences: Differences) -> Iterator[ComputedDeltas]:
     """Hold a variant against a parent.
 
     Parameters
@@ -178,6 +180,6 @@ def computed_changes(variant: Variant, parent: Variant, differences: Differences
     differences : Differences
         What is added to the parent.
     """
-    whole = CheckpointChanges(ComputedCheckpoint(variant, differences.tensor, keep=0), parent)
+    dense = CheckpointDeltas(ComputedCheckpoint(variant, differences.tensor, keep=0), parent)
     with TensorSpool(torch.float64) as left, TensorSpool(torch.float64) as right:
-        yield ComputedChanges(variant, differences, whole, left, right)
+        yield ComputedDeltas(variant, differences, dense, left, right)

@@ -18,8 +18,8 @@ from erestore.arrays import Array, as_array, as_tensor, row_blocks, same_bits, w
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.encoding.delta import Difference, Rows
 from erestore.encoding.profile import Profiled, describe_rows, has_factors, sample_places
-from erestore.encoding.target import Block, Opened, Target
-from erestore.encoding.tensor_encoder import Encoding, Item
+from erestore.encoding.target import OpenTarget, Target, TargetRows
+from erestore.encoding.tensor_encoder import EncodedTensor, TensorEncoder
 from erestore.objects.calibration import Calibration
 from erestore.residual import dyadic, factorise, quantisation, step_plan
 from erestore.residual.codecs import gamma, lowrank2, remainder
@@ -36,7 +36,7 @@ _RANGE = torch.finfo(torch.float32)
 
 
 @dataclass(frozen=True)
-class Computed(Opened):
+class ComputedTarget(OpenTarget):
     """One target whose original is its parent plus a difference, rounded.
 
     Attributes
@@ -54,52 +54,54 @@ class Computed(Opened):
     difference: Difference | None
     terms: Terms = ()
 
-    def blocks(self) -> Iterator[Block]:
-        """See :meth:`Opened.blocks`."""
+    def blocks(self) -> Iterator[TargetRows]:
+        """See :meth:`OpenTarget.blocks`."""
         for block, _ in self.changes():
-            yield block._replace(own=widen(block.own))
+            yield block._replace(original=widen(block.original))
 
-    def changes(self) -> Iterator[tuple[Block, Array]]:
+    def changes(self) -> Iterator[tuple[TargetRows, Array]]:
         """Yield all rows, the original in its own dtype, with those of the difference but for its multiple of the base."""
         dtype = array_dtype(self.target.info.dtype)
         for start, stop in row_blocks(*self.shape):
             base = self.base(start, stop)
             parent = add_terms(self.terms, start, base)
             if self.difference is None:
-                yield Block(start, stop, round_to(parent, dtype), parent, base), np.zeros(parent.shape)
+                yield TargetRows(start, stop, round_to(parent, dtype), parent, base), np.zeros(parent.shape)
                 continue
             with without_warnings():
                 rest = self.difference.rest.rows(start, stop)
-                value = parent + (rest + widen(base) * self.difference.gamma if self.difference.gamma else rest)
-            yield Block(start, stop, round_to(value, dtype), parent, base), rest
+                value = parent + (
+                    rest + widen(base) * self.difference.base_multiple if self.difference.base_multiple else rest
+                )
+            yield TargetRows(start, stop, round_to(value, dtype), parent, base), rest
 
 
-class _Seen:
+class RowStatistics:
     """What one pass over a difference's rows gathers."""
 
-    def __init__(self, opened: Computed) -> None:
+    def __init__(self, opened: ComputedTarget) -> None:
         rows, self._columns = opened.shape
         self._dtype = array_dtype(opened.target.info.dtype)
-        self._has_gamma = opened.difference is not None and opened.difference.gamma != 0
+        self._has_base_multiple = opened.difference is not None and opened.difference.base_multiple != 0
         self.norm = self.parent_norm = self.base_norm = self.energy = self.peak = 0.0
         self.is_finite = self.is_same = True
         self._squares = np.zeros(rows)
         self._places = sample_places(math.prod(opened.shape)).sort().values.numpy()
         self._sample = np.zeros(len(self._places))
 
-    def add(self, block: Block, rest: Array) -> None:
+    def add(self, block: TargetRows, rest: Array) -> None:
         """Take some rows."""
         before = round_to(block.parent, self._dtype)
-        self.is_same = self.is_same and same_bits(as_tensor(block.own), as_tensor(before))
-        own = widen(block.own)
-        if not (self.is_finite and np.isfinite(own).all() and np.isfinite(block.parent).all()):
+        self.is_same = self.is_same and same_bits(as_tensor(block.original), as_tensor(before))
+        original = widen(block.original)
+        if not (self.is_finite and np.isfinite(original).all() and np.isfinite(block.parent).all()):
             self.is_finite = False
             return
         self.parent_norm += float((block.parent * block.parent).sum())
-        if self._has_gamma:
+        if self._has_base_multiple:
             base = widen(block.base)
             self.base_norm += float((base * base).sum())
-        self.norm += float(((own - widen(before)) ** 2).sum())
+        self.norm += float(((original - widen(before)) ** 2).sum())
         squares = (rest * rest).sum(axis=1)
         self._squares[block.start : block.stop] = squares
         self.energy += float(squares.sum())
@@ -113,86 +115,90 @@ class _Seen:
         return describe_rows(scales, as_tensor(self._places // max(1, self._columns)), as_tensor(self._sample))
 
 
-def profile(opened: Computed, objective: Objective = ANSWERS) -> Profiled:
+def profile(opened: ComputedTarget, objective: Objective = ANSWERS) -> Profiled:
     """Look at one tensor's difference from its parent, in one pass over it.
 
     Parameters
     ----------
-    opened : Computed
+    opened : ComputedTarget
     objective : Objective
     """
     difference, shape = opened.difference, opened.shape
     rest = None if difference is None or not has_factors(shape) else difference.rest
     gram = RowGram(shape[1]) if rest is not None and rest.wants_gram else None
-    seen = _Seen(opened)
+    statistics = RowStatistics(opened)
     with without_warnings():
         for block, rows in opened.changes():
-            seen.add(block, rows)
-            if gram is not None and seen.is_finite:
+            statistics.add(block, rows)
+            if gram is not None and statistics.is_finite:
                 gram.add(as_tensor(rows))
-    if seen.is_same or (seen.is_finite and seen.norm == 0):
-        return Profiled("unchanged", base_norm=seen.parent_norm if seen.is_finite else 0.0)
-    if not seen.is_finite:
+    if statistics.is_same or (statistics.is_finite and statistics.norm == 0):
+        return Profiled("unchanged", base_norm=statistics.parent_norm if statistics.is_finite else 0.0)
+    if not statistics.is_finite:
         return Profiled("not finite")
     assert difference is not None
-    factor = dyadic.nearest(difference.gamma, GAMMA_BITS) if difference.gamma else None
+    factor = dyadic.nearest(difference.base_multiple, GAMMA_BITS) if difference.base_multiple else None
     factor = factor if factor is not None and factor.mantissa else None
-    in_range = _RANGE.tiny <= seen.peak <= _RANGE.max or (seen.peak == 0 and factor is not None)
-    if not (in_range and math.isfinite(seen.norm) and math.isfinite(seen.parent_norm)):
+    in_range = _RANGE.tiny <= statistics.peak <= _RANGE.max or (statistics.peak == 0 and factor is not None)
+    if not (in_range and math.isfinite(statistics.norm) and math.isfinite(statistics.parent_norm)):
         return Profiled("extreme")
-    scales, counts, curve = seen.rows()
-    taken = factor.value**2 * seen.base_norm if factor else 0.0
+    scales, counts, curve = statistics.rows()
+    multiple_energy = factor.value**2 * statistics.base_norm if factor else 0.0
     weight = objective.vector_weight if len(opened.target.shape) == 1 else 1.0
-    short = rest.decompose(gram) if rest is not None and seen.peak else None
+    short = rest.decompose(gram) if rest is not None and statistics.peak else None
     values = None if short is None else short.singular_values
-    found = step_plan.Profile(shape, seen.energy, curve, scales, counts, values, factor, taken, weight, objective)
+    tensor_profile = step_plan.Profile(
+        shape, statistics.energy, curve, scales, counts, values, factor, multiple_energy, weight, objective
+    )
     if short is None:
-        return Profiled("changed", seen.norm, seen.parent_norm, profile=found)
+        return Profiled("changed", statistics.norm, statistics.parent_norm, profile=tensor_profile)
     basis = short.basis.to(torch.float32)
-    return Profiled("changed", seen.norm, seen.parent_norm, profile=found, basis=basis, side=short.side)
+    return Profiled(
+        "changed", statistics.norm, statistics.parent_norm, profile=tensor_profile, basis=basis, side=short.side
+    )
 
 
-def squared_change(opened: Computed) -> float:
+def squared_change(opened: ComputedTarget) -> float:
     """Return the squared norm of what one tensor differs by from its parent, 0 where that is not finite."""
     with without_warnings():
-        squared = math.fsum(float(((block.own - block.parent) ** 2).sum()) for block in opened.blocks())
+        squared = math.fsum(float(((block.original - block.parent) ** 2).sum()) for block in opened.blocks())
     return squared if math.isfinite(squared) else 0.0
 
 
 @dataclass(frozen=True)
-class ComputedItem(Item):
+class ComputedEncoder(TensorEncoder):
     """One tensor of the second pass that is computed.
 
     Attributes
     ----------
-    computed : Computed
+    computed : ComputedTarget
     """
 
-    computed: Computed
+    computed: ComputedTarget
 
     @property
-    def opened(self) -> Computed:
-        """See :attr:`Item.opened`."""
+    def opened(self) -> ComputedTarget:
+        """See :attr:`TensorEncoder.opened`."""
         return self.computed
 
-    def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:  # noqa: ARG002 - has no inputs to serve
-        """See :meth:`Item.encode_at`."""
-        found, plan = self.profile, step_plan.plan(self.profile, step)
-        own_step = found.own_step(step)
+    def encode_at(self, step: float, calibration: Calibration | None) -> EncodedTensor:  # noqa: ARG002 - has no inputs to serve
+        """See :meth:`TensorEncoder.encode_at`."""
+        profile, plan = self.profile, step_plan.plan(self.profile, step)
+        own_step = profile.own_step(step)
         sections: list[EncodedSection] = []
         lost: dict[int, float] = {}
-        if found.gamma is not None and found.takes_gamma(own_step):
-            sections.append(gamma.encode(found.gamma))
+        if profile.base_multiple is not None and profile.takes_base_multiple(own_step):
+            sections.append(gamma.encode(profile.base_multiple))
         codes = self._codes(plan, own_step) if plan.rank else None
         if codes is not None and codes.rank:
             sections.append(lowrank2.encode(codes))
-            lost |= factorise.leading_errors(codes, self._difference.rest, found.energy)
+            lost |= factorise.leading_errors(codes, self._difference.rest, profile.energy)
         if plan.remainder:
             section, left = self._remainder(codes, plan, own_step)
             if section is not None:
                 sections.append(section)
-                lost[remainder.band_of(found.shape)] = left
-        return Encoding(tuple(sections), lost)
+                lost[remainder.band_of(profile.shape)] = left
+        return EncodedTensor(tuple(sections), lost)
 
     @property
     def _difference(self) -> Difference:
@@ -221,9 +227,9 @@ class ComputedItem(Item):
                 if sides is not None:
                     rows = rows - sides[0][start:stop] @ sides[1].T
                 left += float((rows * rows).sum())
-                found = as_array(quantisation.quantise_runs(as_tensor(rows * (gain / size.value))))
-                is_empty = is_empty and not found.any()
-                yield found
+                codes_of_rows = as_array(quantisation.quantise_runs(as_tensor(rows * (gain / size.value))))
+                is_empty = is_empty and not codes_of_rows.any()
+                yield codes_of_rows
 
         section = remainder.encode(parts(), size, shape)
         return None if is_empty else section, left

@@ -33,16 +33,16 @@ Rows = Callable[[int, int], Array]
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """What is added to one of the base's tensors, over the rows that count: ``gamma * base + rest``.
+    """What is added to one of the base's tensors, over the rows that count: ``base_multiple * base + rest``.
 
     Attributes
     ----------
     rest : Operator
-    gamma : float
+    base_multiple : float
     """
 
     rest: Operator
-    gamma: float = 0.0
+    base_multiple: float = 0.0
 
 
 class Differences(ABC):
@@ -89,12 +89,12 @@ def summed(terms: Terms, shape: tuple[int, int], base: Rows) -> Difference:
     shape : tuple of int
     base : Rows
     """
-    gamma, parts = 0.0, []
+    base_multiple, parts = 0.0, []
     for coefficient, sections in terms:
         left: list[Section] = []
         for section in sections:
             if isinstance(section, GammaSection) and section.shape[0] >= shape[0]:
-                gamma += coefficient * section.factor
+                base_multiple += coefficient * section.factor
             else:
                 left.append(section)
         if left:
@@ -102,21 +102,21 @@ def summed(terms: Terms, shape: tuple[int, int], base: Rows) -> Difference:
     components = sum(matrix.components for _, matrix in parts)
     is_thin = 2 * components < min(shape) and components * sum(shape) <= FACTORS
     if is_thin and not any(matrix.others for _, matrix in parts):
-        return Difference(side_by_side(parts, shape), gamma)
-    return Difference(Tiled.of(shape, _tiles(parts, shape[1], base)), gamma)
+        return Difference(side_by_side(parts, shape), base_multiple)
+    return Difference(Tiled.of(shape, _tiles(parts, shape[1], base)), base_multiple)
 
 
 def side_by_side(parts: Sequence[tuple[float, Matrix]], shape: tuple[int, int]) -> Product:
     """Return the sum of matrices, all of which have factors, over the rows of `shape`."""
     rows, columns = shape
     components = sum(matrix.components for _, matrix in parts)
-    left, right, place = np.zeros((rows, components)), np.empty((columns, components)), 0
+    left, right, column = np.zeros((rows, components)), np.empty((columns, components)), 0
     for coefficient, matrix in parts:
         for own_left, own_right in matrix.factors(slice(0, rows)):
-            stop = place + own_left.shape[1]
-            np.multiply(own_left, coefficient, out=left[: len(own_left), place:stop])
-            right[:, place:stop] = own_right
-            place = stop
+            stop = column + own_left.shape[1]
+            np.multiply(own_left, coefficient, out=left[: len(own_left), column:stop])
+            right[:, column:stop] = own_right
+            column = stop
     return Product.of(left, right)
 
 
@@ -124,12 +124,12 @@ def _tiles(parts: Sequence[tuple[float, Matrix]], columns: int, base: Rows) -> C
     needs_base = any(matrix.needs_base for _, matrix in parts)
 
     def rows(start: int, stop: int) -> Array:
-        own = widen(base(start, stop)) if needs_base else None
+        base_rows = widen(base(start, stop)) if needs_base else None
         total = np.zeros((stop - start, columns))
         with without_warnings():
             for coefficient, matrix in parts:
                 value = np.zeros_like(total)
-                matrix.add_rows(value, start, own)
+                matrix.add_rows(value, start, base_rows)
                 value *= coefficient
                 total += value
         return total
@@ -142,13 +142,13 @@ def evaluated(terms: Terms, columns: int, base: Rows) -> Callable[[int, int], Ar
     needs_base = any(isinstance(section, GammaSection) for _, sections in terms for section in sections)
 
     def rows(start: int, stop: int) -> Array:
-        own = widen(base(start, stop)) if needs_base else np.broadcast_to(0.0, (stop - start, columns))
+        base_rows = widen(base(start, stop)) if needs_base else np.broadcast_to(0.0, (stop - start, columns))
         total = np.zeros((stop - start, columns))
         with without_warnings():
             for coefficient, sections in terms:
                 end = min(stop, sections[0].shape[0])  # of a vocabulary that shrank
                 if end > start:
-                    total[: end - start] += coefficient * evaluate(sections, start, end, own[: end - start])
+                    total[: end - start] += coefficient * evaluate(sections, start, end, base_rows[: end - start])
         return total
 
     return rows

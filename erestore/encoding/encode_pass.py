@@ -17,9 +17,9 @@ import torch
 
 from erestore.encoding.exact_codes import encode_codes
 from erestore.encoding.profile import Profiled
-from erestore.encoding.source import Changes
+from erestore.encoding.source import DeltaSource
 from erestore.encoding.target import Target
-from erestore.encoding.tensor_encoder import Encoding, Item, measure
+from erestore.encoding.tensor_encoder import EncodedTensor, TensorEncoder, measure
 from erestore.execute import bounded_map, worker_count
 from erestore.objects.calibration import Calibration
 from erestore.objects.residual_writer import ResidualWriter
@@ -76,7 +76,7 @@ class Passes:
     Attributes
     ----------
     objects : ObjectStore
-    changes : Changes
+    source : DeltaSource
     base : str
         Oid of the base.
     progress : Progress
@@ -97,7 +97,7 @@ class Passes:
     """
 
     objects: ObjectStore
-    changes: Changes
+    source: DeltaSource
     base: str
     progress: Progress
     calibration: Calibration | None
@@ -126,22 +126,22 @@ class Passes:
         most = self._most(self._share_at(step))
         limits = self._module_steps
 
-        def encode(item: Item) -> tuple[Encoding, Errors]:
-            share = most.get(item.opened.target.key, 1.0)
-            own = even_step(item.profile, min(step, limits.get(item.opened.target.module, step)), share)
-            encoded, errors = self._measured(item, own)
+        def encode(encoder: TensorEncoder) -> tuple[EncodedTensor, Errors]:
+            share = most.get(encoder.opened.target.key, 1.0)
+            own_step = even_step(encoder.profile, min(step, limits.get(encoder.opened.target.module, step)), share)
+            encoded, errors = self._measured(encoder, own_step)
             for _ in range(_CORRECTIONS):  # of tensors that are small or of a narrow type
-                if share >= 1 or errors.rounded <= share * item.profiled.norm:
+                if share >= 1 or errors.rounded <= share * encoder.profiled.norm:
                     break
-                own *= _CORRECTION
-                encoded, errors = self._measured(item, own)
+                own_step *= _CORRECTION
+                encoded, errors = self._measured(encoder, own_step)
             return encoded, errors
 
         return self.encode(encode)
 
-    def _measured(self, item: Item, step: float) -> tuple[Encoding, Errors]:
-        encoded = item.encode_at(step, self.calibration)
-        return encoded, measure(item.opened, encoded.sections)
+    def _measured(self, encoder: TensorEncoder, step: float) -> tuple[EncodedTensor, Errors]:
+        encoded = encoder.encode_at(step, self.calibration)
+        return encoded, measure(encoder.opened, encoded.sections)
 
     @cached_property
     def _module_steps(self) -> dict[str, float]:
@@ -193,22 +193,22 @@ class Passes:
         limits = {key: self._reference(key).limit(self.spread * share) for key in self.profiles}
         return {key: min(1.0, ratio(limit, self.profiled[key].norm)) for key, limit in limits.items()}
 
-    def encode(self, encode: Callable[[Item], tuple[Encoding, Errors]]) -> Attempt:
+    def encode(self, encode: Callable[[TensorEncoder], tuple[EncodedTensor, Errors]]) -> Attempt:
         """Encode and measure every target; `encode` does both."""
 
-        def work(given: _Given) -> tuple[Encoding, Errors]:
-            profiled = self.profiled[given.target.key]
+        def work(inputs: PassInput) -> tuple[EncodedTensor, Errors]:
+            profiled = self.profiled[inputs.target.key]
             if profiled.profile is None:
-                section = profiled.exact or encode_codes(self._item(given).opened)
-                return Encoding((section,)), Errors(0.0, 0.0, 0.0, profiled.outside)
-            return encode(self._item(given))
+                section = profiled.exact or encode_codes(self._encoder(inputs).opened)
+                return EncodedTensor((section,)), Errors(0.0, 0.0, 0.0, profiled.outside)
+            return encode(self._encoder(inputs))
 
         life = self._lives.enter_context(ExitStack())
         writer = life.enter_context(ResidualWriter(self.objects, self.base))
         kinds: dict[str, int] = {}
         dropped: list[str] = []
         total = Errors(0.0, 0.0, 0.0)
-        results = bounded_map(self.executor, work, self._given(self.targets), in_flight=worker_count())
+        results = bounded_map(self.executor, work, self._inputs(self.targets), in_flight=worker_count())
         for number, (target, (encoded, errors)) in enumerate(zip(self.targets, results, strict=True), 1):
             total = Errors(*map(sum, zip(total, errors, strict=True)))
             writer.add(target.key, target.shape, encoded.sections, errors, encoded.lost)
@@ -235,25 +235,25 @@ class Passes:
             return 1.0
         step = step_plan.solve_step(list(self.profiles.values()), aim)
 
-        def work(given: _Given) -> tuple[float, float]:
-            item = self._item(given)
-            sections = item.encode_at(step, self.calibration).sections
-            return measure(item.opened, sections).rounded, step_plan.plan(item.profile, step).error
+        def work(inputs: PassInput) -> tuple[float, float]:
+            encoder = self._encoder(inputs)
+            sections = encoder.encode_at(step, self.calibration).sections
+            return measure(encoder.opened, sections).rounded, step_plan.plan(encoder.profile, step).error
 
-        pairs = list(bounded_map(self.executor, work, self._given(judged), in_flight=worker_count()))
+        pairs = list(bounded_map(self.executor, work, self._inputs(judged), in_flight=worker_count()))
         rounded, predicted = (sum(values) for values in zip(*pairs, strict=True))
         return min(_FACTOR_LIMIT, max(1 / _FACTOR_LIMIT, ratio(rounded, predicted)))
 
-    def _given(self, targets: Iterable[Target]) -> Iterator[_Given]:
+    def _inputs(self, targets: Iterable[Target]) -> Iterator[PassInput]:
         """Yield targets with their bases, which are read by one thread."""
         profiles = self.profiles
         for target in targets:
             profile = profiles.get(target.key)
             has_basis = profile is not None and profile.singular_values is not None
-            yield _Given(target, self.bases.get(target.key) if has_basis else None)
+            yield PassInput(target, self.bases.get(target.key) if has_basis else None)
 
-    def _item(self, given: _Given) -> Item:
-        return self.changes.item(given.target, self.profiled[given.target.key], given.basis)
+    def _encoder(self, inputs: PassInput) -> TensorEncoder:
+        return self.source.encoder(inputs.target, self.profiled[inputs.target.key], inputs.basis)
 
     def __enter__(self) -> Self:
         self._lives.__enter__()
@@ -263,8 +263,8 @@ class Passes:
         self._lives.close()
 
 
-class _Given(NamedTuple):
-    """What an item is made of."""
+class PassInput(NamedTuple):
+    """What the encoder of a tensor is made from."""
 
     target: Target
     basis: torch.Tensor | None

@@ -14,7 +14,7 @@ from erestore.checkpoint.dtypes import array_dtype
 from erestore.checkpoint.roles import Role
 from erestore.encoding.profile import Profiled
 from erestore.encoding.statistics import SLACK, profile_statistic
-from erestore.encoding.target import Opened
+from erestore.encoding.target import OpenTarget
 from erestore.residual.codecs import dense
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.rounding import round_to
@@ -22,12 +22,12 @@ from erestore.residual.rounding import round_to
 _PRECISIONS = (np.float16, np.float32, np.float64)
 
 
-def profile_exact(opened: Opened) -> Profiled:
+def profile_exact(opened: OpenTarget) -> Profiled:
     """Look at a target that is kept exact whatever else may be lost."""
     return _profile_codes(opened) if opened.target.role is Role.QUANTISED else profile_statistic(opened)
 
 
-def _profile_codes(opened: Opened) -> Profiled:
+def _profile_codes(opened: OpenTarget) -> Profiled:
     """Look at what changed; ``extreme`` where no residual gives the original back, or the original itself takes less."""
     if _is_unchanged(opened):
         return Profiled("unchanged")
@@ -38,53 +38,55 @@ def _profile_codes(opened: Opened) -> Profiled:
         return Profiled("changed", outside=float((widen(delta) ** 2).sum()))
 
 
-def encode_codes(opened: Opened) -> EncodedSection:
+def encode_codes(opened: OpenTarget) -> EncodedSection:
     """Encode what :func:`profile_exact` says changed."""
     delta = _delta(opened)
     assert delta is not None
     return dense.encode(delta)
 
 
-def _is_unchanged(opened: Opened) -> bool:
+def _is_unchanged(opened: OpenTarget) -> bool:
     """Tell whether nothing changed; what holds NaN is not known by its value, which float64 may give other bits."""
     dtype = array_dtype(opened.target.info.dtype)
     with without_warnings():
         return all(
-            np.isfinite(block.own).all()
-            and raw_bytes(round_to(block.own, dtype)) == raw_bytes(round_to(block.parent, dtype))
+            np.isfinite(block.original).all()
+            and raw_bytes(round_to(block.original, dtype)) == raw_bytes(round_to(block.parent, dtype))
             for block in opened.blocks()
         )
 
 
-def _delta(opened: Opened) -> Array | None:
+def _delta(opened: OpenTarget) -> Array | None:
     """Return the residual in the narrowest type that gives every bit back; None where there is none."""
     for precision in _PRECISIONS:
         delta = np.empty(opened.shape, dtype=precision)
-        if all(_fill(delta[block.start : block.stop], block.own, block.parent, opened) for block in opened.blocks()):
+        if all(
+            _fill(delta[block.start : block.stop], block.original, block.parent, opened) for block in opened.blocks()
+        ):
             return delta
     return None
 
 
-def _fill(delta: Array, own: Array, parent: Array, opened: Opened) -> bool:
+def _fill(delta: Array, original: Array, parent: Array, opened: OpenTarget) -> bool:
     """Fill in some rows; tell whether they give the original, whatever the order in which a variant's terms are summed."""
     dtype = array_dtype(opened.target.info.dtype)
-    if not (np.isfinite(own).all() and np.isfinite(parent).all()):
+    if not (np.isfinite(original).all() and np.isfinite(parent).all()):
         return False
     with without_warnings():
-        delta[:] = own - parent
-        delta[(own == 0) & np.signbit(own) & (parent == 0)] = -0.0  # a sum with zero would lose the sign
+        delta[:] = original - parent
+        delta[(original == 0) & np.signbit(original) & (parent == 0)] = -0.0  # a sum with zero would lose the sign
         total = parent + widen(delta)
         slack = SLACK * (np.abs(parent) + np.abs(widen(delta)))
-        bits, wanted = (raw_bytes(round_to(value, dtype)) for value in (total, own))
+        bits, wanted = (raw_bytes(round_to(value, dtype)) for value in (total, original))
         return bits == wanted and all(
-            np.array_equal(widen(round_to(total + off, dtype)), own) for off in (-slack, slack)
+            np.array_equal(widen(round_to(total + off, dtype)), original) for off in (-slack, slack)
         )
 
 
-def _own(opened: Opened) -> Array:
+def _own(opened: OpenTarget) -> Array:
     dtype = array_dtype(opened.target.info.dtype)
     with without_warnings():
-        blocks = [round_to(block.own, dtype) for block in opened.blocks()]
+        blocks = [round_to(block.original, dtype) for block in opened.blocks()]
     return np.concatenate(blocks)
 
 
@@ -92,4 +94,6 @@ def _bits(values: Array) -> float:
     """Estimate the bits that an entropy coder of byte planes takes."""
     planes = values.reshape(-1).view(np.uint8).reshape(values.size, -1).T
     counts = [np.bincount(plane, minlength=256) for plane in planes]
-    return float(sum(-(held * np.log2(held / values.size)).sum() for count in counts for held in [count[count > 0]]))
+    return float(
+        sum(-(nonzero * np.log2(nonzero / values.size)).sum() for count in counts for nonzero in [count[count > 0]])
+    )

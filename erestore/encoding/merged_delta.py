@@ -12,7 +12,7 @@ from erestore.arrays import Array, as_array, as_tensor, matrix_shape, without_wa
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import is_floating, torch_dtype
 from erestore.checkpoint.quantised_weights import find_quantised
-from erestore.encoding.computed_tensor import Computed
+from erestore.encoding.computed_tensor import ComputedTarget
 from erestore.encoding.delta import Difference, Differences, evaluated, side_by_side
 from erestore.encoding.target import Target
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
@@ -83,17 +83,18 @@ class NonlinearMerge(Differences):
         """See :meth:`Differences.tensor`."""
         if key in self._whole or key not in self._result.base:
             return None
-        held, whole = self._layout[key], matrix_shape(self._result.base[key].shape)
-        info = TensorInfo(key, held.dtype, held.shape)
-        target = Target(key, key, info, min(matrix_shape(held.shape)[0], whole[0]))
+        entry, base_shape = self._layout[key], matrix_shape(self._result.base[key].shape)
+        info = TensorInfo(key, entry.dtype, entry.shape)
+        target = Target(key, key, info, min(matrix_shape(entry.shape)[0], base_shape[0]))
         difference = self.of(target)
         if difference is None:
             return None
-        found = self._result.rounded(key, held.dtype, held.shape).copy()  # rows of a grown vocabulary stand as they are
-        matrix = found.reshape(matrix_shape(held.shape))
-        for block, _ in Computed(target, self._result.base_rows(key), difference).changes():
-            matrix[block.start : block.stop] = block.own
-        return as_tensor(found, torch_dtype(held.dtype))
+        # Rows of a grown vocabulary stay as they are.
+        merged = self._result.rounded(key, entry.dtype, entry.shape).copy()
+        matrix = merged.reshape(matrix_shape(entry.shape))
+        for block, _ in ComputedTarget(target, self._result.base_rows(key), difference).changes():
+            matrix[block.start : block.stop] = block.original
+        return as_tensor(merged, torch_dtype(entry.dtype))
 
     def _merged(
         self, key: str, terms: Sequence[Terms], base: Rows, shape: tuple[int, int], *, is_matrix: bool
@@ -107,13 +108,13 @@ class NonlinearMerge(Differences):
         if strategy.kind == "factors":
             assert isinstance(strategy, FactorStrategy)
             return Product.of(*strategy.merge(self._factored(strategy, key, terms, base, shape)))
-        operands = self._tiled(strategy, key, [evaluated(each, shape[1], base) for each in terms], shape)
+        operands = self._tiled(strategy, key, [evaluated(added, shape[1], base) for added in terms], shape)
         if isinstance(strategy, LinearStrategy):
-            found = combination(operands, [float(each) for each in strategy.coefficients(self._weights, list)])
+            tiles = combination(operands, [float(share) for share in strategy.coefficients(self._weights, list)])
         else:
             assert isinstance(strategy, ElementwiseStrategy)
-            found = strategy.prepare(operands)
-        return Tiled.of(shape, found)
+            tiles = strategy.prepare(operands)
+        return Tiled.of(shape, tiles)
 
     def _tiled(self, strategy: MergeStrategy, key: str, rows: Sequence[Rows], shape: tuple[int, int]) -> TiledOperands:
         return TiledOperands(
@@ -134,13 +135,13 @@ class NonlinearMerge(Differences):
             labels=self._labels,
             weights=self._weights,
             statistics=self._known(strategy, key, shape),
-            factors=[_factors(each, base, shape) for each in terms],
+            factors=[_factors(variant_terms, base, shape) for variant_terms in terms],
         )
 
     def _known(self, strategy: MergeStrategy, key: str, shape: tuple[int, int]) -> list[Array] | None:
         if not strategy.needs or self._statistics is None:
             return None
-        return [known(key, shape) for known in self._statistics]
+        return [statistic(key, shape) for statistic in self._statistics]
 
 
 def _factors(terms: Terms, base: Rows, shape: tuple[int, int]) -> Factors:

@@ -14,7 +14,7 @@ import torch
 from erestore.arrays import as_tensor, row_blocks, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.encoding.quality import Quality
-from erestore.encoding.target import Loaded
+from erestore.encoding.target import LoadedTarget
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import EncodedSection
 from erestore.residual.codecs.gamma import GAMMA_BITS
@@ -68,10 +68,10 @@ def objective_of(quality: Quality) -> Objective:
 
 
 def profile(
-    loaded: Loaded,
+    loaded: LoadedTarget,
     *,
     factorise: bool,
-    gamma: bool,
+    base_multiple: bool,
     precision: torch.dtype = torch.float64,
     objective: Objective = ANSWERS,
 ) -> Profiled:
@@ -79,10 +79,10 @@ def profile(
 
     Parameters
     ----------
-    loaded : Loaded
+    loaded : LoadedTarget
     factorise : bool
         Whether to compute the spectrum.
-    gamma : bool
+    base_multiple : bool
         Whether to take out a multiple of the base first.
     precision : torch.dtype
         Arithmetic of the spectrum; see :func:`erestore.residual.spectrum.decompose`.
@@ -99,22 +99,28 @@ def profile(
     delta = loaded.delta()
     if not (math.isfinite(norm) and math.isfinite(base_norm) and 0 < _energy(delta) < math.inf):
         return Profiled("extreme")
-    whole = _energy(delta)
-    factor = _take_gamma(delta, loaded) if gamma else None
+    total_energy = _energy(delta)
+    factor = _fit_base_multiple(delta, loaded) if base_multiple else None
     m, n = delta.shape
     singular_values, basis = None, None
     side: Literal["left", "right"] = "right"
     if factorise and has_factors((m, n)):
-        found = decompose(delta, precision=precision)
-        singular_values, basis, side = found.singular_values, found.basis.to(torch.float32), found.side
+        decomposition = decompose(delta, precision=precision)
+        singular_values, basis, side = (
+            decomposition.singular_values,
+            decomposition.basis.to(torch.float32),
+            decomposition.side,
+        )
         alive = singular_values > 0
         singular_values, basis = singular_values[alive], basis[:, alive]
     scales, counts, curve = _rows(delta)
     energy = _energy(delta)
-    taken = max(0.0, whole - energy) if factor else 0.0
+    multiple_energy = max(0.0, total_energy - energy) if factor else 0.0
     weight = objective.vector_weight if len(loaded.target.shape) == 1 else 1.0
-    seen = Profile((m, n), energy, curve, scales, counts, singular_values, factor, taken, weight, objective)
-    return Profiled("changed", norm, base_norm, profile=seen, basis=basis, side=side)
+    tensor_profile = Profile(
+        (m, n), energy, curve, scales, counts, singular_values, factor, multiple_energy, weight, objective
+    )
+    return Profiled("changed", norm, base_norm, profile=tensor_profile, basis=basis, side=side)
 
 
 def has_factors(shape: tuple[int, int]) -> bool:
@@ -122,13 +128,13 @@ def has_factors(shape: tuple[int, int]) -> bool:
     return min(shape) >= _MIN_SIDE and math.prod(shape) >= _MIN_ELEMENTS
 
 
-def take_gamma(delta: torch.Tensor, loaded: Loaded, gamma: dyadic.Dyadic) -> None:
-    """Subtract ``gamma * base`` from `delta` in place."""
+def subtract_base_multiple(delta: torch.Tensor, loaded: LoadedTarget, multiple: dyadic.Dyadic) -> None:
+    """Subtract ``multiple * base`` from `delta` in place."""
     for start, stop in row_blocks(*delta.shape):
-        delta[start:stop] -= as_tensor(widen(loaded.parent.base[start:stop])) * gamma.value
+        delta[start:stop] -= as_tensor(widen(loaded.parent.base[start:stop])) * multiple.value
 
 
-def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
+def _fit_base_multiple(delta: torch.Tensor, loaded: LoadedTarget) -> dyadic.Dyadic | None:
     inner = square = 0.0
     for start, stop in row_blocks(*delta.shape):
         base = as_tensor(widen(loaded.parent.base[start:stop]))
@@ -136,18 +142,18 @@ def _take_gamma(delta: torch.Tensor, loaded: Loaded) -> dyadic.Dyadic | None:
         square += float((base * base).sum())
     if square == 0 or inner * inner / square <= _GAMMA_SHARE * _energy(delta):
         return None
-    gamma = dyadic.nearest(inner / square, GAMMA_BITS)
-    take_gamma(delta, loaded, gamma)
-    return gamma if gamma.mantissa else None
+    multiple = dyadic.nearest(inner / square, GAMMA_BITS)
+    subtract_base_multiple(delta, loaded, multiple)
+    return multiple if multiple.mantissa else None
 
 
-def _norms(loaded: Loaded) -> tuple[float, float]:
+def _norms(loaded: LoadedTarget) -> tuple[float, float]:
     norm = base_norm = 0.0
     with without_warnings():
         for block in loaded.blocks():
             base_norm += float((block.parent * block.parent).sum())
             before = widen(round_to(block.parent, array_dtype(loaded.target.info.dtype)))
-            norm += float(((block.own - before) ** 2).sum())
+            norm += float(((block.original - before) ** 2).sum())
     return norm, base_norm
 
 
@@ -183,8 +189,8 @@ def describe_rows(
     sample : torch.Tensor
     """
     levels = torch.round(2 * torch.log2(scales))
-    found, counts = torch.unique(levels[torch.isfinite(levels)], return_counts=True)
+    exponents, counts = torch.unique(levels[torch.isfinite(levels)], return_counts=True)
     sample = sample / scales[rows]
     sample = sample[torch.isfinite(sample)]
     size = sample.square().mean().sqrt() if len(sample) else torch.zeros(())
-    return 2.0 ** (found / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()
+    return 2.0 ** (exponents / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()

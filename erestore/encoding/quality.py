@@ -197,33 +197,33 @@ def require_max_error(max_error: float, hint: str = "Give one in between, such a
         raise UsageError(f"A maximal error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint=hint)
 
 
-def asked_record(asked: Quality) -> dict[str, str]:
+def asked_record(quality: Quality) -> dict[str, str]:
     """Return what a commit records of what was asked, as strings."""
-    exact = "only" if asked.exact_only else "yes" if asked.exact else "no"
-    record = {"asked_codec": asked.codec, "asked_exact": exact}
-    if asked.codec == "ere":
-        record |= {"rank": str(asked.rank), "bits": str(asked.bits), "alpha": repr(asked.alpha)}
-        return record | {"allocation": asked.allocation}
-    if asked.exact_only:
+    exact = "only" if quality.exact_only else "yes" if quality.exact else "no"
+    record = {"asked_codec": quality.codec, "asked_exact": exact}
+    if quality.codec == "ere":
+        record |= {"rank": str(quality.rank), "bits": str(quality.bits), "alpha": repr(quality.alpha)}
+        return record | {"allocation": quality.allocation}
+    if quality.exact_only:
         return record
-    if asked.objective is not None:
-        record["objective"] = asked.objective
-    if asked.gate:
-        return record | {"gate": asked.gate.name}
-    return record | ({"budget": repr(asked.budget)} if asked.budget else {"max_error": repr(asked.max_error)})
+    if quality.objective is not None:
+        record["objective"] = quality.objective
+    if quality.gate:
+        return record | {"gate": quality.gate.name}
+    return record | ({"budget": repr(quality.budget)} if quality.budget else {"max_error": repr(quality.max_error)})
 
 
-def quality_record(asked: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
+def quality_record(quality: Quality, reached: Outcome, *, exact: bool) -> dict[str, str]:
     """Return what a commit records of quality, asked and reached, as strings."""
-    has_lossy = exact and not asked.exact_only and (asked.exact or asked.budget is not None)
+    has_lossy = exact and not quality.exact_only and (quality.exact or quality.budget is not None)
     lossy = {"lossy_error": repr(reached.relative_error)} if has_lossy else {}
     dropped = {"dropped": str(len(reached.dropped))} if reached.dropped and not exact else {}
     return (
-        asked_record(asked)
+        asked_record(quality)
         | lossy
         | dropped
         | {
-            "codec": "exact-only" if asked.exact_only else asked.codec,
+            "codec": "exact-only" if quality.exact_only else quality.codec,
             "exact": "yes" if exact else "no",
             "relative_error": repr(0.0 if exact else reached.relative_error),
             "linear_error": repr(ratio(reached.linear_error, reached.squared_norm)),

@@ -20,10 +20,17 @@ from erestore.encoding.encode_pass import Attempt, Passes
 from erestore.encoding.exact_codes import profile_exact
 from erestore.encoding.profile import Profiled, objective_of, profile
 from erestore.encoding.quality import Outcome, Quality
-from erestore.encoding.source import Changes
-from erestore.encoding.step_search import Admits, Room, as_the_paper, through_gate, within_budget, within_error
-from erestore.encoding.target import Loaded, Target
-from erestore.encoding.tensor_encoder import LoadedItem
+from erestore.encoding.source import DeltaSource
+from erestore.encoding.step_search import (
+    AcceptCandidate,
+    SizeBudget,
+    encode_ere,
+    search_by_budget,
+    search_by_error,
+    search_by_gate,
+)
+from erestore.encoding.target import LoadedTarget, Target
+from erestore.encoding.tensor_encoder import LoadedEncoder
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.objects.calibration import Calibration
 from erestore.progress import Progress
@@ -44,12 +51,12 @@ class Encoder:
     Attributes
     ----------
     objects : ObjectStore
-    changes : Changes
+    source : DeltaSource
     base : str
         Oid of the base.
     quality : Quality
     progress : Progress
-    admits : Admits, optional
+    accept : AcceptCandidate, optional
         Asked where the quality is a gate, after `prepare` of :meth:`run`.
     calibration : Calibration or None
         Where rounding is to serve what comes out of the base's layers.
@@ -58,16 +65,16 @@ class Encoder:
     """
 
     objects: ObjectStore
-    changes: Changes
+    source: DeltaSource
     base: str
     quality: Quality
     progress: Progress
-    admits: Admits | None = None
+    accept: AcceptCandidate | None = None
     calibration: Calibration | None = None
     references: References = OWN_CHANGES
 
     def run(
-        self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], Room | None]
+        self, targets: list[Target], outcome: Outcome, prepare: Callable[[list[Target]], SizeBudget | None]
     ) -> PutResult | None:
         """Write the residual.
 
@@ -89,16 +96,16 @@ class Encoder:
         with tensor_threads() as executor, TensorSpool() as bases, ExitStack() as stack:
             profiled = self._profile(executor, targets, bases)
             for target in targets:
-                seen = profiled[target.key]
-                outcome.squared_norm += seen.norm
-                outcome.base_norm += seen.base_norm
-                if seen.state == "unchanged":
+                profile = profiled[target.key]
+                outcome.squared_norm += profile.norm
+                outcome.base_norm += profile.base_norm
+                if profile.state == "unchanged":
                     outcome.count("unchanged")
-                elif seen.state == "not finite":
+                elif profile.state == "not finite":
                     outcome.not_finite.append(target.name)
             changed = [target for target in targets if profiled[target.key].state == "changed"]
             refused = [target for target in targets if profiled[target.key].state in ("not finite", "extreme")]
-            room = prepare(refused)
+            size_budget = prepare(refused)
             if self.quality.exact_only:
                 outcome.linear_error += sum(profiled[target.key].norm for target in changed)
             if not changed or self.quality.exact_only:
@@ -107,7 +114,7 @@ class Encoder:
             passes = stack.enter_context(
                 Passes(
                     self.objects,
-                    self.changes,
+                    self.source,
                     self.base,
                     self.progress,
                     self.calibration,
@@ -116,42 +123,46 @@ class Encoder:
                     profiled,
                     bases,
                     self.quality.spread,
-                    None if self.admits is not None or room is not None else self.quality.allowed(norm),
+                    None if self.accept is not None or size_budget is not None else self.quality.allowed(norm),
                     self.references,
                 )
             )
-            found = self._encode(passes, room)
-            outcome.squared_error += found.errors.rounded
-            outcome.linear_error += found.errors.linear
-            outcome.dropped.extend(found.dropped)
-            for kind, number in (*found.kinds.items(), ("dropped", len(found.dropped))):
+            attempt = self._encode(passes, size_budget)
+            outcome.squared_error += attempt.errors.rounded
+            outcome.linear_error += attempt.errors.linear
+            outcome.dropped.extend(attempt.dropped)
+            for kind, number in (*attempt.kinds.items(), ("dropped", len(attempt.dropped))):
                 if number:
                     outcome.kinds[kind] = outcome.kinds.get(kind, 0) + number
-            return None if found.writer.is_empty else found.writer.finish()
+            return None if attempt.writer.is_empty else attempt.writer.finish()
 
-    def _encode(self, passes: Passes, room: Room | None) -> Attempt:
+    def _encode(self, passes: Passes, size_budget: SizeBudget | None) -> Attempt:
         if self.quality.codec == "ere":
-            return as_the_paper(passes, self.quality)
-        if self.admits is not None:
-            return through_gate(passes, self.admits)
-        return within_error(passes, self.quality) if room is None else within_budget(passes, self.quality, room)
+            return encode_ere(passes, self.quality)
+        if self.accept is not None:
+            return search_by_gate(passes, self.accept)
+        return (
+            search_by_error(passes, self.quality)
+            if size_budget is None
+            else search_by_budget(passes, self.quality, size_budget)
+        )
 
     def _profile(self, executor: Executor, targets: list[Target], bases: TensorSpool) -> dict[str, Profiled]:
         def look(target: Target) -> Profiled:
-            return self.changes.profile(target, self.quality)
+            return self.source.profile(target, self.quality)
 
-        found: dict[str, Profiled] = {}
+        profiles: dict[str, Profiled] = {}
         results = bounded_map(executor, look, targets, in_flight=worker_count())
-        for number, (target, seen) in enumerate(zip(targets, results, strict=True), 1):
-            if seen.basis is not None:
-                bases.put(target.key, seen.basis)
-            found[target.key] = replace(seen, basis=None)
+        for number, (target, profiled) in enumerate(zip(targets, results, strict=True), 1):
+            if profiled.basis is not None:
+                bases.put(target.key, profiled.basis)
+            profiles[target.key] = replace(profiled, basis=None)
             self.progress("spectra", number, len(targets))
-        return found
+        return profiles
 
 
 @dataclass(frozen=True)
-class CheckpointChanges(Changes):
+class CheckpointDeltas(DeltaSource):
     """The tensors of a checkpoint, minus a parent's linear values.
 
     Attributes
@@ -164,7 +175,7 @@ class CheckpointChanges(Changes):
     parent: Variant
 
     def profile(self, target: Target, quality: Quality) -> Profiled:
-        """See :meth:`Changes.profile`."""
+        """See :meth:`DeltaSource.profile`."""
         if quality.keeps_exact(target.role):
             return profile_exact(self._loaded(target))
         ours = quality.codec == "lowrank" and not quality.exact_only
@@ -173,14 +184,14 @@ class CheckpointChanges(Changes):
         return profile(
             self._loaded(target),
             factorise=not quality.exact_only,
-            gamma=ours,
+            base_multiple=ours,
             precision=torch.float32 if may_lose else torch.float64,
             objective=objective_of(quality),
         )
 
-    def item(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> LoadedItem:
-        """See :meth:`Changes.item`."""
-        return LoadedItem(profiled, basis, self._loaded(target))
+    def encoder(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> LoadedEncoder:
+        """See :meth:`DeltaSource.encoder`."""
+        return LoadedEncoder(profiled, basis, self._loaded(target))
 
-    def _loaded(self, target: Target) -> Loaded:
-        return Loaded.read(target, self.checkpoint.read, self.parent)
+    def _loaded(self, target: Target) -> LoadedTarget:
+        return LoadedTarget.read(target, self.checkpoint.read, self.parent)

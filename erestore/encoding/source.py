@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from erestore.encoding.profile import Profiled
 from erestore.encoding.quality import Quality
 from erestore.encoding.target import Target
-from erestore.encoding.tensor_encoder import Item
+from erestore.encoding.tensor_encoder import TensorEncoder
 
 if TYPE_CHECKING:
     import torch
 
 
-class Changes(ABC):
+class DeltaSource(ABC):
     """Originals minus parents, tensor by tensor; asked by several threads at once."""
 
     @abstractmethod
@@ -22,7 +22,7 @@ class Changes(ABC):
         """Look at one target for the first time."""
 
     @abstractmethod
-    def item(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> Item:
+    def encoder(self, target: Target, profiled: Profiled, basis: torch.Tensor | None) -> TensorEncoder:
         """Open one target that changed, for an encoding.
 
         Parameters

@@ -14,7 +14,7 @@ import numpy as np
 from erestore.arrays import Array, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
 from erestore.encoding.profile import Profiled
-from erestore.encoding.target import Opened
+from erestore.encoding.target import OpenTarget
 from erestore.residual.codecs import dense
 from erestore.residual.rounding import round_to
 
@@ -22,7 +22,7 @@ SLACK = 2.0**-50
 """Share of a value by which float64 sums of many terms may differ."""
 
 
-def profile_statistic(opened: Opened) -> Profiled:
+def profile_statistic(opened: OpenTarget) -> Profiled:
     """Look at a statistic's residual, and encode it.
 
     Returns
@@ -34,24 +34,24 @@ def profile_statistic(opened: Opened) -> Profiled:
     blocks = list(opened.blocks())
     if not blocks:
         return Profiled("unchanged")
-    own = np.concatenate([block.own for block in blocks])
+    original = np.concatenate([block.original for block in blocks])
     parent = np.concatenate([block.parent for block in blocks])
     with without_warnings():
         before = widen(round_to(parent, dtype))
-        if np.array_equal(own, before):
+        if np.array_equal(original, before):
             return Profiled("unchanged")
-        if not (np.isfinite(own).all() and np.isfinite(parent).all()):
+        if not (np.isfinite(original).all() and np.isfinite(parent).all()):
             return Profiled("not finite")
-        norm = float(((own - before) ** 2).sum())
+        norm = float(((original - before) ** 2).sum())
         if math.isfinite(norm):
             for precision in (np.float32, np.float64):
-                delta = (own - parent).astype(precision)
-                if _gives(own, parent, widen(delta), dtype):
+                delta = (original - parent).astype(precision)
+                if _gives(original, parent, widen(delta), dtype):
                     return Profiled("changed", outside=norm, exact=dense.encode(delta))
     return Profiled("extreme")
 
 
-def _gives(own: Array, parent: Array, delta: Array, dtype: np.dtype[Any]) -> bool:
+def _gives(original: Array, parent: Array, delta: Array, dtype: np.dtype[Any]) -> bool:
     """Tell whether a residual gives the original's values, in whatever order a variant's terms are summed."""
     slack = SLACK * (np.abs(parent) + np.abs(delta))
-    return all(np.array_equal(widen(round_to(parent + delta + off, dtype)), own) for off in (-slack, slack))
+    return all(np.array_equal(widen(round_to(parent + delta + off, dtype)), original) for off in (-slack, slack))

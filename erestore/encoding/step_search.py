@@ -8,7 +8,7 @@ from erestore.arrays import as_array
 from erestore.encoding.encode_pass import Attempt, Passes
 from erestore.encoding.gate import FIRST_ERROR, LARGEST_ERROR, GateSearch
 from erestore.encoding.quality import SMALLEST_MAX_ERROR, Quality
-from erestore.encoding.tensor_encoder import Encoding, Item, LoadedItem, measure
+from erestore.encoding.tensor_encoder import EncodedTensor, LoadedEncoder, TensorEncoder, measure
 from erestore.errors import GateError, UsageError
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors, ratio
@@ -17,10 +17,10 @@ from erestore.residual.codecs import dense, ere
 from erestore.residual.spectrum import Decomposition
 from erestore.residual.step_search import StepSearch
 
-Room = Callable[[Collection[str]], int]
+SizeBudget = Callable[[Collection[str]], int]
 """Bytes that a residual may take, given the tensors that it has sections for."""
 
-Admits = Callable[[ResidualWriter, float], bool]
+AcceptCandidate = Callable[[ResidualWriter, float], bool]
 """Whether a residual is good enough, given its relative error too."""
 
 _SIZE_EXPONENT = -1.0
@@ -30,30 +30,30 @@ _ERROR_EXPONENT = 1.2
 """Of the step in the error, about: less than 2 because a smaller step keeps more components too."""
 
 
-def within_error(passes: Passes, quality: Quality) -> Attempt:
+def search_by_error(passes: Passes, quality: Quality) -> Attempt:
     """Encode at the largest step that meets the bound of `quality`; where the rest is kept too, it may be missed."""
     if not passes.profiles:
         return _statistics_alone(passes)
     allowed = quality.allowed(passes.norm)
     search = StepSearch(passes.step_for(allowed), _ERROR_EXPONENT)
-    found = _best(
+    best = _best(
         passes,
         search,
         lambda attempt: attempt.errors.rounded / allowed,
         is_enough=lambda attempt: attempt.is_bare,
         may_miss=quality.exact,
     )
-    if found is None:
+    if best is None:
         raise UsageError(
             f"A maximal error of {quality.max_error:g} cannot be reached for this checkpoint.",
             hint="Use --exact to keep every bit.",
         )
-    return found
+    return best
 
 
-def within_budget(passes: Passes, quality: Quality, room: Room) -> Attempt:
+def search_by_budget(passes: Passes, quality: Quality, size_budget: SizeBudget) -> Attempt:
     """Encode at the smallest step whose residual has room."""
-    free = max(1, room([target.key for target in passes.targets]))
+    free = max(1, size_budget([target.key for target in passes.targets]))
     # What is left unused is judged by the whole budget, not by the residual's part of it.
     tolerance = min(0.5, _UNUSED * (quality.budget or free) / free)
     start = step_plan.solve_step_for_bits(list(passes.profiles.values()), 8 * free)
@@ -61,16 +61,16 @@ def within_budget(passes: Passes, quality: Quality, room: Room) -> Attempt:
     def share(attempt: Attempt) -> float:
         """Return how much of its room a residual takes; one without sections is not written at all."""
         writer = attempt.writer
-        return 0.0 if writer.is_empty else writer.size / max(1, room(writer.keys))
+        return 0.0 if writer.is_empty else writer.size / max(1, size_budget(writer.keys))
 
-    found = None
+    best = None
     if passes.profiles:
-        found = _best(passes, StepSearch(start, _SIZE_EXPONENT, tolerance, attempts=8), share)
+        best = _best(passes, StepSearch(start, _SIZE_EXPONENT, tolerance, attempts=8), share)
     elif share(attempt := _statistics_alone(passes)) <= 1:
-        found = attempt
-    if found is None:
+        best = attempt
+    if best is None:
         raise UsageError("The budget has no room for any of what was changed.", hint="Give a larger --budget.")
-    return found
+    return best
 
 
 def _best(
@@ -113,9 +113,9 @@ def _best(
     return None if best is None else best[1]
 
 
-def through_gate(passes: Passes, admits: Admits) -> Attempt:
+def search_by_gate(passes: Passes, accept: AcceptCandidate) -> Attempt:
     """Encode at the largest step that the gate admits, and return what it admitted there."""
-    if not passes.profiles and admits((alone := _statistics_alone(passes)).writer, 0.0):
+    if not passes.profiles and accept((alone := _statistics_alone(passes)).writer, 0.0):
         return alone
     search = GateSearch(passes.step_for(FIRST_ERROR * passes.norm) if passes.profiles else 1.0)
     best: Attempt | None = None
@@ -123,7 +123,7 @@ def through_gate(passes: Passes, admits: Admits) -> Attempt:
     while goes_on:
         attempt = passes.at(search.step)
         error = ratio(attempt.errors.rounded, passes.norm)
-        passed = error <= LARGEST_ERROR and admits(attempt.writer, error)
+        passed = error <= LARGEST_ERROR and accept(attempt.writer, error)
         goes_on = search.observe(attempt.writer.size, error, passed=passed)
         superseded = best if passed else attempt  # what passes does so at a larger step than whatever passed before
         best = attempt if passed else best
@@ -141,27 +141,29 @@ def _statistics_alone(passes: Passes) -> Attempt:
     return passes.at(1.0)
 
 
-def as_the_paper(passes: Passes, quality: Quality) -> Attempt:
+def encode_ere(passes: Passes, quality: Quality) -> Attempt:
     """Encode with the codec ``ere``: ranks by allocation, codes of b bits; vectors and tiny matrices stay whole."""
-    spectra = {key: found.singular_values for key, found in passes.profiles.items()}
-    known = {key: values.numpy() for key, values in spectra.items() if values is not None}
-    shapes = [passes.profiles[key].shape for key in known]
+    spectra = {key: profile.singular_values for key, profile in passes.profiles.items()}
+    singular_values = {key: values.numpy() for key, values in spectra.items() if values is not None}
+    shapes = [passes.profiles[key].shape for key in singular_values]
     allocate = allocation.ALLOCATIONS[quality.allocation]
-    ranks = dict(zip(known, allocate(list(known.values()), shapes, quality.rank, quality.alpha), strict=True))
+    ranks = dict(
+        zip(singular_values, allocate(list(singular_values.values()), shapes, quality.rank, quality.alpha), strict=True)
+    )
 
-    def encode(item: Item) -> tuple[Encoding, Errors]:
-        encoded = encode_ere(item)
-        return encoded, measure(item.opened, encoded.sections)
+    def encode(encoder: TensorEncoder) -> tuple[EncodedTensor, Errors]:
+        encoded = encode_tensor(encoder)
+        return encoded, measure(encoder.opened, encoded.sections)
 
-    def encode_ere(item: Item) -> Encoding:
-        assert isinstance(item, LoadedItem)
-        delta = item.loaded.delta()
-        if item.key not in ranks:
-            return Encoding((dense.encode(as_array(delta)),))
-        assert item.profile.singular_values is not None
-        assert item.basis is not None
-        decomposition = Decomposition(delta, item.profile.singular_values, item.basis, item.profiled.side)
-        rank = ranks[item.key]
-        return Encoding((ere.encode_section(delta, rank, quality.bits, decomposition),) if rank else ())
+    def encode_tensor(encoder: TensorEncoder) -> EncodedTensor:
+        assert isinstance(encoder, LoadedEncoder)
+        delta = encoder.loaded.delta()
+        if encoder.key not in ranks:
+            return EncodedTensor((dense.encode(as_array(delta)),))
+        assert encoder.profile.singular_values is not None
+        assert encoder.basis is not None
+        decomposition = Decomposition(delta, encoder.profile.singular_values, encoder.basis, encoder.profiled.side)
+        rank = ranks[encoder.key]
+        return EncodedTensor((ere.encode_section(delta, rank, quality.bits, decomposition),) if rank else ())
 
     return passes.encode(encode)

@@ -101,29 +101,29 @@ def divide(
     """
     followers = {name for group in checkpoint.ties for name in group[1:]}
     inside, entries = names_inside(checkpoint.files), state_dict_names(checkpoint.structure)
-    targets, whole, roles = [], [], roles_of(checkpoint.tensors, checkpoint.quantisation)
-    own, codes = mark_codes(checkpoint.tensors), mark_codes(base)
+    targets, whole_names, roles = [], [], roles_of(checkpoint.tensors, checkpoint.quantisation)
+    own_codes, base_codes = mark_codes(checkpoint.tensors), mark_codes(base)
     first: dict[str, str] = {}
     for name, info in checkpoint.tensors.items():
         key = keys[name]
         if name in followers or first.setdefault(key, name) != name:
             continue
         is_weight = is_of_state_dict(inside.get(name, name), checkpoint.structure, entries)
-        if is_weight and key in base and fits(info, base[key]) and comparable(own[name], codes[key]):
+        if is_weight and key in base and fits(info, base[key]) and comparable(own_codes[name], base_codes[key]):
             shared = min(matrix_shape(info.shape)[0], matrix_shape(base[key].shape)[0])
             module = name.removesuffix(inside.get(name, name))
             targets.append(Target(key, name, info, shared, roles[name], module))
         else:
-            whole.append(name)
-    return sorted(targets, key=lambda target: target.key), whole
+            whole_names.append(name)
+    return sorted(targets, key=lambda target: target.key), whole_names
 
 
-class Block(NamedTuple):
+class TargetRows(NamedTuple):
     """Rows of a target.
 
     Attributes
     ----------
-    own, parent : ndarray
+    original, parent : ndarray
         The original and the parent's linear value, float64.
     base : ndarray
         The base, in its own dtype.
@@ -131,12 +131,12 @@ class Block(NamedTuple):
 
     start: int
     stop: int
-    own: Array
+    original: Array
     parent: Array
     base: Array
 
 
-class Opened(ABC):
+class OpenTarget(ABC):
     """One target, opened for encoding.
 
     Attributes
@@ -152,49 +152,49 @@ class Opened(ABC):
         return self.target.matrix
 
     @abstractmethod
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[TargetRows]:
         """Yield all shared rows in order."""
 
 
 @dataclass(frozen=True)
-class Loaded(Opened):
+class LoadedTarget(OpenTarget):
     """One target with its tensors in memory.
 
     Attributes
     ----------
     target : Target
-    own : torch.Tensor
+    original : torch.Tensor
         The original, as a matrix, all its rows.
     parent : LinearTensor
     """
 
     target: Target
-    own: torch.Tensor
+    original: torch.Tensor
     parent: LinearTensor
 
     @classmethod
-    def read(cls, target: Target, read: Callable[[str], torch.Tensor], parent: Variant) -> Loaded:
+    def read(cls, target: Target, read: Callable[[str], torch.Tensor], parent: Variant) -> LoadedTarget:
         """Read the original and open the parent's linear value."""
-        own = read(target.name).reshape(matrix_shape(target.info.shape))
-        return cls(target, own, parent.linear(target.key))
+        original = read(target.name).reshape(matrix_shape(target.info.shape))
+        return cls(target, original, parent.linear(target.key))
 
-    def blocks(self) -> Iterator[Block]:
-        """See :meth:`Opened.blocks`."""
+    def blocks(self) -> Iterator[TargetRows]:
+        """See :meth:`OpenTarget.blocks`."""
         for start, stop in row_blocks(*self.shape):
-            own = widen(as_array(self.own[start:stop]))
-            yield Block(start, stop, own, self.parent.rows(start, stop), self.parent.base[start:stop])
+            original = widen(as_array(self.original[start:stop]))
+            yield TargetRows(start, stop, original, self.parent.rows(start, stop), self.parent.base[start:stop])
 
     def delta(self) -> torch.Tensor:
         """Return the residual against the parent's linear value, float32 ``(shared, n)``."""
-        columns = self.own.shape[1]
+        columns = self.original.shape[1]
         result = torch.empty((self.target.shared, columns), dtype=torch.float32)
         for start, stop in row_blocks(*result.shape):
-            result[start:stop] = self.own[start:stop].to(torch.float64) - as_tensor(self.parent.rows(start, stop))
+            result[start:stop] = self.original[start:stop].to(torch.float64) - as_tensor(self.parent.rows(start, stop))
         return result
 
     def is_unchanged(self) -> bool:
         """Tell whether the parent's value, rounded to the variant's dtype, has the original's bits."""
-        shared = self.own[: self.target.shared]
+        shared = self.original[: self.target.shared]
         parent = self.parent.rounded(self.target.shared, array_dtype(self.target.info.dtype))
         return same_bits(as_tensor(parent), shared)
 
@@ -202,6 +202,6 @@ class Loaded(Opened):
         """Tell whether neither the original nor the base holds NaN or infinity."""
         return all(
             bool(torch.isfinite(part.to(torch.float32) if part.element_size() < 4 else part).all())
-            for matrix in (self.own, as_tensor(self.parent.base))
+            for matrix in (self.original, as_tensor(self.parent.base))
             for part in (matrix[start:stop] for start, stop in row_blocks(*matrix.shape))
         )

@@ -11,8 +11,8 @@ import torch
 
 from erestore.arrays import as_tensor, widen, without_warnings
 from erestore.checkpoint.dtypes import array_dtype
-from erestore.encoding.profile import Profiled, take_gamma
-from erestore.encoding.target import Loaded, Opened
+from erestore.encoding.profile import Profiled, subtract_base_multiple
+from erestore.encoding.target import LoadedTarget, OpenTarget
 from erestore.objects.calibration import Calibration
 from erestore.objects.squared_errors import Errors
 from erestore.residual import factorise, quantisation, step_plan
@@ -26,7 +26,7 @@ from erestore.variant.variant import evaluate
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodedTensor:
     """One tensor's sections.
 
     Attributes
@@ -41,7 +41,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Item(ABC):
+class TensorEncoder(ABC):
     """One tensor of the second pass.
 
     Attributes
@@ -57,7 +57,7 @@ class Item(ABC):
 
     @property
     @abstractmethod
-    def opened(self) -> Opened:
+    def opened(self) -> OpenTarget:
         """Original and parent."""
 
     @property
@@ -72,50 +72,50 @@ class Item(ABC):
         return self.profiled.profile
 
     @abstractmethod
-    def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:
+    def encode_at(self, step: float, calibration: Calibration | None) -> EncodedTensor:
         """Encode the residual in the way that is cheapest where `step` is that of a tensor of weight 1."""
 
 
 @dataclass(frozen=True)
-class LoadedItem(Item):
+class LoadedEncoder(TensorEncoder):
     """One whose tensors are in memory.
 
     Attributes
     ----------
-    loaded : Loaded
+    loaded : LoadedTarget
     """
 
-    loaded: Loaded
+    loaded: LoadedTarget
 
     @property
-    def opened(self) -> Loaded:
-        """See :attr:`Item.opened`."""
+    def opened(self) -> LoadedTarget:
+        """See :attr:`TensorEncoder.opened`."""
         return self.loaded
 
-    def encode_at(self, step: float, calibration: Calibration | None) -> Encoding:
-        """See :meth:`Item.encode_at`."""
-        delta, found = self.loaded.delta(), self.profile
-        own_step = found.own_step(step)
+    def encode_at(self, step: float, calibration: Calibration | None) -> EncodedTensor:
+        """See :meth:`TensorEncoder.encode_at`."""
+        delta, profile = self.loaded.delta(), self.profile
+        own_step = profile.own_step(step)
         before: tuple[EncodedSection, ...] = ()
-        if found.gamma is not None and found.takes_gamma(own_step):
-            take_gamma(delta, self.loaded, found.gamma)
-            before = (gamma.encode(found.gamma),)
-        encoded = _encode_as(step_plan.plan(found, step), self, delta, own_step, calibration)
+        if profile.base_multiple is not None and profile.takes_base_multiple(own_step):
+            subtract_base_multiple(delta, self.loaded, profile.base_multiple)
+            before = (gamma.encode(profile.base_multiple),)
+        encoded = _encode_as(step_plan.plan(profile, step), self, delta, own_step, calibration)
         return replace(encoded, sections=before + encoded.sections)
 
 
 def _encode_as(
-    plan: step_plan.Plan, item: LoadedItem, delta: torch.Tensor, step: float, calibration: Calibration | None
-) -> Encoding:
+    plan: step_plan.Plan, encoder: LoadedEncoder, delta: torch.Tensor, step: float, calibration: Calibration | None
+) -> EncodedTensor:
     """Encode one tensor's residual as planned, times its gain; `delta` is used up."""
     sections: list[EncodedSection] = []
     lost: dict[int, float] = {}
-    rest, gain = delta, item.profile.gain(plan)
+    rest, gain = delta, encoder.profile.gain(plan)
     if plan.rank:
-        assert item.basis is not None
-        assert item.profile.singular_values is not None
-        sigma = item.profile.singular_values[: plan.rank]
-        basis, side, rounding = item.basis[:, : plan.rank], item.profiled.side, item.profile.objective.rounding
+        assert encoder.basis is not None
+        assert encoder.profile.singular_values is not None
+        sigma = encoder.profile.singular_values[: plan.rank]
+        basis, side, rounding = encoder.basis[:, : plan.rank], encoder.profiled.side, encoder.profile.objective.rounding
         codes = factorise.quantise(delta, basis, sigma, side, step, rounding, gain)
         if codes.rank:
             sections.append(lowrank2.encode(codes))
@@ -126,18 +126,18 @@ def _encode_as(
         missing = squared_norm(rest)
         rest.mul_(gain)
         size = quantisation.usable_step(rest, step)
-        metrics = calibration.metrics(item.key, rest.shape[1]) if calibration else None
+        metrics = calibration.metrics(encoder.key, rest.shape[1]) if calibration else None
         rounding = quantisation.quantise_runs if metrics is None else partial(shape_codes, metrics=metrics)
         parts = quantisation.quantise_matrix(rest, size, rounding)
         if any(bool(part.any()) for part in parts):
             lost[remainder.band_of((*rest.shape,))] = missing
-            if item.profile.objective.fits_step:
+            if encoder.profile.objective.fits_step:
                 size = quantisation.fitted_step(rest, parts)
             sections.append(remainder.encode(parts, size, (*rest.shape,)))
-    return Encoding(tuple(sections), lost)
+    return EncodedTensor(tuple(sections), lost)
 
 
-def measure(opened: Opened, encoded: tuple[EncodedSection, ...]) -> Errors:
+def measure(opened: OpenTarget, encoded: tuple[EncodedSection, ...]) -> Errors:
     """Decode sections as a reader does and return what they lose, and the residual's own squared norm."""
     sections = tuple(
         codec(section.codec).decode(section.parameters, [part.content for part in section.parts], opened.shape)
@@ -146,12 +146,12 @@ def measure(opened: Opened, encoded: tuple[EncodedSection, ...]) -> Errors:
     dtype = array_dtype(opened.target.info.dtype)
     linear = rounded = norm = 0.0
     with without_warnings():
-        for start, stop, own, parent, base in opened.blocks():
+        for start, stop, original, parent, base in opened.blocks():
             before = widen(round_to(parent, dtype))
-            norm += float(((own - before) ** 2).sum())
+            norm += float(((original - before) ** 2).sum())
             value = parent
             if sections:
                 value = parent + evaluate(sections, start, stop, widen(base))
-            linear += float(((own - value) ** 2).sum())
-            rounded += float(((own - widen(round_to(value, dtype))) ** 2).sum())
+            linear += float(((original - value) ** 2).sum())
+            rounded += float(((original - widen(round_to(value, dtype))) ** 2).sum())
     return Errors(linear, rounded, norm)

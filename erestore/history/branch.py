@@ -160,7 +160,7 @@ def encoded(commit: Commit, stored: StoredVariant, quality: Mapping[str, str], l
     return replace(
         commit,
         manifest=stored.manifest_oid,
-        own=stored.own,
+        own=stored.residuals,
         quality={"codec": "lowrank", **quality},
         stored_bytes=stored.added_bytes + layout_bytes,
     )

@@ -79,21 +79,21 @@ def adapted_layout(
         files=files,
         ties=tuple(group for group in parent.ties if not split & set(group)),
     )
-    written, added = dict(layout.side_files), 0
+    side_files, added = dict(layout.side_files), 0
     if layout.is_directory:
         weights = {file.name for file in files}
         gone = weights | replaced(checkpoint.side_files, layout.side_files)
-        written = {name: oid for name, oid in written.items() if name not in gone}
+        side_files = {name: oid for name, oid in side_files.items() if name not in gone}
         contents = _described(objects, parent, layout, fresh, is_untied=is_untied)
         for name, content in contents.items():
             blob = objects.put_blob(content)
-            written[name], added = blob.oid, added + blob.added_bytes
+            side_files[name], added = blob.oid, added + blob.added_bytes
         unread = {name for name, path in checkpoint.side_files.items() if holds_weights(name, read_start(path))}
         places = adapted_places(checkpoint.side_files, layout.side_files, weights, unread)
         for name, path in checkpoint.side_files.items():
             blob = objects.put_blob_file(path)
-            written[places[name]], added = blob.oid, added + blob.added_bytes
-    layout = replace(layout, side_files=written)
+            side_files[places[name]], added = blob.oid, added + blob.added_bytes
+    layout = replace(layout, side_files=side_files)
     stored = objects.put_record("layout", layout.to_record())
     return StoredLayout(layout, stored.oid, added + stored.added_bytes)
 

@@ -92,7 +92,7 @@ class AdapterValues:
             self.parent.stored(key, tensor.dtype, tensor.shape)
         )
 
-    def matrices(self, held: LoraFactors) -> tuple[Array, Array]:
+    def matrices(self, pair: LoraFactors) -> tuple[Array, Array]:
         """Return up and down as matrices, ``(outputs, r)`` and ``(r, inputs)``.
 
         Raises
@@ -100,21 +100,21 @@ class AdapterValues:
         CheckpointError
             If they are of a type that is not kept, or hold NaN or infinity.
         """
-        up, down = self.checkpoint.read(held.up), self.checkpoint.read(held.down)
-        for name, side in ((held.up, up), (held.down, down)):
+        up, down = self.checkpoint.read(pair.up), self.checkpoint.read(pair.down)
+        for name, side in ((pair.up, up), (pair.down, down)):
             if as_array(side).dtype not in factors.STORED:
                 raise CheckpointError(f"The factor '{name}' is of type {side.dtype}, which is not kept.")
             _require_finite(name, side)
         return as_array(up.reshape(up.shape[0], -1)), as_array(down.reshape(down.shape[0], -1))
 
-    def encode(self, held: LoraFactors, rows: int) -> EncodedSection:
+    def encode(self, pair: LoraFactors, rows: int) -> EncodedSection:
         """Return the factors of the first `rows` rows as they are."""
-        up, down = self.matrices(held)
-        if held.transpose:
+        up, down = self.matrices(pair)
+        if pair.transpose:
             down = down[:, :rows]
         else:
             up = up[:rows]
-        return factors.encode(up, np.ascontiguousarray(down), float(held.scaling), transpose=held.transpose)
+        return factors.encode(up, np.ascontiguousarray(down), float(pair.scaling), transpose=pair.transpose)
 
     def encode_bias(self, change: BiasChange) -> EncodedSection:
         """Return what is added to a bias."""
@@ -136,13 +136,13 @@ class AdapterValues:
     def difference(self, key: str, name: str, rows: int) -> EncodedSection | None:
         """Return what a whole tensor adds to the first `rows` rows of the parent; None if these are the parent's bits."""
         tensor = self.shapes[key]
-        own = widen(as_array(self.checkpoint.read(name))).reshape(matrix_shape(self.checkpoint.tensors[name].shape))[
+        value = widen(as_array(self.checkpoint.read(name))).reshape(matrix_shape(self.checkpoint.tensors[name].shape))[
             :rows
         ]
         stored = widen(self.parent.stored(key, tensor.dtype, tensor.shape)).reshape(matrix_shape(tensor.shape))[:rows]
-        if np.array_equal(own, stored, equal_nan=True):
+        if np.array_equal(value, stored, equal_nan=True):
             return None
-        difference, linear = np.array(own), self.parent.linear(key)
+        difference, linear = np.array(value), self.parent.linear(key)
         with without_warnings():
             for start, stop in row_blocks(*difference.shape):
                 difference[start:stop] -= linear.rows(start, stop)

@@ -57,7 +57,7 @@ class _Plan:
         Weights that are the parent's value with something added.
     dense, rows : dict of str to _NewTensor
         Tensors kept whole, and rows below those of the base.
-    known : dict
+    stored : dict
         Dense tensors that are in the store already.
     tensors : dict of str to AdaptedTensor
         Tensors of the layout that are new, or differ in data type or shape, by own name.
@@ -68,7 +68,7 @@ class _Plan:
     residual: dict[str, AdaptedWeight] = field(default_factory=dict)
     dense: dict[str, _NewTensor] = field(default_factory=dict)
     rows: dict[str, _NewTensor] = field(default_factory=dict)
-    known: Parts = field(default_factory=dict)
+    stored: Parts = field(default_factory=dict)
     tensors: dict[str, AdaptedTensor] = field(default_factory=dict)
     is_untied: bool = False
 
@@ -114,8 +114,8 @@ class AdapterWriter:
         plan = self._plan()
         outcome = Outcome()
         residual = self._write_residual(plan, outcome)
-        own = (residual.oid,) if residual else ()
-        terms = normal_terms((*self.parent.manifest.terms, *(Term(oid, Fraction(1)) for oid in own)))
+        residuals = (residual.oid,) if residual else ()
+        terms = normal_terms((*self.parent.manifest.terms, *(Term(oid, Fraction(1)) for oid in residuals)))
         dense, rows, whole_bytes = self._write_whole(plan, outcome)
         layout = adapted_layout(
             self.objects, self.parent.layout, self.checkpoint, plan.tensors, is_untied=plan.is_untied
@@ -128,9 +128,9 @@ class AdapterWriter:
             dict(self.parent.manifest.rows) | rows,
         )
         manifest = self._with_digests(manifest, sorted(plan.residual), outcome)
-        written = self.objects.put_record("manifest", manifest.to_record())
-        added = (residual.added_bytes if residual else 0) + whole_bytes + layout.added_bytes + written.added_bytes
-        return StoredVariant(written.oid, manifest, own, added, outcome)
+        record = self.objects.put_record("manifest", manifest.to_record())
+        added = (residual.added_bytes if residual else 0) + whole_bytes + layout.added_bytes + record.added_bytes
+        return StoredVariant(record.oid, manifest, residuals, added, outcome)
 
     def _plan(self) -> _Plan:
         tensors = self._parent_tensors()
@@ -208,8 +208,8 @@ class AdapterWriter:
             tie.name in names
         ):  # two names of one key, in a file that shares memory: the second is a tensor of its own now
             plan.tensors[tie.name] = plan.tensors[tie.name]._replace(splits=True)
-        if head == AdaptedWeight() and (known := self._stored_parts(tie.key)) is not None:
-            plan.known[tie.name] = known
+        if head == AdaptedWeight() and (parts := self._stored_parts(tie.key)) is not None:
+            plan.stored[tie.name] = parts
         else:
             plan.dense[tie.name] = _NewTensor(dtype, shape, self.values.rounded(tie.key, head, dtype))
 
@@ -239,11 +239,15 @@ class AdapterWriter:
         """Return a parent's tensor as parts that are in the store, if it is there whole."""
         if key in self.parent.manifest.dense:
             return self.parent.manifest.dense[key]
-        tensor, held = self.values.shapes[key], self.parent.base[key]
+        tensor, base_tensor = self.values.shapes[key], self.parent.base[key]
         touched = any(key in residual.tensors for _, residual in self.parent.residuals)
-        if touched or self.parent.manifest.patch or (held.dtype, held.shape) != (tensor.dtype, tensor.shape):
+        if (
+            touched
+            or self.parent.manifest.patch
+            or (base_tensor.dtype, base_tensor.shape) != (tensor.dtype, tensor.shape)
+        ):
             return None
-        return (Part(Fraction(1), held),)
+        return (Part(Fraction(1), base_tensor),)
 
     def _add_residual(self, plan: _Plan, key: str, weight: AdaptedWeight) -> None:
         """Plan a weight that is the parent's with something added, and rows below it where its vocabulary has grown."""
@@ -296,10 +300,10 @@ class AdapterWriter:
         return tuple(sections)
 
     def _write_whole(self, plan: _Plan, outcome: Outcome) -> tuple[Parts, Parts, int]:
-        outcome.kinds |= {"whole": len(plan.dense) + len(plan.known)} if plan.dense or plan.known else {}
+        outcome.kinds |= {"whole": len(plan.dense) + len(plan.stored)} if plan.dense or plan.stored else {}
         outcome.kinds |= {"added rows": len(plan.rows)} if plan.rows else {}
         if not plan.dense and not plan.rows:
-            return dict(plan.known), {}, 0
+            return dict(plan.stored), {}, 0
         places: dict[tuple[str, str], tuple[_NewTensor, str, tuple[int, int]]] = {}
         with TensorWriter(self.objects, align=1) as writer:
             for kind, tensors in (("dense", plan.dense), ("rows", plan.rows)):
@@ -307,12 +311,12 @@ class AdapterWriter:
                     content = raw_bytes(np.ascontiguousarray(tensor.value))
                     digest = content_digest(tensor.dtype, tensor.shape, content)
                     places[kind, key] = tensor, digest, writer.add(content, tensor.dtype)
-            written = writer.finish()
-        parts: dict[str, Parts] = {"dense": dict(plan.known), "rows": {}}
-        for (kind, key), (tensor, digest, place) in places.items():
-            whole = WholeTensor(tensor.dtype, tensor.shape, digest, TensorRef(written.oid, *place))
-            parts[kind][key] = (Part(Fraction(1), whole),)
-        return parts["dense"], parts["rows"], written.added_bytes
+            stored = writer.finish()
+        parts: dict[str, Parts] = {"dense": dict(plan.stored), "rows": {}}
+        for (kind, key), (tensor, digest, position) in places.items():
+            whole_tensor = WholeTensor(tensor.dtype, tensor.shape, digest, TensorRef(stored.oid, *position))
+            parts[kind][key] = (Part(Fraction(1), whole_tensor),)
+        return parts["dense"], parts["rows"], stored.added_bytes
 
     def _with_digests(self, manifest: Manifest, keys: list[str], outcome: Outcome) -> Manifest:
         """Decode what was written and record what it decodes to; measure how far it is from the parent."""
@@ -320,17 +324,17 @@ class AdapterWriter:
         layout = {tensor.key: tensor for tensor in variant.layout.tensors.values()}
         digests = {key: digest for key, digest in self.parent.manifest.digests.items() if key not in manifest.dense}
         for number, key in enumerate(keys, 1):
-            held, before = layout.get(key), self.values.shapes.get(key)
-            if held is not None and before is not None and key not in manifest.dense:
-                value = variant.rounded(key, held.dtype, held.shape)
-                shared = min(held.shape[0], self.parent.base[key].shape[0]) if held.shape else 1
-                digests[key] = value_digest(value[:shared] if held.shape else value)
+            entry, before = layout.get(key), self.values.shapes.get(key)
+            if entry is not None and before is not None and key not in manifest.dense:
+                value = variant.rounded(key, entry.dtype, entry.shape)
+                shared = min(entry.shape[0], self.parent.base[key].shape[0]) if entry.shape else 1
+                digests[key] = value_digest(value[:shared] if entry.shape else value)
                 parent = self.parent.rounded(key, before.dtype, before.shape)
-                rows = min(matrix_shape(held.shape)[0], matrix_shape(before.shape)[0])
+                rows = min(matrix_shape(entry.shape)[0], matrix_shape(before.shape)[0])
                 with without_warnings():
-                    for start, stop in row_blocks(rows, matrix_shape(held.shape)[1]):
+                    for start, stop in row_blocks(rows, matrix_shape(entry.shape)[1]):
                         former = widen(parent.reshape(matrix_shape(before.shape))[start:stop])
-                        change = widen(value.reshape(matrix_shape(held.shape))[start:stop]) - former
+                        change = widen(value.reshape(matrix_shape(entry.shape))[start:stop]) - former
                         outcome.squared_norm += float((change * change).sum())
                         outcome.base_norm += float((former * former).sum())
             self.progress("verifying", number, len(keys))

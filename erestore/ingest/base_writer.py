@@ -18,11 +18,11 @@ from erestore.storage.segments import PutResult
 
 def known_tensors(objects: ObjectStore, bases: Iterable[str]) -> dict[str, TensorRef]:
     """Return where tensors that the store already holds are, by their digest."""
-    found: dict[str, TensorRef] = {}
+    references: dict[str, TensorRef] = {}
     for oid in bases:
         for tensor in Base.from_record(objects.get_record("base", oid)).tensors.values():
-            found.setdefault(tensor.digest, tensor.data)
-    return found
+            references.setdefault(tensor.digest, tensor.data)
+    return references
 
 
 def store_base(
@@ -38,7 +38,7 @@ def store_base(
         Oids of the bases already in the store.
     progress : callable
     """
-    known = known_tensors(objects, bases)
+    references = known_tensors(objects, bases)
     fresh: dict[str, tuple[int, int]] = {}
     described: dict[str, tuple[str, tuple[int, ...], str]] = {}
     with TensorWriter(objects, align=BASE_ALIGNMENT) as writer:
@@ -46,22 +46,25 @@ def store_base(
             content = raw_bytes(as_array(checkpoint.read(name)))
             digest = content_digest(info.dtype, info.shape, content)
             described[name] = info.dtype, info.shape, digest
-            if digest not in known and digest not in fresh:
+            if digest not in references and digest not in fresh:
                 fresh[digest] = writer.add(content, info.dtype)
             progress("importing", number, len(checkpoint.tensors))
         added, oid = 0, ""
         if fresh:
-            written = writer.finish()
-            added, oid = written.added_bytes, written.oid
-    known |= {digest: TensorRef(oid, *place) for digest, place in fresh.items()}
+            tensors = writer.finish()
+            added, oid = tensors.added_bytes, tensors.oid
+    references |= {digest: TensorRef(oid, *position) for digest, position in fresh.items()}
     record = Base(
-        {name: WholeTensor(dtype, shape, digest, known[digest]) for name, (dtype, shape, digest) in described.items()}
+        {
+            name: WholeTensor(dtype, shape, digest, references[digest])
+            for name, (dtype, shape, digest) in described.items()
+        }
     )
     stored = objects.put_record("base", record.to_record())
     return PutResult(stored.oid, added + stored.added_bytes)
 
 
-class ImportedBase(NamedTuple):
+class StoredBase(NamedTuple):
     """A base that was stored: its manifest, how many bytes that added, and the size of the checkpoint's weights."""
 
     manifest_oid: str
@@ -71,7 +74,7 @@ class ImportedBase(NamedTuple):
 
 def import_checkpoint(
     objects: ObjectStore, checkpoint: Checkpoint, bases: Iterable[str], progress: Callable[[str, int, int], None]
-) -> ImportedBase:
+) -> StoredBase:
     """Store a checkpoint as a base, with the layout and manifest that make it a variant like any other."""
     if checkpoint.format == "peft":
         raise CheckpointError(
@@ -81,11 +84,11 @@ def import_checkpoint(
     base = store_base(objects, checkpoint, bases, progress)
     layout = store_layout(objects, checkpoint, {name: name for name in checkpoint.tensors})
     manifest = Manifest(base=base.oid, terms=(), layout=layout.oid)
-    written = objects.put_record("manifest", manifest.to_record())
-    return ImportedBase(written.oid, manifest, base.added_bytes + layout.added_bytes + written.added_bytes)
+    record = objects.put_record("manifest", manifest.to_record())
+    return StoredBase(record.oid, manifest, base.added_bytes + layout.added_bytes + record.added_bytes)
 
 
-def base_commit(imported: ImportedBase, checkpoint: Checkpoint, author: str, time: int, message: str) -> Commit:
+def base_commit(imported: StoredBase, checkpoint: Checkpoint, author: str, time: int, message: str) -> Commit:
     """Return the commit that makes an imported base part of the lineage."""
     return Commit(
         manifest=imported.manifest_oid,

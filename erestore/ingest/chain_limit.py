@@ -38,8 +38,8 @@ def on_base(
     if quality.gate:
         return base, quality, OWN_CHANGES
     steps, wholes = squared_distances(matched, [parent, base])
-    step, whole = math.fsum(steps.values()), math.fsum(wholes.values())
-    allowed = quality.max_error * ratio(min(step, whole), whole)
+    step, total = math.fsum(steps.values()), math.fsum(wholes.values())
+    allowed = quality.max_error * ratio(min(step, total), total)
     if allowed < SMALLEST_MAX_ERROR:
         return None
     before = {key: min(change, missed.get(key, 0.0)) for key, change in steps.items()}

@@ -42,8 +42,8 @@ class Trials:
         self.runs = 0
         self._gate = gate
         self._threads = torch.get_num_threads()
-        held = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-        self._blas_threads = max(held, default=1)
+        threads = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        self._blas_threads = max(threads, default=1)
         self._temporary = tempfile.TemporaryDirectory(prefix="erestore-gate-", ignore_cleanup_errors=True)
         self.directory = Path(self._temporary.name)
 
@@ -78,16 +78,16 @@ class Trials:
         return self._try(variant.layout, partial(write_variant, variant), size, error)
 
     def _try(self, layout: Layout, write: Callable[[Path], None], size: int | None, error: float) -> bool:
-        place = self.directory / "model"
-        target = place if layout.is_directory else place / Path(layout.files[0].name).name
+        folder = self.directory / "model"
+        target = folder if layout.is_directory else folder / Path(layout.files[0].name).name
         if not layout.is_directory:
-            place.mkdir()
+            folder.mkdir()
         try:
             write(target)
             self.runs += 1
             passed = self._asked(target)
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         self._gate.tried(Trial(self.runs, size, error, passed))
         return passed
 

@@ -42,12 +42,12 @@ def write_within_budget(
         Whether an exact remainder is possible.
     """
     with tempfile.TemporaryDirectory(prefix="erestore-budget-") as directory:
-        chosen = Overlay(storage, LocalStorage(Path(directory) / "lossy"))
-        stored, is_exact = write(ObjectStore(chosen), quality), False
+        overlay = Overlay(storage, LocalStorage(Path(directory) / "lossy"))
+        stored, is_exact = write(ObjectStore(overlay), quality), False
         if may_be_exact and stored.outcome.relative_error <= _NEARLY_ALL:
             exact = Overlay(storage, LocalStorage(Path(directory) / "exact"))
             every_bit = write(ObjectStore(exact), replace(quality, budget=None, exact=True))
             if every_bit.added_bytes <= stored.added_bytes:
-                chosen, stored, is_exact = exact, every_bit, True
-        chosen.publish()
+                overlay, stored, is_exact = exact, every_bit, True
+        overlay.publish()
     return WithinBudget(stored, is_exact)

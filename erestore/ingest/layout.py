@@ -32,16 +32,16 @@ def store_layout(objects: ObjectStore, checkpoint: Checkpoint, keys: Mapping[str
     added = 0
     side_files = {}
     for name, path in checkpoint.side_files.items():
-        written = objects.put_blob_file(path)
-        side_files[name] = written.oid
-        added += written.added_bytes
+        stored = objects.put_blob_file(path)
+        side_files[name] = stored.oid
+        added += stored.added_bytes
     structure = None
     if checkpoint.structure is not None:
-        written = objects.put_blob(json.dumps(checkpoint.structure, separators=(",", ":")).encode())
-        structure, added = written.oid, added + written.added_bytes
+        stored = objects.put_blob(json.dumps(checkpoint.structure, separators=(",", ":")).encode())
+        structure, added = stored.oid, added + stored.added_bytes
     layout = layout_of(checkpoint, keys, side_files, structure)
-    written = objects.put_record("layout", layout.to_record())
-    return StoredLayout(layout, written.oid, added + written.added_bytes)
+    stored = objects.put_record("layout", layout.to_record())
+    return StoredLayout(layout, stored.oid, added + stored.added_bytes)
 
 
 def layout_of(

@@ -17,7 +17,7 @@ from erestore.checkpoint.names import match_names
 from erestore.checkpoint.partial import refuse_partial
 from erestore.checkpoint.roles import Role
 from erestore.checkpoint.spelling import Spelling
-from erestore.encoding.target import Loaded, Target, divide
+from erestore.encoding.target import LoadedTarget, Target, divide
 from erestore.errors import CheckpointError
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.ingest.tied_copies import find_tied_copies
@@ -75,11 +75,11 @@ def match_base(checkpoint: Checkpoint, variant: Variant, library: Spell | None =
         match.require_same_architecture()
     except CheckpointError as error:
         raise (lora_refusal(checkpoint.tensors) or error) from error
-    taken = set(match.keys.values())
+    matched_keys = set(match.keys.values())
     keys = dict(match.keys)
     for name in match.unmatched_own:
         # An own name may be another tensor's name in the base; "#" cannot clash with what torch calls a parameter.
-        keys[name] = f"{name}#own" if name in taken else name
+        keys[name] = f"{name}#own" if name in matched_keys else name
     copies = find_tied_copies(checkpoint, match.keys, variant.base)
     keys |= {name: keys[original] for name, original in copies.originals.items()}
     notes = (
@@ -115,9 +115,9 @@ def nearer_parent(matched: Matched, variants: Sequence[Variant]) -> int:
     distances = [0.0] * len(variants)
     for target in targets:
         for number, variant in enumerate(variants):
-            loaded = Loaded.read(target, matched.checkpoint.read, variant)
-            start, stop = next(row_blocks(target.shared, loaded.own.shape[1]), (0, 0))
-            difference = loaded.own[start:stop].to(torch.float64) - as_tensor(loaded.parent.rows(start, stop))
+            loaded = LoadedTarget.read(target, matched.checkpoint.read, variant)
+            start, stop = next(row_blocks(target.shared, loaded.original.shape[1]), (0, 0))
+            difference = loaded.original[start:stop].to(torch.float64) - as_tensor(loaded.parent.rows(start, stop))
             distances[number] += float(torch.nan_to_num(difference * difference).sum())
     return distances.index(min(distances))
 
@@ -132,14 +132,14 @@ def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[dic
     def work(target: Target) -> list[float]:
         distances = []
         for variant in variants:
-            loaded = Loaded.read(target, matched.checkpoint.read, variant)
+            loaded = LoadedTarget.read(target, matched.checkpoint.read, variant)
             if not loaded.is_finite():
                 return [0.0] * len(variants)
             dtype = array_dtype(target.info.dtype)
             total = 0.0
-            for start, stop in row_blocks(target.shared, loaded.own.shape[1]):
+            for start, stop in row_blocks(target.shared, loaded.original.shape[1]):
                 before = widen(round_to(loaded.parent.rows(start, stop), dtype))
-                total += float(((widen(as_array(loaded.own[start:stop])) - before) ** 2).sum())
+                total += float(((widen(as_array(loaded.original[start:stop])) - before) ** 2).sum())
             distances.append(total)
         return distances
 
@@ -148,5 +148,5 @@ def squared_distances(matched: Matched, variants: Sequence[Variant]) -> list[dic
     with tensor_threads() as executor:
         rows = list(bounded_map(executor, work, targets, in_flight=worker_count()))
     return [
-        {target.key: row[place] for target, row in zip(targets, rows, strict=True)} for place in range(len(variants))
+        {target.key: row[number] for target, row in zip(targets, rows, strict=True)} for number in range(len(variants))
     ]

@@ -68,12 +68,12 @@ def _candidates(
             alike.setdefault((info.dtype, info.shape), []).append(name)
     for names in alike.values():
         embeddings = sorted(filter(_EMBEDDING.search, names), key=lambda name: ("shared" not in name, "coder." in name))
-        for place, other in enumerate(embeddings):
+        for number, other in enumerate(embeddings):
             if other not in matched:
                 continue
             for name in names:
                 is_tied = name not in matched or base[matched[name]].digest == base[matched[other]].digest
-                if is_tied and name not in embeddings[: place + 1]:
+                if is_tied and name not in embeddings[: number + 1]:
                     yield name, other
 
 

@@ -48,8 +48,8 @@ def find_ties(
     if layout.ties:
         pairs = {name: layout.tensors[group[0]].key for group in layout.ties for name in group[1:]}
     elif _ties(config):
-        known = tied_weights(config)
-        pairs = dict(known if known is not None else _fallback(config, keys))
+        weights = tied_weights(config)
+        pairs = dict(weights if weights is not None else _fallback(config, keys))
     else:
         pairs = {}
     return {name: key for name, key in pairs.items() if key in keys}

@@ -18,9 +18,9 @@ from erestore.arrays import Array, as_array, raw_bytes
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.roles import Role, roles_of
 from erestore.encoding.quality import Outcome, Quality
-from erestore.encoding.residual_encoder import CheckpointChanges, Encoder
-from erestore.encoding.source import Changes
-from erestore.encoding.step_search import Room
+from erestore.encoding.residual_encoder import CheckpointDeltas, Encoder
+from erestore.encoding.source import DeltaSource
+from erestore.encoding.step_search import SizeBudget
 from erestore.encoding.target import Target, divide
 from erestore.errors import UsageError
 from erestore.execute import bounded_map, tensor_threads, worker_count
@@ -28,7 +28,7 @@ from erestore.ingest.base_writer import original_bytes
 from erestore.ingest.gate_runner import Trials
 from erestore.ingest.layout import store_layout
 from erestore.objects.calibration import Calibration
-from erestore.objects.patch import DEEPEST, Patch, PatchWriter, Remainder, cost
+from erestore.objects.patch import DEEPEST, EncodedRemainder, Patch, PatchWriter, cost
 from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.tensors import VALUE_DIGEST_BYTES, TensorWriter, content_digest, value_digest
 from erestore.progress import Progress
@@ -51,15 +51,15 @@ class StoredVariant:
     ----------
     manifest_oid : str
     manifest : Manifest
-    own : tuple of str
-        Residuals written.
+    residuals : tuple of str
+        Those that were written.
     added_bytes : int
     outcome : Outcome
     """
 
     manifest_oid: str
     manifest: Manifest
-    own: tuple[str, ...]
+    residuals: tuple[str, ...]
     added_bytes: int
     outcome: Outcome
 
@@ -97,7 +97,7 @@ class VariantWriter:
         See :class:`erestore.encoding.residual_encoder.Encoder`.
     layout : str, optional
         Oid of a layout that is stored already and is the checkpoint's.
-    changes : Changes, optional
+    source : DeltaSource, optional
         What is encoded of the checkpoint, if that is known better than by reading its tensors.
     references : References
         See :class:`erestore.encoding.residual_encoder.Encoder`.
@@ -113,7 +113,7 @@ class VariantWriter:
     trials: Trials | None = None
     calibration: Calibration | None = None
     layout: str | None = None
-    changes: Changes | None = None
+    source: DeltaSource | None = None
     references: References = OWN_CHANGES
 
     @cached_property
@@ -130,14 +130,14 @@ class VariantWriter:
                 hint="Commit with --exact from the base, or from a parent that was encoded with the default codec.",
             )
         outcome = Outcome()
-        targets, whole = divide(self.checkpoint, self.keys, self.parent.base)
+        targets, whole_names = divide(self.checkpoint, self.keys, self.parent.base)
         frame = _Frame()
 
-        def prepare(refused: list[Target]) -> Room | None:
+        def prepare(refused: list[Target]) -> SizeBudget | None:
             """Write what is kept as it is, before the residual: a budget is for the two together."""
             left = {target.key for target in refused}
             frame.targets = [target for target in targets if target.key not in left]
-            names = [*whole, *(target.name for target in refused)]
+            names = [*whole_names, *(target.name for target in refused)]
             frame.dense, frame.rows, frame.added = self._write_whole(names, frame.targets, outcome)
             if self.layout is not None:
                 frame.layout = self.layout
@@ -147,26 +147,26 @@ class VariantWriter:
             budget = self.quality.budget_bytes(original_bytes(self.checkpoint))
             if budget is None:
                 return None
-            if self._room(budget, frame, ()) < 0:
+            if self._residual_bytes(budget, frame, ()) < 0:
                 raise UsageError(
                     "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) "
                     "takes it all.",
                     hint="Give a larger --budget.",
                 )
-            return partial(self._room, budget, frame)
+            return partial(self._residual_bytes, budget, frame)
 
-        admits = None if self.trials is None else partial(self._admits, self.trials, frame, {})
-        changes = self.changes or CheckpointChanges(self.checkpoint, self.parent)
+        accept = None if self.trials is None else partial(self._passes_gate, self.trials, frame, {})
+        source = self.source or CheckpointDeltas(self.checkpoint, self.parent)
         base = self.parent.manifest.base
         encoder = Encoder(
-            self.objects, changes, base, self.quality, self.progress, admits, self.calibration, self.references
+            self.objects, source, base, self.quality, self.progress, accept, self.calibration, self.references
         )
         residual = encoder.run(targets, outcome, prepare)
         manifest, patch_bytes = self._finish(self._manifest(frame, residual), frame.targets, outcome)
-        written = self.objects.put_record("manifest", manifest.to_record())
-        added = (residual.added_bytes if residual else 0) + frame.added + patch_bytes + written.added_bytes
-        own = (residual.oid,) if residual else ()
-        return StoredVariant(written.oid, manifest, own, added, outcome)
+        record = self.objects.put_record("manifest", manifest.to_record())
+        added = (residual.added_bytes if residual else 0) + frame.added + patch_bytes + record.added_bytes
+        residuals = (residual.oid,) if residual else ()
+        return StoredVariant(record.oid, manifest, residuals, added, outcome)
 
     def _manifest(self, frame: _Frame, residual: PutResult | None) -> Manifest:
         terms = self.parent.manifest.terms
@@ -174,7 +174,7 @@ class VariantWriter:
             terms = normal_terms((*terms, Term(residual.oid, Fraction(1))))
         return Manifest(self.parent.manifest.base, terms, frame.layout, frame.dense, frame.rows)
 
-    def _admits(
+    def _passes_gate(
         self, trials: Trials, frame: _Frame, answers: dict[str, bool], writer: ResidualWriter, error: float
     ) -> bool:
         """Ask the gate about the variant that a residual would make, once for each; the residual does not stay."""
@@ -187,7 +187,7 @@ class VariantWriter:
         finally:
             self.objects.delete(residual.oid)
 
-    def _room(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
+    def _residual_bytes(self, budget: int, frame: _Frame, keys: Collection[str]) -> int:
         """Return what a residual with sections for `keys` may take, after all else that the files add."""
         # Digests of the keys stand for those of values: as long, as random, and the same on every call.
         digests = {
@@ -210,7 +210,7 @@ class VariantWriter:
         with TensorWriter(self.objects, align=1) as writer:
 
             def keep(
-                held: Parts,
+                destination: Parts,
                 former: Mapping[str, tuple[Part, ...]],
                 key: str,
                 dtype: str,
@@ -220,10 +220,10 @@ class VariantWriter:
                 digest = content_digest(dtype, shape, content)
                 parts = former.get(key, ())
                 if len(parts) == 1 and parts[0].coefficient == 1 and parts[0].tensor.digest == digest:
-                    held[key] = parts
+                    destination[key] = parts
                 else:
                     data = TensorRef("", *writer.add(content, dtype))
-                    fresh.append((held, key, WholeTensor(dtype, shape, digest, data)))
+                    fresh.append((destination, key, WholeTensor(dtype, shape, digest, data)))
 
             for name in names:
                 info, key = self.checkpoint.tensors[name], self.keys[name]
@@ -244,28 +244,28 @@ class VariantWriter:
                     keep(rows, manifest.rows, target.key, target.info.dtype, shape, content)
             added, oid = 0, ""
             if fresh:
-                written = writer.finish()
-                added, oid = written.added_bytes, written.oid
-        for held, key, tensor in fresh:
-            held[key] = (Part(Fraction(1), replace(tensor, data=tensor.data._replace(oid=oid))),)
+                stored = writer.finish()
+                added, oid = stored.added_bytes, stored.oid
+        for destination, key, tensor in fresh:
+            destination[key] = (Part(Fraction(1), replace(tensor, data=tensor.data._replace(oid=oid))),)
         return dense, rows, added
 
     def _finish(self, manifest: Manifest, targets: list[Target], outcome: Outcome) -> tuple[Manifest, int]:
         """Decode what was written; record digests, and the exact remainder if it is wanted."""
-        written = Variant(self.objects, manifest)
-        touched = {key for _, residual in written.residuals for key in residual.tensors}
+        variant = Variant(self.objects, manifest)
+        touched = {key for _, residual in variant.residuals for key in residual.tensors}
         exact = self.quality.exact or self.quality.exact_only
         former = self._exact_parent() if exact else None
         digests: dict[str, str] = {}
 
-        def look(target: Target) -> tuple[str, Remainder | None]:
-            wanted = written.is_reproducible and target.key in touched
+        def look(target: Target) -> tuple[str, EncodedRemainder | None]:
+            wanted = variant.is_reproducible and target.key in touched
             if not exact:  # block by block: nothing of the tensor's size
-                digest = written.linear_digest(target.key, target.info.dtype, target.shared) if wanted else ""
+                digest = variant.linear_digest(target.key, target.info.dtype, target.shared) if wanted else ""
                 return digest, None
-            value = written.rounded(target.key, target.info.dtype, target.info.shape)
+            value = variant.rounded(target.key, target.info.dtype, target.info.shape)
             digest = value_digest(value.reshape(-1)[: math.prod(target.shape)]) if wanted else ""
-            return digest, self._remainder(written, former, target, value)
+            return digest, self._remainder(variant, former, target, value)
 
         added = 0
         with tensor_threads() as executor, PatchWriter(self.objects) as patch:
@@ -282,21 +282,23 @@ class VariantWriter:
                 added, manifest = stored.added_bytes, replace(manifest, patch=stored.oid)
         return replace(manifest, digests=digests), added
 
-    def _remainder(self, written: Variant, former: str | None, target: Target, value: Array) -> Remainder | None:
+    def _remainder(self, variant: Variant, former: str | None, target: Target, value: Array) -> EncodedRemainder | None:
         """Encode what one tensor lacks, from the cheapest prediction; None where the value is exact already."""
-        own = as_array(self.checkpoint.read(target.name))
-        if raw_bytes(own) == raw_bytes(value):
+        original = as_array(self.checkpoint.read(target.name))
+        if raw_bytes(original) == raw_bytes(value):
             return None
         key, dtype, shape = target.key, target.info.dtype, target.info.shape
         choices: list[tuple[tuple[str, ...], Array]] = [(("linear",), value)]
-        if any(residual.tensors.get(key) for _, residual in written.residuals):
-            choices.append((("base",), written.predicted(("base",), key, dtype, shape)))
+        if any(residual.tensors.get(key) for _, residual in variant.residuals):
+            choices.append((("base",), variant.predicted(("base",), key, dtype, shape)))
         if former is not None:
-            held = next((t for t in self.parent.layout.tensors.values() if t.key == key), None)
-            if held is not None and (held.dtype, held.shape) == (dtype, shape):
+            entry = next((t for t in self.parent.layout.tensors.values() if t.key == key), None)
+            if entry is not None and (entry.dtype, entry.shape) == (dtype, shape):
                 choices.append((("stored", former), self.parent.stored(key, dtype, shape)))
-        predictor, predicted = min(choices, key=lambda choice: cost(own, choice[1])) if len(choices) > 1 else choices[0]
-        return Remainder.encode(dtype, own, predicted, predictor)
+        predictor, predicted = (
+            min(choices, key=lambda choice: cost(original, choice[1])) if len(choices) > 1 else choices[0]
+        )
+        return EncodedRemainder.encode(dtype, original, predicted, predictor)
 
     def _exact_parent(self) -> str | None:
         """Return the parent's manifest if its exact values may serve as predictions."""

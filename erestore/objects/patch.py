@@ -35,7 +35,7 @@ DEEPEST = 4
 
 
 @dataclass(frozen=True)
-class Remainder:
+class EncodedRemainder:
     """One tensor's exact remainder, encoded.
 
     Attributes
@@ -116,7 +116,7 @@ class PatchWriter:
         """Whether no tensor needed a remainder."""
         return not self._tensors
 
-    def add(self, key: str, remainder: Remainder) -> None:
+    def add(self, key: str, remainder: EncodedRemainder) -> None:
         """Take one tensor's remainder; keys must come sorted."""
         lengths = []
         for part in remainder.parts:

@@ -17,7 +17,7 @@ from typing import Any, Self, overload
 from erestore.arrays import matrix_shape
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
-from erestore.objects.residual_prefix import WHOLE, Front, LeftError, StoredSection, band_stops
+from erestore.objects.residual_prefix import WHOLE, LeftError, PrefixLimit, StoredSection, band_stops
 from erestore.objects.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import Section
@@ -64,7 +64,7 @@ class Residual:
     bands: tuple[tuple[int, float], ...]
     _object: SegmentedObject
     _cache_bytes: int = CACHE_BYTES
-    _front: Front = WHOLE
+    _prefix: PrefixLimit = WHOLE
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -114,12 +114,12 @@ class Residual:
 
     def cut(self, *, segments: int | None = None, rank: int | None = None) -> None:
         """Leave out all but the leading segments, or but the leading components of matrices; before anything is read."""
-        self._front = Front(segments, rank)
+        self._prefix = PrefixLimit(segments, rank)
 
     @cached_property
     def _used(self) -> tuple[int, int]:
         """How many leading segments are read wholly, and how many at all."""
-        return self._front.segments_of(self._sections(), len(self.segments))
+        return self._prefix.segments_of(self._sections(), len(self.segments))
 
     def _sections(self) -> Iterator[tuple[StoredSection, tuple[int, int]]]:
         return ((section, tensor.matrix) for tensor in self.tensors.values() for section in tensor.sections)
@@ -137,7 +137,7 @@ class Residual:
             if key in keys
             for section in tensor.sections
         )
-        return any(self._front.parts_of(section, shape)[0] < len(section.parts) for section, shape in sections)
+        return any(self._prefix.parts_of(section, shape)[0] < len(section.parts) for section, shape in sections)
 
     @property
     def read_bytes(self) -> int:
@@ -173,7 +173,7 @@ class Residual:
     def _section(self, section: StoredSection, shape: tuple[int, int], *, streamed: bool = False) -> Section | None:
         """Read one section as far as it is to be read; None if nothing of it counts."""
         kind = codec(section.codec)
-        _, used = self._front.parts_of(section, shape)
+        _, used = self._prefix.parts_of(section, shape)
         if used < len(section.parts) and not (used and kind.progressive):
             return None
         parts = section.parts[:used]
@@ -182,7 +182,7 @@ class Residual:
             if streamed
             else kind.decode(section.parameters, self._parts(parts), shape)
         )
-        return decoded if self._front.rank is None else decoded.leading(self._front.rank)
+        return decoded if self._prefix.rank is None else decoded.leading(self._prefix.rank)
 
     @property
     def reproducible(self) -> bool:

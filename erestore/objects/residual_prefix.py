@@ -34,7 +34,7 @@ class LeftError(NamedTuple):
     is_measured: bool
 
 
-class Front(NamedTuple):
+class PrefixLimit(NamedTuple):
     """How much of a residual is read: all, its leading segments, or leading components of low-rank sections."""
 
     segments: int | None = None
@@ -59,7 +59,7 @@ class Front(NamedTuple):
         return first, last
 
 
-WHOLE = Front()
+WHOLE = PrefixLimit()
 
 
 def band_stops(sections: Sections, segments: int) -> tuple[int, ...]:

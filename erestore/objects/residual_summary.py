@@ -11,7 +11,7 @@ from erestore.storage.segments import SegmentedObject
 
 
 @dataclass(frozen=True)
-class StoredSection:
+class SectionSummary:
     """One section: its kind, its rank where it has one, and its share of the stored size of the segments it is in."""
 
     kind: str
@@ -20,21 +20,21 @@ class StoredSection:
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class TensorSummary:
     """One tensor of a residual.
 
     Attributes
     ----------
     key : str
         The base's name.
-    sections : tuple of StoredSection
+    sections : tuple of SectionSummary
         In the order in which they are summed.
     linear_error, squared_error, squared_norm : float
         Squared error before and after rounding to the stored dtype, and of the change itself.
     """
 
     key: str
-    sections: tuple[StoredSection, ...]
+    sections: tuple[SectionSummary, ...]
     linear_error: float
     squared_error: float
     squared_norm: float
@@ -51,7 +51,7 @@ class StoredTensor:
         return sum(ranks) if ranks else None
 
 
-def stored_tensors(residual: SegmentedObject) -> Iterator[StoredTensor]:
+def stored_tensors(residual: SegmentedObject) -> Iterator[TensorSummary]:
     """Yield what a residual holds, tensor by tensor.
 
     Raises
@@ -64,7 +64,7 @@ def stored_tensors(residual: SegmentedObject) -> Iterator[StoredTensor]:
     try:
         for key, tensor in residual.index["tensors"].items():
             sections = tuple(
-                StoredSection(
+                SectionSummary(
                     str(kind),
                     int(parameters["rank"]) if "rank" in parameters else None,
                     sum((int(length) * shares[places.index(segment)] for segment, length in parts), 0.0),
@@ -72,6 +72,6 @@ def stored_tensors(residual: SegmentedObject) -> Iterator[StoredTensor]:
                 for kind, parameters, parts in tensor["sections"]
             )
             errors = Errors.read(tensor["errors"])
-            yield StoredTensor(key, sections, errors.linear, errors.rounded, errors.norm + errors.outside)
+            yield TensorSummary(key, sections, errors.linear, errors.rounded, errors.norm + errors.outside)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptionError(f"The residual {residual.oid[:12]} has a malformed index.") from error

@@ -282,7 +282,7 @@ def commit(
             author=operation.author,
             time=operation.time,
             message=message,
-            own=stored.own,
+            own=stored.residuals,
             metrics=dict(metrics or {}),
             quality=reached | _used(calibration) | {"original": original},
             original_bytes=original_bytes(checkpoint),

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from erestore.checkpoint.quantised_weights import find_quantised
 from erestore.history.revision import require_commit
 from erestore.objects.note import calibrated_with
-from erestore.objects.residual_summary import StoredTensor, stored_tensors
+from erestore.objects.residual_summary import TensorSummary, stored_tensors
 from erestore.objects.structure import quantisation_of
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Layout, Manifest, dropped_tensors, format_coefficient
 from erestore.storage.segments import SegmentedObject
 from erestore.store import Store, stored_bytes
-from erestore.variant.error_bound import KnownError, known_error, lossy_error
+from erestore.variant.error_bound import ErrorEstimate, known_error, lossy_error
 
 if TYPE_CHECKING:
     from erestore.analysis.similarity.ancestors import AncestorOverlap
@@ -169,7 +169,7 @@ def show(
     *,
     overlap: bool = False,
     products_directory: Path | None = None,
-    error: KnownError | None = None,
+    error: ErrorEstimate | None = None,
     progress: Progress = silent,
 ) -> ShowResult:
     """Describe the commit that a revision names; indices are read, no tensor is, unless overlaps are asked for.
@@ -182,7 +182,7 @@ def show(
         Also compare the commit's own residual with those of its ancestors.
     products_directory : Path, optional
         See :func:`erestore.analysis.similarity.ancestors.ancestor_overlaps`.
-    error : KnownError, optional
+    error : ErrorEstimate, optional
         What :func:`erestore.variant.error_bound.known_error` says of it, where that is at hand.
     progress : Progress
 
@@ -262,7 +262,7 @@ def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject])
         if tensor.key in seen:
             continue
         seen.add(tensor.key)
-        found = held.get(tensor.key) or StoredTensor(tensor.key, (), 0.0, 0.0, 0.0)
+        found = held.get(tensor.key) or TensorSummary(tensor.key, (), 0.0, 0.0, 0.0)
         whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
         norm = found.squared_norm
         yield ShownTensor(

@@ -106,7 +106,9 @@ class Candidate:
             Bytes that are not needed any more.
         """
         commit, outcome = self.commit, stored.outcome
-        shared = (term.residual for term in stored.manifest.terms if term.residual not in (*inherited, *stored.own))
+        shared = (
+            term.residual for term in stored.manifest.terms if term.residual not in (*inherited, *stored.residuals)
+        )
         quality, now = dict(commit.quality), None
         if self.original.is_exact:
             quality = {key: text for key, text in quality.items() if key not in ("lossy_error", "linear_error")}
@@ -122,7 +124,7 @@ class Candidate:
         return replace(
             commit,
             manifest=stored.manifest_oid,
-            own=(*shared, *stored.own),
+            own=(*shared, *stored.residuals),
             quality=quality | repack_record(moved, now),
             stored_bytes=max(0, commit.stored_bytes - freed + stored.added_bytes),
         )

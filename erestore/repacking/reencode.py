@@ -15,10 +15,10 @@ from functools import cached_property
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.roles import Role
 from erestore.encoding import computed_tensor
-from erestore.encoding.computed_source import ComputedCheckpoint, beyond, computed_changes, on_terms, opened
+from erestore.encoding.computed_source import ComputedCheckpoint, beyond, computed_deltas, on_terms, opened
 from erestore.encoding.profile import Profiled
 from erestore.encoding.quality import Outcome, Quality
-from erestore.encoding.residual_encoder import CheckpointChanges, Encoder
+from erestore.encoding.residual_encoder import CheckpointDeltas, Encoder
 from erestore.encoding.target import Target, divide
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.ingest.computed_writer import write_computed
@@ -82,8 +82,8 @@ class Original:
                     yield seen.profile
 
     def _exact_look(self, parent: Variant) -> Callable[[Target], Profiled]:
-        changes = CheckpointChanges(ComputedCheckpoint(self.variant), parent)
-        return lambda target: changes.profile(target, Quality(squared_error=0.0))
+        deltas = CheckpointDeltas(ComputedCheckpoint(self.variant), parent)
+        return lambda target: deltas.profile(target, Quality(squared_error=0.0))
 
     def _linear_look(self, parent: Variant) -> Callable[[Target], Profiled]:
         differences = beyond(self.variant, parent)
@@ -142,7 +142,7 @@ def predicted_costs(
 
 def _cost(profiles: Sequence[step_plan.Profile], allowed: float, matrices: int) -> Cost:
     """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
-    if sum(seen.energy + seen.gamma_energy for seen in profiles) <= allowed:
+    if sum(seen.energy + seen.base_multiple_energy for seen in profiles) <= allowed:
         return Cost(0.0, 0.0)
     step = step_plan.solve_step(profiles, allowed)
     size = weighted = 0.0
@@ -187,7 +187,7 @@ def reencode(
     """
     quality = Quality(max_error=_MOST, squared_error=allowed, exact=original.is_exact)
     stored = original.write(objects, tuple(terms), quality, progress)
-    return stored if stored.own and stored.outcome.squared_error <= allowed else None
+    return stored if stored.residuals and stored.outcome.squared_error <= allowed else None
 
 
 def mean_of(variants: Sequence[Variant]) -> Original:
@@ -207,6 +207,6 @@ def write_mean(objects: ObjectStore, mean: Original, allowed: float, progress: P
     """Write the mean of some variants as a residual on their base; what it loses, the variants' own make up for."""
     variant, base = mean.variant, on_terms(objects, mean.variant, ())
     quality = Quality(max_error=_MOST, squared_error=allowed)
-    with computed_changes(variant, base, beyond(variant, base)) as changes:
-        encoder = Encoder(objects, changes, variant.manifest.base, quality, progress)
+    with computed_deltas(variant, base, beyond(variant, base)) as deltas:
+        encoder = Encoder(objects, deltas, variant.manifest.base, quality, progress)
         return encoder.run(mean.targets, Outcome(), lambda _: None)

@@ -95,9 +95,9 @@ class Profile:
         Float64: root mean squares of rows, to half an octave, and how many rows have each.
     singular_values : torch.Tensor or None
         Float64, descending; None where factors are not considered.
-    gamma : Dyadic or None
+    base_multiple : Dyadic or None
         Multiple of the base's tensor taken out first, where it pays.
-    gamma_energy : float
+    base_multiple_energy : float
         Squared norm of that multiple.
     weight : float
         How much a squared error of this tensor counts against one of a matrix.
@@ -110,23 +110,23 @@ class Profile:
     row_scales: torch.Tensor
     row_counts: torch.Tensor
     singular_values: torch.Tensor | None = None
-    gamma: Dyadic | None = None
-    gamma_energy: float = 0.0
+    base_multiple: Dyadic | None = None
+    base_multiple_energy: float = 0.0
     weight: float = 1.0
     objective: Objective = ANSWERS
 
     @property
     def change(self) -> float:
         """Squared norm of the residual, with its gamma term."""
-        return self.energy + self.gamma_energy
+        return self.energy + self.base_multiple_energy
 
     def own_step(self, step: float) -> float:
         """Return this tensor's step where that of a tensor of weight 1 is `step`: the finer, the more its error counts."""
         return step / math.sqrt(self.weight)
 
-    def takes_gamma(self, step: float) -> bool:
+    def takes_base_multiple(self, step: float) -> bool:
         """Return whether the multiple of the base is worth a section of its own at the tensor's own step."""
-        return self.gamma is not None and self.gamma_energy > self.price(step) * SECTION_BITS
+        return self.base_multiple is not None and self.base_multiple_energy > self.price(step) * SECTION_BITS
 
     def price(self, step: float) -> float:
         """Return the squared error that a bit has to save at the tensor's own step."""
@@ -190,7 +190,7 @@ def _remainder(profile: Profile, step: float, energy: float, noise: float = 0.0)
 
 def plans(profile: Profile, step: float) -> list[Plan]:
     """Return the ways to code one tensor at its own step, cheapest first by error plus price of bits."""
-    left = 0.0 if profile.takes_gamma(step) else profile.gamma_energy
+    left = 0.0 if profile.takes_base_multiple(step) else profile.base_multiple_energy
     nothing = Plan(0, remainder=False, error=profile.energy + left, bits=0.0)
     if profile.energy == 0:
         return [nothing]
@@ -253,7 +253,7 @@ def solve_step(profiles: Sequence[Profile], error: float, shares: Sequence[float
 
 def solve_step_for_bits(profiles: Sequence[Profile], bits: float) -> float:
     """Return about the smallest step at which the sections are predicted to take at most `bits`."""
-    energy = sum(profile.energy + profile.gamma_energy for profile in profiles)
+    energy = sum(profile.energy + profile.base_multiple_energy for profile in profiles)
     elements = sum(math.prod(profile.shape) for profile in profiles)
     low = high = start = math.sqrt(energy / max(1, elements)) or 1.0
 

@@ -19,7 +19,7 @@ from erestore.report.words import error_text, percent, plural, share_text, size_
 from erestore.ui.desk import Desk
 from erestore.ui.pages import page
 from erestore.ui.snapshots import Snapshot
-from erestore.variant.error_bound import KnownError
+from erestore.variant.error_bound import ErrorEstimate
 
 
 def lineage(desk: Desk, request: Request) -> str:
@@ -50,7 +50,7 @@ def commit(desk: Desk, request: Request) -> str:
     entries = desk.reading.ask((now.state, "log"), now.entries)
     record = next((entry for entry in entries if entry.commit == oid), None)
     # To bound the error of a merge takes longer than all else, and the log has done so; where it could not, this says why.
-    estimate = record and KnownError(record.relative_error, record.error_bound)
+    estimate = record and ErrorEstimate(record.relative_error, record.error_bound)
     shown = show(now, oid, error=estimate if estimate and any(value is not None for value in estimate) else None)
     return page("commit.html.j2", top, state=now.state, script="commit.js", **_values(now, shown, entries))
 

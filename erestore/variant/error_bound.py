@@ -30,7 +30,7 @@ _ABOVE = 1.001
 """Times what is recorded, in four digits, is not less than what was meant."""
 
 
-class KnownError(NamedTuple):
+class ErrorEstimate(NamedTuple):
     """A relative error as it was measured, or else an upper bound; neither where nothing was recorded."""
 
     measured: float | None = None
@@ -38,7 +38,7 @@ class KnownError(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ResidualErrors:
     """What one residual records about all floating tensors.
 
     Attributes
@@ -58,13 +58,13 @@ class Recorded:
 
 
 @dataclass
-class _Noted:
+class _Records:
     """What commits record of their residuals: relative linear errors, or bounds of the norm of all that is missed."""
 
     linear_errors: dict[str, float] = field(default_factory=dict)
     missed: dict[str, float | None] = field(default_factory=dict)
 
-    def add(self, other: _Noted) -> None:
+    def add(self, other: _Records) -> None:
         """Note what another does."""
         self.linear_errors |= other.linear_errors
         self.missed |= other.missed
@@ -78,7 +78,7 @@ class _Lineage:
     combined: dict[str, Commit] = field(default_factory=dict)
     replaced: dict[str, Commit] = field(default_factory=dict)
     shared: dict[str, tuple[Term, ...]] = field(default_factory=dict)
-    noted: _Noted = field(default_factory=_Noted)
+    noted: _Records = field(default_factory=_Records)
 
 
 class Lost(NamedTuple):
@@ -146,18 +146,20 @@ def lossy_error(objects: ObjectStore, commit: Commit) -> float | None:
     return None if recorded is None else ratio(recorded.rounded, recorded.norm)
 
 
-def known_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+def known_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> ErrorEstimate:
     """Return what is known of the error of a commit's own value; see :func:`error_bound`."""
     measured = relative_error(commit)
-    return KnownError(measured) if measured is not None else KnownError(bound=error_bound(objects, commit, manifest))
+    return (
+        ErrorEstimate(measured) if measured is not None else ErrorEstimate(bound=error_bound(objects, commit, manifest))
+    )
 
 
-def recorded_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> KnownError:
+def recorded_error(objects: ObjectStore, commit: Commit, manifest: Manifest | None = None) -> ErrorEstimate:
     """Return :func:`known_error`, or that nothing is known where a residual cannot be read: history can do without."""
     try:
         return known_error(objects, commit, manifest)
     except (CorruptionError, UnsupportedFormatError):
-        return KnownError()
+        return ErrorEstimate()
 
 
 def lost_before(objects: ObjectStore, commit: Commit, manifest: Manifest) -> float | None:
@@ -206,7 +208,7 @@ def lost(
     left = left or {}
     manifest = manifest or Manifest.from_record(objects.get_record("manifest", commit.manifest))
     coefficients = {term.residual: float(term.coefficient) for term in manifest.terms}
-    noted = _Noted()
+    noted = _Records()
     weights = _weights(objects, commit, coefficients, noted)
     norms: dict[str, float] = {}
     weighted: list[tuple[float, Mapping[str, float]]] = []
@@ -239,7 +241,7 @@ def lost(
 
 
 def _weights(
-    objects: ObjectStore, commit: Commit, coefficients: Mapping[str, float], noted: _Noted
+    objects: ObjectStore, commit: Commit, coefficients: Mapping[str, float], noted: _Records
 ) -> dict[str, float]:
     """Return how often the error of every residual counts; fill in what commits record of them."""
     lineage = _lineage(objects, commit, coefficients)
@@ -307,7 +309,7 @@ def missed_tensors(objects: ObjectStore, commit: Commit) -> dict[str, float]:
     return missed
 
 
-def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = None) -> Recorded | None:
+def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = None) -> ResidualErrors | None:
     """Read what a residual records.
 
     Parameters
@@ -319,7 +321,7 @@ def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = Non
 
     Returns
     -------
-    Recorded or None
+    ResidualErrors or None
         None where it is unknown what was lost of tensors without sections.
     """
     errors, known = _read_index(objects, oid)
@@ -331,7 +333,7 @@ def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = Non
     total, lost = math.fsum(norm), math.fsum(linear)
     rest = max(0.0, (linear_error * total - lost) / (1 - linear_error)) if linear_error < 1 else 0.0
     norms = dict(zip(errors, map(math.sqrt, linear), strict=True))
-    return Recorded(norms, math.sqrt(rest), math.fsum(rounded) + rest, total + rest)
+    return ResidualErrors(norms, math.sqrt(rest), math.fsum(rounded) + rest, total + rest)
 
 
 def _read_index(objects: ObjectStore, oid: str) -> tuple[dict[str, Errors], float | None]:

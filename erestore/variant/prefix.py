@@ -10,7 +10,7 @@ from erestore.errors import UsageError
 from erestore.objects.residual import Residual
 from erestore.records import Commit, Manifest
 from erestore.storage.objects import ObjectStore
-from erestore.variant.error_bound import KnownError, error_bound, known_error, lossy_error
+from erestore.variant.error_bound import ErrorEstimate, error_bound, known_error, lossy_error
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _band_sizes(residual: Residual) -> list[int]:
 
 def left_error(
     objects: ObjectStore, commit: Commit, manifest: Manifest, residuals: Sequence[tuple[float, Residual]]
-) -> KnownError:
+) -> ErrorEstimate:
     """Return what is known of the error without the exact remainder, of what is read of a commit's residuals.
 
     What residuals record of their front is the error of the linear value, before rounding.
@@ -110,13 +110,13 @@ def left_error(
     cut = [residual for _, residual in residuals if residual.is_cut]
     if not cut:
         lossy = lossy_error(objects, commit)
-        return KnownError(lossy) if lossy is not None else known_error(objects, commit, manifest)
+        return ErrorEstimate(lossy) if lossy is not None else known_error(objects, commit, manifest)
     left = {residual.oid: residual.left_error for residual in cut}
     known = {oid: error.value for oid, error in left.items() if error is not None}
     if len(known) < len(cut):
-        return KnownError()
+        return ErrorEstimate()
     if len(residuals) == 1 and residuals[0][0] == 1 and commit.own == (cut[0].oid,):
         error = left[cut[0].oid]
         assert error is not None
-        return KnownError(error.value) if error.is_measured else KnownError(bound=error.value)
-    return KnownError(bound=error_bound(objects, commit, manifest, known))
+        return ErrorEstimate(error.value) if error.is_measured else ErrorEstimate(bound=error.value)
+    return ErrorEstimate(bound=error_bound(objects, commit, manifest, known))

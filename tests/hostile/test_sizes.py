@@ -19,7 +19,7 @@ from forging import evaluate, memory_limit, put_segmented, read_segmented, rows_
 
 from erestore.arrays import BFLOAT16
 from erestore.errors import CorruptionError, ErestoreError, UnsupportedFormatError
-from erestore.objects.patch import PatchWriter, Remainder
+from erestore.objects.patch import EncodedRemainder, PatchWriter
 from erestore.objects.references import Reference, walk
 from erestore.ops.fsck import fsck
 from erestore.records import Layout, Manifest
@@ -212,7 +212,7 @@ def test_a_chain_of_remainders_without_end(store: Store, manifest: str) -> None:
     value = np.zeros(held.shape, BFLOAT16)
     for _ in range(400):
         with PatchWriter(store.objects) as writer:
-            writer.add(held.key, Remainder.encode(held.dtype, value, value, ("stored", oid)))
+            writer.add(held.key, EncodedRemainder.encode(held.dtype, value, value, ("stored", oid)))
             patch = writer.finish().oid
         oid = put(store, "manifest", replace(plain, patch=patch).to_record())
     with pytest.raises(CorruptionError):

@@ -124,14 +124,14 @@ def test_a_component_too_tall_for_its_step_is_left_to_the_remainder():
 
 
 def test_a_multiple_of_the_base_is_taken_where_it_is_worth_a_section():
-    found = profile(noise(20, 30), gamma=Dyadic(1, -7), gamma_energy=5.0)
-    steps = [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if found.takes_gamma(step)]
+    found = profile(noise(20, 30), base_multiple=Dyadic(1, -7), base_multiple_energy=5.0)
+    steps = [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if found.takes_base_multiple(step)]
     assert steps == [step for step in (1e-3, 0.1, 0.2, 0.5, 3) if ANSWERS.price * step**2 * step_plan.SECTION_BITS < 5]
     assert steps[-1] < 3
     assert step_plan.plan(found, 1e-3).error < 5
     coarse = [each for each in step_plan.plans(found, 3.0) if kind(each) == (0, False)]
     assert coarse[0].error == pytest.approx(found.energy + 5)
-    assert not profile(noise(20, 30)).takes_gamma(1e-9)
+    assert not profile(noise(20, 30)).takes_base_multiple(1e-9)
 
 
 @pytest.mark.parametrize(

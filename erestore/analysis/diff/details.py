@@ -14,7 +14,7 @@ from erestore.analysis.diff.tokens import read_tokens
 from erestore.analysis.similarity.overlap import TensorOverlap, overlaps
 from erestore.arrays import matrix_shape
 from erestore.checkpoint.module_kind import place
-from erestore.objects.residual_summary import StoredTensor, stored_tensors
+from erestore.objects.residual_summary import TensorSummary, stored_tensors
 from erestore.progress import Progress
 from erestore.residual.marchenko_pastur import singular_value_quantiles
 from erestore.residual.spectrum import energy_captured
@@ -33,7 +33,7 @@ def details(
     comparison: Comparison,
     pairs: Sequence[Pair],
     changes: Sequence[Change],
-    own: Sequence[StoredTensor],
+    own: Sequence[TensorSummary],
     progress: Progress,
 ) -> dict[str, TensorDetails]:
     """Return more about every tensor that differs.
@@ -43,7 +43,7 @@ def details(
     comparison : Comparison
     pairs, changes : sequence
         Of the comparison, in the same order.
-    own : sequence of StoredTensor
+    own : sequence of TensorSummary
         What the second side's commit encoded.
     progress : Progress
     """
@@ -72,7 +72,7 @@ def details(
     return found
 
 
-def own_tensors(store: Store, oid: str | None) -> tuple[StoredTensor, ...]:
+def own_tensors(store: Store, oid: str | None) -> tuple[TensorSummary, ...]:
     """Return what a commit's own residuals hold; nothing where there is no commit."""
     own = store.commit_record(oid).own if oid else ()
     return tuple(tensor for residual in own for tensor in stored_tensors(store.objects.open("residual", residual)))
@@ -144,7 +144,7 @@ _PADDING = 1024
 """Rows that embeddings have beyond the vocabulary, to be a multiple of something."""
 
 
-def _tensor_storage(tensor: StoredTensor, elements: int) -> TensorStorage:
+def _tensor_storage(tensor: TensorSummary, elements: int) -> TensorStorage:
     return TensorStorage(
         sections=tuple(section.kind for section in tensor.sections),
         rank=tensor.rank,

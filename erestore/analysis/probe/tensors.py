@@ -16,7 +16,7 @@ from erestore.arrays import Array, matrix_shape, without_warnings
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.skeleton import state_dict_names
 from erestore.encoding.profile import has_factors
-from erestore.encoding.target import Loaded, Target, fits, is_of_state_dict
+from erestore.encoding.target import LoadedTarget, Target, fits, is_of_state_dict
 from erestore.objects.structure import read_structure
 from erestore.records import names_inside
 from erestore.residual.codecs import ere
@@ -82,12 +82,12 @@ class ProbedTensor:
 
     Attributes
     ----------
-    loaded : Loaded
+    loaded : LoadedTarget
         The variant's value, and the base's as its parent.
     decompositions : Decompositions
     """
 
-    loaded: Loaded
+    loaded: LoadedTarget
     decompositions: Decompositions
     _encoded: dict[tuple[int, int], ere.EreCodes] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class ProbedTensor:
     def blocks(self, part: Part) -> Iterator[tuple[int, int, Array]]:
         """Yield all shared rows in order: first, last, and their values in float64."""
         for block in self.loaded.blocks():
-            yield block.start, block.stop, block.own if part == "weights" else block.own - block.parent
+            yield block.start, block.stop, block.original if part == "weights" else block.original - block.parent
 
     def norms(self) -> Norms | None:
         """Return squared norms; None where there are none: a value is not finite, or beyond what float32 holds."""
@@ -113,8 +113,8 @@ class ProbedTensor:
         weights = residual = base = 0.0
         with without_warnings():
             for block in self.loaded.blocks():
-                weights += float((block.own**2).sum())
-                residual += float(((block.own - block.parent) ** 2).sum())
+                weights += float((block.original**2).sum())
+                residual += float(((block.original - block.parent) ** 2).sum())
                 base += float((block.parent**2).sum())
         found = Norms(weights, residual, base)
         is_held = max(found) <= torch.finfo(torch.float32).max
@@ -126,7 +126,7 @@ class ProbedTensor:
 
     @cached_property
     def _weights(self) -> torch.Tensor:
-        own = self.loaded.own[: self.shape[0]]
+        own = self.loaded.original[: self.shape[0]]
         return own.to(torch.float32) if own.element_size() < 4 else own
 
     def matrix(self, part: Part) -> torch.Tensor:
@@ -193,7 +193,9 @@ class ProbedVariant:
     def around(self, target: Target, own: torch.Tensor) -> ProbedTensor:
         """Return one tensor whose value in the variant is known; it is not copied."""
         base = self.variant.base_tensor(target.key).reshape(matrix_shape(self.variant.base[target.key].shape))
-        loaded = Loaded(target, own.reshape(matrix_shape(target.info.shape)), LinearTensor(base[: target.shared], ()))
+        loaded = LoadedTarget(
+            target, own.reshape(matrix_shape(target.info.shape)), LinearTensor(base[: target.shared], ())
+        )
         return ProbedTensor(loaded, self.decompositions)
 
 
