@@ -46,7 +46,7 @@ def encode_codes(opened: OpenTarget) -> EncodedSection:
 
 
 def _is_unchanged(opened: OpenTarget) -> bool:
-    """Tell whether nothing changed; what holds NaN is not known by its value, which float64 may give other bits."""
+    """Return whether nothing changed; what holds NaN is not known by its value, which float64 may give other bits."""
     dtype = array_dtype(opened.target.info.dtype)
     with without_warnings():
         return all(

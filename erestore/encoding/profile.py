@@ -124,7 +124,7 @@ def profile(
 
 
 def has_factors(shape: tuple[int, int]) -> bool:
-    """Tell whether factors of a matrix can be smaller than its values."""
+    """Return whether factors of a matrix can be smaller than its values."""
     return min(shape) >= _MIN_SIDE and math.prod(shape) >= _MIN_ELEMENTS
 
 

@@ -105,7 +105,7 @@ class Quality:
         return min(allowed, max(self.squared_error, SMALLEST_MAX_ERROR * norm))
 
     def keeps_exact(self, role: Role) -> bool:
-        """Tell whether floats of a role are exact and outside the sum that a bound is over.
+        """Return whether floats of a role are exact and outside the sum that a bound is over.
 
         Codes and their scales always are; statistics are not where the sum is all that is asked for.
         """

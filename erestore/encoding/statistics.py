@@ -52,6 +52,6 @@ def profile_statistic(opened: OpenTarget) -> Profiled:
 
 
 def _gives(original: Array, parent: Array, delta: Array, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a residual gives the original's values, in whatever order a variant's terms are summed."""
+    """Return whether a residual gives the original's values, in whatever order a variant's terms are summed."""
     slack = SLACK * (np.abs(parent) + np.abs(delta))
     return all(np.array_equal(widen(round_to(parent + delta + off, dtype)), original) for off in (-slack, slack))

@@ -65,7 +65,7 @@ class Target:
 
 
 def fits(info: TensorInfo, base: WholeTensor) -> bool:
-    """Tell whether a tensor can be a residual on the base's: floats of one shape, up to the number of rows."""
+    """Return whether a tensor can be a residual on the base's: floats of one shape, up to the number of rows."""
     if not (is_floating(info.dtype) and is_floating(base.dtype)):
         return False
     return info.shape == base.shape or (
@@ -74,7 +74,7 @@ def fits(info: TensorInfo, base: WholeTensor) -> bool:
 
 
 def is_of_state_dict(name: str, structure: object, entries: frozenset[str]) -> bool:
-    """Tell whether a tensor is a weight, by its name inside its file.
+    """Return whether a tensor is a weight, by its name inside its file.
 
     What a torch file holds besides its state dict is named by its path, with slashes; some names of weights have slashes too,
     which is why the entries of the state dict (:func:`erestore.checkpoint.skeleton.state_dict_names`) are asked for.
@@ -193,13 +193,13 @@ class LoadedTarget(OpenTarget):
         return result
 
     def is_unchanged(self) -> bool:
-        """Tell whether the parent's value, rounded to the variant's dtype, has the original's bits."""
+        """Return whether the parent's value, rounded to the variant's dtype, has the original's bits."""
         shared = self.original[: self.target.shared]
         parent = self.parent.rounded(self.target.shared, array_dtype(self.target.info.dtype))
         return same_bits(as_tensor(parent), shared)
 
     def is_finite(self) -> bool:
-        """Tell whether neither the original nor the base holds NaN or infinity."""
+        """Return whether neither the original nor the base holds NaN or infinity."""
         return all(
             bool(torch.isfinite(part.to(torch.float32) if part.element_size() < 4 else part).all())
             for matrix in (self.original, as_tensor(self.parent.base))

@@ -32,7 +32,7 @@ class AdaptedTensor(NamedTuple):
 
 
 def read_config(objects: ObjectStore, layout: Layout) -> Mapping[str, Any]:
-    """Return the content of a variant's ``config.json``; empty if there is none, or it is no JSON object."""
+    """Return the content of a variant's ``config.json``; empty if there is none, or it is not a JSON object."""
     oid = layout.side_files.get(_CONFIG)
     try:
         content = json.loads(objects.get_blob(oid)) if oid else {}

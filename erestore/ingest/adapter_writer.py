@@ -214,7 +214,7 @@ class AdapterWriter:
             plan.dense[tie.name] = _NewTensor(dtype, shape, self.values.rounded(tie.key, head, dtype))
 
     def _are_equal(self, head: AdaptedWeight, embedding: AdaptedWeight) -> bool:
-        """Tell whether both ends of a tie get the same value: the same whole tensor, and factors that are each other's."""
+        """Return whether both ends of a tie get the same value: the same whole tensor, and factors that are each other's."""
         if (head.factors is None) != (embedding.factors is None):
             return False
         if head.whole != embedding.whole:

@@ -78,7 +78,7 @@ def import_checkpoint(
     """Store a checkpoint as a base, with the layout and manifest that make it a variant like any other."""
     if checkpoint.format == "peft":
         raise CheckpointError(
-            f"{checkpoint.path} is an adapter, which is no base by itself.",
+            f"{checkpoint.path} is an adapter. An adapter alone is not a base.",
             hint="Import the model it was trained on, then commit the adapter with --base.",
         )
     base = store_base(objects, checkpoint, bases, progress)

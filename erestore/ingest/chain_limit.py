@@ -14,7 +14,7 @@ from erestore.variant.variant import Variant
 
 
 def may_flatten(quality: Quality) -> bool:
-    """Tell whether a quality says how much may be lost, and not how much may be stored of a change, however large."""
+    """Return whether a quality says how much may be lost, and not how much may be stored of a change, however large."""
     return quality.codec == "lowrank" and not quality.exact_only and quality.budget is None
 
 

@@ -33,6 +33,6 @@ def find_source(base: str) -> Path:
         except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
             pass
     raise NotFoundError(
-        f"There is no base '{base}': no ref of this store, no path, and no model in the local Hugging Face cache.",
+        f"There is no base '{base}': it is not a ref of this store, a path, or a model in the local Hugging Face cache.",
         hint="Give a path, or `erestore import PATH --name NAME` first; `erestore branch` lists the refs.",
     )

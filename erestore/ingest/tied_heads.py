@@ -107,7 +107,7 @@ def _mapped(config: Mapping[str, Any], change: Callable[[str, Any], Any], depth:
 
 
 def _ties(config: Mapping[str, Any]) -> bool:
-    """Tell whether a configuration ties embeddings: what it does not say is true, as transformers 4 leaves it out."""
+    """Return whether a configuration ties embeddings: what it does not say is true, as transformers 4 leaves it out."""
     return bool(config) and bool(config.get("tie_word_embeddings", True))
 
 

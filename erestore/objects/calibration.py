@@ -68,12 +68,12 @@ def store_calibration(objects: ObjectStore, base: str, moments: Mapping[str, Mom
     first: dict[int, int] = {}
     tensors: dict[str, list[int]] = {}
     with objects.writer("note") as writer:
-        for key, each in sorted(moments.items()):
-            if id(each) not in first:
-                contents = [_packed(block) for block in each.blocks]
+        for key, layer in sorted(moments.items()):
+            if id(layer) not in first:
+                contents = [_packed(block) for block in layer.blocks]
                 numbers = [writer.add(content, raw_length=len(content), stage="raw") for content in contents]
-                first[id(each)] = numbers[0]
-            tensors[key] = [each.columns, first[id(each)]]
+                first[id(layer)] = numbers[0]
+            tensors[key] = [layer.columns, first[id(layer)]]
         return writer.finish({"base": base, "features": [CALIBRATION, "raw"], "samples": samples, "tensors": tensors})
 
 
@@ -131,10 +131,10 @@ class Calibration:
         note = newest_note(objects.storage, base)
         if note is None:
             return None
-        found = cls.open(objects, note)
-        if found.base != base:
+        calibration = cls.open(objects, note)
+        if calibration.base != base:
             raise CorruptionError(f"The note {note} calibrates another base than the one that it is kept for.")
-        return found
+        return calibration
 
     def moments(self, key: str) -> Moments | None:
         """Return the moments of one tensor's inputs, float64; None where they are not known."""
@@ -149,8 +149,8 @@ class Calibration:
 
     def metrics(self, key: str, columns: int) -> tuple[Metric, ...] | None:
         """Return what rounding a tensor's matrix takes; None where nothing is known of its inputs, or they are all 0."""
-        held, first = self.tensors.get(key, (0, 0))
-        return self._prepared(columns, first) if held == columns else None
+        recorded, first = self.tensors.get(key, (0, 0))
+        return self._prepared(columns, first) if recorded == columns else None
 
     @cached_property
     def _prepared(self) -> Callable[[int, int], tuple[Metric, ...] | None]:
@@ -170,8 +170,8 @@ def _fits(note: SegmentedObject, columns: int, first: int) -> bool:
     if not 0 < columns <= BLOCK * len(note.segments):
         return False
     sizes = [stop - start for start, stop in block_ranges(columns)]
-    held = note.segments[first : first + len(sizes)] if first >= 0 else ()
-    lengths = [segment.raw_length if segment.stage == "raw" else -1 for segment in held]
+    segments = note.segments[first : first + len(sizes)] if first >= 0 else ()
+    lengths = [segment.raw_length if segment.stage == "raw" else -1 for segment in segments]
     return lengths == [4 * size + size * (size - 1) for size in sizes]
 
 

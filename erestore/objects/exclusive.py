@@ -36,16 +36,16 @@ class Reach:
     @cached_property
     def held_by(self) -> dict[str, list[str]]:
         """Names that lead to each object, its own commit's by way of its parents alone counted too."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name, oid in self.tips.items():
-            for held in closure([oid], self.needs):
-                found.setdefault(held, []).append(name)
-        return found
+            for reached in closure([oid], self.needs):
+                names.setdefault(reached, []).append(name)
+        return names
 
     def exclusive(self, name: str, parents: Iterable[str]) -> set[str]:
         """Return what only one name leads to, and not by way of its commit's parents."""
-        own = {oid for oid in closure([self.tips[name]], self.needs) if self.held_by[oid] == [name]}
-        return own - closure(parents, self.needs)
+        exclusive = {oid for oid in closure([self.tips[name]], self.needs) if self.held_by[oid] == [name]}
+        return exclusive - closure(parents, self.needs)
 
     def others(self, oid: str, name: str) -> list[str]:
         """Return the names, but for one, that lead to an object."""

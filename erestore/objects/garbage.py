@@ -94,7 +94,7 @@ def read_unreachable(objects: ObjectStore, listed: Iterable[StoredObject], now: 
 
     with ThreadPoolExecutor(READERS) as executor:
         results = bounded_map(executor, read, listed, in_flight=2 * READERS)
-        return {found.condemned.oid: found for found in results if found}
+        return {entry.condemned.oid: entry for entry in results if entry}
 
 
 def plan(
@@ -110,29 +110,31 @@ def plan(
     lists = tuple(lists)
     since: dict[str, float] = {}
     for condemned_list in (condemned_list for condemned_list in lists if condemned_list.since <= now + SKEW_SECONDS):
-        for each in condemned_list.objects:
-            if _is_still_condemned(unreachable, each):
-                since.setdefault(each.oid, condemned_list.since)
+        for condemned in condemned_list.objects:
+            if _is_still_condemned(unreachable, condemned):
+                since.setdefault(condemned.oid, condemned_list.since)
     doomed = {
         oid
         for oid, candidate in unreachable.items()
         if not grace_seconds or min(candidate.age, now - since.get(oid, now)) >= grace_seconds
     }
     _spare_needed(doomed, unreachable)
-    rest = [found for oid, found in unreachable.items() if oid not in doomed]
+    rest = [entry for oid, entry in unreachable.items() if oid not in doomed]
     return Garbage(
         doomed=tuple(_generations(doomed, unreachable)),
         fresh=tuple(f.condemned for f in rest if f.condemned.oid not in since and f.age >= grace_seconds),
         waiting=tuple(f.condemned for f in rest if f.condemned.oid in since),
         finished=tuple(
-            each.key for each in lists if not any(o.oid not in doomed and o.oid in since for o in each.objects)
+            condemned_list.key
+            for condemned_list in lists
+            if not any(o.oid not in doomed and o.oid in since for o in condemned_list.objects)
         ),
     )
 
 
 def _is_still_condemned(unreachable: Mapping[str, Unreachable], condemned: Condemned) -> bool:
-    found = unreachable.get(condemned.oid)
-    return found is not None and found.condemned.modified <= condemned.modified
+    candidate = unreachable.get(condemned.oid)
+    return candidate is not None and candidate.condemned.modified <= condemned.modified
 
 
 def _spare_needed(doomed: set[str], unreachable: Mapping[str, Unreachable]) -> None:

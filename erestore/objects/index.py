@@ -15,7 +15,7 @@ _HINT = "A newer erestore wrote it, or a codec's package is not installed; upgra
 
 
 def check_fields(
-    what: str, held: Mapping[str, Any], fields: set[str], optional: AbstractSet[str] = frozenset()
+    what: str, record: Mapping[str, Any], fields: set[str], optional: AbstractSet[str] = frozenset()
 ) -> None:
     """Refuse a JSON object that lacks one of `fields`, or has others than these and the `optional` ones.
 
@@ -24,13 +24,13 @@ def check_fields(
     UnsupportedFormatError
         If it has more.
     CorruptionError
-        If it is no object or has fewer.
+        If it is not an object, or has fewer.
     """
-    if not isinstance(held, dict):
+    if not isinstance(record, dict):
         raise CorruptionError(f"{what} is not a JSON object.")
-    if unknown := sorted(set(held) - fields - optional):
+    if unknown := sorted(set(record) - fields - optional):
         raise UnsupportedFormatError(f"{what} has the unknown field '{unknown[0]}'.", hint=_HINT)
-    if missing := sorted(fields - set(held)):
+    if missing := sorted(fields - set(record)):
         raise CorruptionError(f"{what} lacks the field '{missing[0]}'.")
 
 
@@ -39,7 +39,7 @@ def check_index(
     oid: str,
     index: Mapping[str, Any],
     fields: set[str],
-    known: Container[str],
+    readable: Container[str],
     optional: AbstractSet[str] = frozenset(),
 ) -> None:
     """Check an index's fields (``features`` and ``segments`` are expected everywhere) and the features it names.
@@ -51,7 +51,7 @@ def check_index(
     index : Mapping[str, Any]
     fields : set of str
         Those that this kind has beside ``features`` and ``segments``.
-    known : container of str
+    readable : container of str
         Features that this version can read.
     optional : set of str
         Fields that may be missing.
@@ -68,7 +68,7 @@ def check_index(
     features = index["features"]
     if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
         raise CorruptionError(f"{what} has a malformed list of features.")
-    if unknown := [feature for feature in features if feature not in known]:
+    if unknown := [feature for feature in features if feature not in readable]:
         raise UnsupportedFormatError(f"{what} needs the feature '{unknown[0]}', which is unknown here.", hint=_HINT)
 
 

@@ -39,7 +39,7 @@ def calibrated_with(objects: ObjectStore, base: str) -> int | None:
 
 
 def is_calibration(objects: ObjectStore, oid: str) -> bool:
-    """Tell whether a note is a calibration; no other is anything to collect."""
+    """Return whether a note is a calibration; no other is anything to collect."""
     try:
         open_calibration(objects, oid)
     except ErestoreError:

@@ -65,10 +65,10 @@ class EncodedRemainder:
         """
         shape = tuple(value.shape)
         parts = tuple(remainder_classes.encode(value, predicted, matrix_shape(shape)[1]))
-        found = cls(dtype, shape, predictor, value_digest(value), parts)
-        if _digest(_decode(CODEC, parts, (predicted,), matrix_shape(shape)[1])) != found.digest:
+        remainder = cls(dtype, shape, predictor, value_digest(value), parts)
+        if _digest(_decode(CODEC, parts, (predicted,), matrix_shape(shape)[1])) != remainder.digest:
             raise CorruptionError("An exact remainder does not decode to the original.")
-        return found
+        return remainder
 
 
 def cost(value: Array, predicted: Array) -> float:
@@ -94,9 +94,9 @@ def _decode(
     """
     guesses = regrouped(predicted, exact_remainder.CHUNK)
     for number, (part, guess) in enumerate(zip(parts, guesses, strict=True)):
-        place = exact_remainder.Place(number * exact_remainder.CHUNK, columns)
+        position = exact_remainder.Place(number * exact_remainder.CHUNK, columns)
         try:
-            block = exact_remainder.decode(part, guess, place) if codec == CODEC else difference.decode(part, guess)
+            block = exact_remainder.decode(part, guess, position) if codec == CODEC else difference.decode(part, guess)
         except CorruptionError as error:
             raise CorruptionError(f"The exact remainder of '{key}' is damaged: {error}") from error
         yield block
@@ -177,15 +177,15 @@ class Patch:
     @classmethod
     def open(cls, objects: ObjectStore, oid: str) -> Self:
         """Read and check the index."""
-        held = objects.open("patch", oid)
-        check_index("patch", oid, held.index, {"tensors"}, FEATURES)
-        if any(segment.raw_length > LARGEST_SEGMENT for segment in held.segments):
+        stored = objects.open("patch", oid)
+        check_index("patch", oid, stored.index, {"tensors"}, FEATURES)
+        if any(segment.raw_length > LARGEST_SEGMENT for segment in stored.segments):
             raise CorruptionError(f"The patch {oid[:12]} declares an oversized segment.")
-        placement = Placement([segment.raw_length for segment in held.segments])
+        placement = Placement([segment.raw_length for segment in stored.segments])
         tensors = {}
         try:
-            for key in sorted(held.index["tensors"]):
-                tensor = held.index["tensors"][key]
+            for key in sorted(stored.index["tensors"]):
+                tensor = stored.index["tensors"][key]
                 check_fields(f"A patch's tensor '{key}'", tensor, _FIELDS)
                 predictor = tuple(map(str, tensor["predictor"]))
                 shape = read_shape(tensor["shape"])
@@ -201,7 +201,7 @@ class Patch:
             placement.finish()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The patch {oid[:12]} has a malformed index.") from error
-        return cls(oid, tensors, held)
+        return cls(oid, tensors, stored)
 
     @property
     def manifests(self) -> set[str]:

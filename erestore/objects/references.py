@@ -58,21 +58,21 @@ def references(objects: ObjectStore, kind: str, oid: str, *, lenient: bool = Fal
     MissingObjectError
         If it is not there.
     CorruptionError
-        If it is not what was written, or refers to something that is no oid.
+        If it is not what was written, or refers to something that is not an oid.
     UnsupportedFormatError
         If a newer version wrote it.
     """
     if kind in RECORDS:
-        found = RECORDS[kind].from_record(objects.get_record(kind, oid)).references()
+        pairs = RECORDS[kind].from_record(objects.get_record(kind, oid)).references()
         if kind == "base":
-            found = chain(found, _of_calibration(objects, oid, lenient=lenient))
+            pairs = chain(pairs, _of_calibration(objects, oid, lenient=lenient))
     elif kind == "residual":
-        found = _of_residual(objects, oid)
+        pairs = _of_residual(objects, oid)
     elif kind == "patch":
-        found = _of_patch(objects, oid)
+        pairs = _of_patch(objects, oid)
     else:
         return ()
-    needs = dict.fromkeys(Reference(*each) for each in found if _checked(kind, oid, each[1]))
+    needs = dict.fromkeys(Reference(*pair) for pair in pairs if _checked(kind, oid, pair[1]))
     return tuple(needs)
 
 
@@ -112,7 +112,7 @@ def _of_patch(objects: ObjectStore, oid: str) -> Iterator[tuple[str, str]]:
 
 def _checked(kind: str, oid: str, needed: object) -> bool:
     if not is_oid(needed):
-        raise CorruptionError(f"The {kind} {oid} refers to something that is no oid.")
+        raise CorruptionError(f"The {kind} {oid} refers to something that is not an oid.")
     return True
 
 
@@ -158,19 +158,19 @@ def walk(
                 yield Visit(reference, needs)
 
 
-def _fresh(found: Iterable[Reference], reached: set[Reference]) -> list[Reference]:
-    fresh = [reference for reference in dict.fromkeys(found) if reference not in reached]
+def _fresh(candidates: Iterable[Reference], reached: set[Reference]) -> list[Reference]:
+    fresh = [reference for reference in dict.fromkeys(candidates) if reference not in reached]
     reached.update(fresh)
     return fresh
 
 
 def closure(starts: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
     """Return some objects and all that they lead to, given what every object refers to."""
-    found = set(starts)
-    pending = list(found)
+    reached = set(starts)
+    pending = list(reached)
     while pending:
         for oid in needs[pending.pop()]:
-            if oid not in found:
-                found.add(oid)
+            if oid not in reached:
+                reached.add(oid)
                 pending.append(oid)
-    return found
+    return reached

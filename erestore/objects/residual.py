@@ -1,7 +1,7 @@
 """Reading residual objects: sections of many tensors packed into few segments, largest components first.
 
 Parts are taken with the tensors sorted, and those of one band gather in segments of about 4 MiB. Segments are ordered by band,
-so that the front of the object is the same model at a lower rank. The place of a part within its segment follows from the
+so that a prefix of the object is the same model at a lower rank. The place of a part within its segment follows from the
 order (tensors sorted, their sections and parts as stored), so the index holds only lengths.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Self, overload
 from erestore.arrays import matrix_shape
 from erestore.errors import CorruptionError, UnsupportedFormatError
 from erestore.objects.index import RESIDUAL_OPTIONAL, Placement, check_fields, check_index, check_size, read_shape
-from erestore.objects.residual_prefix import WHOLE, LeftError, PrefixLimit, StoredSection, band_stops
+from erestore.objects.residual_prefix import UNLIMITED, LeftError, PrefixLimit, StoredSection, band_stops
 from erestore.objects.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import Section
@@ -64,7 +64,7 @@ class Residual:
     bands: tuple[tuple[int, float], ...]
     _object: SegmentedObject
     _cache_bytes: int = CACHE_BYTES
-    _prefix: PrefixLimit = WHOLE
+    _prefix: PrefixLimit = UNLIMITED
     _decoded: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,23 +84,23 @@ class Residual:
         UnsupportedFormatError
             If it was written for a newer evaluator.
         """
-        held = objects.open("residual", oid)
-        index = held.index
+        stored = objects.open("residual", oid)
+        index = stored.index
         if index.get("evaluator") != EVALUATOR:
             raise UnsupportedFormatError(
                 f"The residual {oid[:12]} needs evaluator {index.get('evaluator')}; this version has {EVALUATOR}.",
                 hint="Upgrade erestore to read it.",
             )
         features = index.get("features")
-        known = {*entropy.STAGES, *known_codecs(features if isinstance(features, list) else ())}
-        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, known, RESIDUAL_OPTIONAL)
+        readable = {*entropy.STAGES, *known_codecs(features if isinstance(features, list) else ())}
+        check_index("residual", oid, index, {"base", "evaluator", "tensors"}, readable, RESIDUAL_OPTIONAL)
         try:
-            bands = tuple(_bands(index["bands"], len(held.segments))) if "bands" in index else ()
-            tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in held.segments]))
+            bands = tuple(_bands(index["bands"], len(stored.segments))) if "bands" in index else ()
+            tensors = dict(_tensors(index["tensors"], [segment.raw_length for segment in stored.segments]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CorruptionError(f"The residual {oid[:12]} has a malformed index.") from error
-        _check_expansion(oid, held.segments, tensors)
-        return cls(oid, str(index["base"]), tensors, bands, held, cache_bytes)
+        _check_expansion(oid, stored.segments, tensors)
+        return cls(oid, str(index["base"]), tensors, bands, stored, cache_bytes)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -112,8 +112,8 @@ class Residual:
         """For every band, how many segments end with it; where that was not recorded, as parts of sections tell."""
         return tuple(stop for stop, _ in self.bands) or band_stops(self._sections(), len(self.segments))
 
-    def cut(self, *, segments: int | None = None, rank: int | None = None) -> None:
-        """Leave out all but the leading segments, or but the leading components of matrices; before anything is read."""
+    def limit(self, *, segments: int | None = None, rank: int | None = None) -> None:
+        """Read only a prefix: the first segments, or the first components of matrices. Call it before anything is read."""
         self._prefix = PrefixLimit(segments, rank)
 
     @cached_property
@@ -125,12 +125,12 @@ class Residual:
         return ((section, tensor.matrix) for tensor in self.tensors.values() for section in tensor.sections)
 
     @property
-    def is_cut(self) -> bool:
-        """Whether anything is left out."""
+    def is_prefix(self) -> bool:
+        """Whether only a prefix is read."""
         return self._used[0] < len(self.segments)
 
     def leaves_out(self, keys: Collection[str]) -> bool:
-        """Tell whether something of one of some tensors is left out."""
+        """Return whether something of one of some tensors is left out."""
         sections = (
             (section, tensor.matrix)
             for key, tensor in self.tensors.items()
@@ -146,29 +146,29 @@ class Residual:
 
     @property
     def left_error(self) -> LeftError | None:
-        """Relative error of the linear value that is left by what is read, None where it was not recorded."""
+        """Relative error of the linear value that the prefix leaves, None where it was not recorded."""
         if not self.bands:
             return None
-        whole, used = self._used
-        held = [(stop, error) for stop, error in self.bands if stop <= whole]
-        stop, error = held[-1] if held else (0, 1.0)
-        return LeftError(error, is_measured=bool(held) and used <= stop)
+        complete, used = self._used
+        bands = [(stop, error) for stop, error in self.bands if stop <= complete]
+        stop, error = bands[-1] if bands else (0, 1.0)
+        return LeftError(error, is_measured=bool(bands) and used <= stop)
 
     def sections(self, key: str) -> tuple[Section, ...]:
         """Return one tensor's sections, ready for evaluation; empty if the residual does not touch it."""
         tensor = self.tensors.get(key)
         if tensor is None:
             return ()
-        found = (self._section(section, tensor.matrix) for section in tensor.sections)
-        return tuple(section for section in found if section is not None)
+        sections = (self._section(section, tensor.matrix) for section in tensor.sections)
+        return tuple(section for section in sections if section is not None)
 
     def streamed(self, key: str) -> tuple[Section, ...]:
         """Return :meth:`sections` for one thread that evaluates rows in ascending order: what is large is not held whole."""
         tensor = self.tensors.get(key)
         if tensor is None:
             return ()
-        found = (self._section(section, tensor.matrix, streamed=True) for section in tensor.sections)
-        return tuple(section for section in found if section is not None)
+        sections = (self._section(section, tensor.matrix, streamed=True) for section in tensor.sections)
+        return tuple(section for section in sections if section is not None)
 
     def _section(self, section: StoredSection, shape: tuple[int, int], *, streamed: bool = False) -> Section | None:
         """Read one section as far as it is to be read; None if nothing of it counts."""

@@ -1,4 +1,4 @@
-"""The front of a residual: which parts of its sections are read when it is not read whole.
+"""A prefix of a residual: which parts of its sections are read when it is not read whole.
 
 Segments are ordered by band. Whatever parts are missing, what is there evaluates as it always does; only that is not the
 value that digests and exact remainders were made for.
@@ -35,7 +35,7 @@ class LeftError(NamedTuple):
 
 
 class PrefixLimit(NamedTuple):
-    """How much of a residual is read: all, its leading segments, or leading components of low-rank sections."""
+    """How much of a residual is read: all of it, its first segments, or the first components of low-rank sections."""
 
     segments: int | None = None
     rank: int | None = None
@@ -46,20 +46,20 @@ class PrefixLimit(NamedTuple):
             return codec(section.codec).leading_parts(section.parameters, len(section.parts), shape, self.rank)
         if self.segments is None:
             return len(section.parts), len(section.parts)
-        found = sum(segment < self.segments for segment, _, _ in section.parts)
-        return found, found
+        number = sum(segment < self.segments for segment, _, _ in section.parts)
+        return number, number
 
     def segments_of(self, sections: Sections, segments: int) -> tuple[int, int]:
-        """Return how many leading ones of a residual's segments are read wholly, and how many at all."""
+        """Return how many of a residual's first segments are read wholly, and how many at all."""
         first, last = segments, 0
         for section, shape in sections:
-            whole, used = self.parts_of(section, shape)
-            first = min([first, *(segment for segment, _, _ in section.parts[whole:])])
+            complete, used = self.parts_of(section, shape)
+            first = min([first, *(segment for segment, _, _ in section.parts[complete:])])
             last = max([last, *(segment + 1 for segment, _, _ in section.parts[:used])])
         return first, last
 
 
-WHOLE = PrefixLimit()
+UNLIMITED = PrefixLimit()
 
 
 def band_stops(sections: Sections, segments: int) -> tuple[int, ...]:

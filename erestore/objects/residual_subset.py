@@ -64,40 +64,40 @@ def select(
 
 
 def _whole(residual: Residual, key: str, tensor: StoredTensor) -> list[EncodedSection]:
-    found = []
+    encoded = []
     for stored, decoded in zip(tensor.sections, residual.sections(key), strict=True):
         if isinstance(decoded, LowRankSection) and stored.codec == lowrank2.LowRank2.name:
-            found.append(lowrank2.encode(decoded.codes))
+            encoded.append(lowrank2.encode(decoded.codes))
         elif isinstance(decoded, RemainderSection):
             step = dyadic.read(stored.parameters["step"], STEP_BITS)
-            found.append(remainder.encode(decoded.parts, step, tensor.matrix))
+            encoded.append(remainder.encode(decoded.parts, step, tensor.matrix))
         else:
             kind = codec(stored.codec)
             parts = residual.contents(stored)
             bands = range(len(parts)) if kind.progressive else [0] * len(parts)
             sections = tuple(EncodedPart(band, part) for band, part in zip(bands, parts, strict=True))
-            found.append(EncodedSection(stored.codec, stored.parameters, sections))
-    return found
+            encoded.append(EncodedSection(stored.codec, stored.parameters, sections))
+    return encoded
 
 
 def _cut(residual: Residual, key: str, components: Components) -> list[EncodedSection]:
     """Return the components of each section that has factors; those of sections after the first count on."""
-    found, before = [], 0
+    encoded, before = [], 0
     for section in residual.sections(key):
-        held = section.factors()
-        if held is None:
+        sides = section.factors()
+        if sides is None:
             continue
-        rank = held[0].shape[1]
+        rank = sides[0].shape[1]
         start, stop = max(0, components.first - 1 - before), min(rank, components.last - before)
         before += rank
         if start >= stop:
             continue
         if isinstance(section, LowRankSection) and int(section.codes.mantissas.max()) < _MANTISSAS:
-            found.append(lowrank2.encode(_codes(section.codes, start, stop)))
+            encoded.append(lowrank2.encode(_codes(section.codes, start, stop)))
         else:
-            left, right = (np.ascontiguousarray(side[:, start:stop]) for side in held)
-            found.append(factors.encode(_single(left), _single(right).T, 1.0))
-    return found
+            left, right = (np.ascontiguousarray(side[:, start:stop]) for side in sides)
+            encoded.append(factors.encode(_single(left), _single(right).T, 1.0))
+    return encoded
 
 
 def _codes(codes: Codes, start: int, stop: int) -> Codes:
@@ -126,6 +126,6 @@ def _norm(sections: tuple[EncodedSection, ...], tensor: StoredTensor) -> float:
         codec(section.codec).decode(section.parameters, [part.content for part in section.parts], tensor.matrix)
         for section in sections
     ]
-    sides = [held for section in decoded if (held := section.factors()) is not None]
+    sides = [pair for section in decoded if (pair := section.factors()) is not None]
     left, right = (np.concatenate(side, axis=1) for side in zip(*sides, strict=True))
     return float(((left.T @ left) * (right.T @ right)).sum())

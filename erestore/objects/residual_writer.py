@@ -158,14 +158,14 @@ class ResidualWriter:
         That of all bands is over the errors of tensors as they are noted, so that what a reader takes as the error of tensors
         without sections, the difference of the two, is not what rounding them left.
         """
-        found: list[list[Any]] = []
+        records: list[list[Any]] = []
         for band in sorted(set(bands)):
-            lost = sum(each[min(other for other in each if other > band)] for each in self._losses)
-            found.append([sum(other <= band for other in bands), f"{lost / self._norm:.4g}"])
-        if found:
+            lost = sum(losses[min(other for other in losses if other > band)] for losses in self._losses)
+            records.append([sum(other <= band for other in bands), f"{lost / self._norm:.4g}"])
+        if records:
             linear, norm = (total + more for total, more in zip((lost, self._norm), self._rounding, strict=True))
-            found[-1][1] = f"{linear / norm:.9g}"
-        return found
+            records[-1][1] = f"{linear / norm:.9g}"
+        return records
 
     def __enter__(self) -> Self:
         self._writer.__enter__()

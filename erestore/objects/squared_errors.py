@@ -29,6 +29,6 @@ class Errors(NamedTuple):
         return {name: f"{value:.4g}" for name, value in self._asdict().items() if value or name != "outside"}
 
 
-def ratio(part: float, whole: float) -> float:
-    """Return ``part / whole``, with 0 / 0 = 0."""
-    return 0.0 if part == 0 else part / whole if whole else math.inf
+def ratio(part: float, total: float) -> float:
+    """Return ``part / total``, with 0 / 0 = 0."""
+    return 0.0 if part == 0 else part / total if total else math.inf

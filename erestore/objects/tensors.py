@@ -103,19 +103,19 @@ class TensorReader:
             opened = self._objects.open("tensors", data.oid)
             check_index("tensors", data.oid, opened.index, set(), {*entropy.PLAIN, *words.STAGES})
             self._opened[data.oid] = opened
-        held = self._opened[data.oid]
-        if data.first + data.segments > len(held.segments):
+        stored = self._opened[data.oid]
+        if data.first + data.segments > len(stored.segments):
             raise CorruptionError(f"The tensors object {data.oid[:12]} has fewer segments than are referred to.")
         numbers = range(data.first, data.first + data.segments)
-        if any(held.segments[number].raw_length > SEGMENT for number in numbers):
+        if any(stored.segments[number].raw_length > SEGMENT for number in numbers):
             raise CorruptionError(f"The tensors object {data.oid[:12]} declares an oversized segment.")
-        return held, numbers
+        return stored, numbers
 
     def pieces(self, data: TensorRef) -> Iterator[bytes]:
         """Yield a tensor's bytes, a verified segment at a time."""
-        held, numbers = self._segments(data)
-        for number, stored in zip(numbers, held.read_many(numbers), strict=True):
-            segment = held.segments[number]
+        stored_object, numbers = self._segments(data)
+        for number, stored in zip(numbers, stored_object.read_many(numbers), strict=True):
+            segment = stored_object.segments[number]
             yield entropy.decode(segment.stage, stored, segment.raw_length)
 
     def _check_size(self, data: TensorRef, dtype: str, shape: tuple[int, ...]) -> int:
@@ -171,18 +171,18 @@ class TensorReader:
         border: list[Array] = []  # of the row that goes over the border of pieces
         missing = row = 0
         for piece in self.pieces(data):
-            held = np.frombuffer(piece, dtype=np.uint8)
+            content = np.frombuffer(piece, dtype=np.uint8)
             if missing:
-                border.append(held[:missing])
-                missing, held = missing - len(border[-1]), held[len(border[-1]) :]
+                border.append(content[:missing])
+                missing, content = missing - len(border[-1]), content[len(border[-1]) :]
                 if missing:
                     continue
                 yield row, np.concatenate(border).view(array_dtype(dtype)).reshape(1, columns)
                 row += 1
-            whole = held[: len(held) // width * width]
-            border = [held[len(whole) :]]
+            full_rows = content[: len(content) // width * width]
+            border = [content[len(full_rows) :]]
             missing = -len(border[0]) % width
-            matrix = whole.view(array_dtype(dtype)).reshape(-1, columns)
+            matrix = full_rows.view(array_dtype(dtype)).reshape(-1, columns)
             for start in range(0, len(matrix), height):
                 yield row + start, matrix[start : start + height]
             row += len(matrix)
@@ -193,7 +193,7 @@ class MatrixRows:
 
     Parameters
     ----------
-    held : SegmentedObject
+    stored : SegmentedObject
     numbers : range
         Of its segments.
     dtype : dtype
@@ -201,9 +201,9 @@ class MatrixRows:
         ``(m, n)``.
     """
 
-    def __init__(self, held: SegmentedObject, numbers: range, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        self._held, self._numbers, self._dtype, self.shape = held, numbers, dtype, shape
-        lengths = (held.segments[number].raw_length for number in numbers)
+    def __init__(self, stored: SegmentedObject, numbers: range, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
+        self._stored, self._numbers, self._dtype, self.shape = stored, numbers, dtype, shape
+        lengths = (stored.segments[number].raw_length for number in numbers)
         self._edges = list(accumulate(lengths, initial=0))
         self._last: tuple[int, bytes] = (-1, b"")
 
@@ -213,17 +213,17 @@ class MatrixRows:
         width = columns * self._dtype.itemsize
         first, last = min(start, rows) * width, min(stop, rows) * width
         parts = []
-        for place in range(bisect_right(self._edges, first) - 1, len(self._numbers)):
-            begin = self._edges[place]
+        for index in range(bisect_right(self._edges, first) - 1, len(self._numbers)):
+            begin = self._edges[index]
             if begin >= last:
                 break
-            parts.append(memoryview(self._piece(place))[max(0, first - begin) : last - begin])
+            parts.append(memoryview(self._piece(index))[max(0, first - begin) : last - begin])
         content = parts[0] if len(parts) == 1 else b"".join(parts)
         return np.frombuffer(content, self._dtype).reshape(-1, columns) if width else np.empty((stop - start, 0))
 
-    def _piece(self, place: int) -> bytes:
-        if self._last[0] != place:
-            number = self._numbers[place]
-            segment = self._held.segments[number]
-            self._last = place, entropy.decode(segment.stage, self._held.read(number), segment.raw_length)
+    def _piece(self, index: int) -> bytes:
+        if self._last[0] != index:
+            number = self._numbers[index]
+            segment = self._stored.segments[number]
+            self._last = index, entropy.decode(segment.stage, self._stored.read(number), segment.raw_length)
         return self._last[1]

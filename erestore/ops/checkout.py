@@ -133,7 +133,7 @@ def checkout(
             f"'{target}' holds {loss}, and is not replaced.",
             hint=f"Choose another place, such as {_beside(target)}; --force --discard-original replaces it for good.",
         )
-    reduced = variant.is_cut or (lossy and variant.manifest.patch is not None)
+    reduced = variant.is_prefix or (lossy and variant.manifest.patch is not None)
     if reduced:
         error = left_error(store.objects, commit, found.manifest, variant.residuals)
     else:

@@ -31,7 +31,7 @@ _ABOVE = 1.001
 
 
 class ErrorEstimate(NamedTuple):
-    """A relative error as it was measured, or else an upper bound; neither where nothing was recorded."""
+    """A relative error: measured, or else an upper bound; neither where nothing was recorded."""
 
     measured: float | None = None
     bound: float | None = None
@@ -89,7 +89,7 @@ class Lost(NamedTuple):
 
 
 def is_repacked(commit: Commit) -> bool:
-    """Tell whether a commit was encoded anew in place of another, which is gone."""
+    """Return whether a commit was encoded anew in place of another, which is gone."""
     return "repack_error" in commit.quality
 
 
@@ -173,8 +173,8 @@ def lost_before(objects: ObjectStore, commit: Commit, manifest: Manifest) -> flo
     if measured is not None and len(commit.own) == 1:
         recorded = read_errors(objects, commit.own[0], measured)
         return None if recorded is None else measured * recorded.norm
-    found = lost(objects, commit, manifest)
-    return None if found is None else found.squared_error
+    loss = lost(objects, commit, manifest)
+    return None if loss is None else loss.squared_error
 
 
 def error_bound(
@@ -197,8 +197,8 @@ def error_bound(
         Relative, where the commit has an original, to what changed since its parent, as the error that it records; else to
         the sum of the squared norms of all changes that it combines, times the squares of their coefficients.
     """
-    found = lost(objects, commit, manifest, left)
-    return None if found is None else ratio(*found)
+    loss = lost(objects, commit, manifest, left)
+    return None if loss is None else ratio(*loss)
 
 
 def lost(
@@ -258,13 +258,13 @@ def _weights(
             )
     for oid, below in lineage.combined.items():
         if weight := coefficients.get(oid):
-            for other, each in _weights(objects, below, _coefficients(objects, below), noted).items():
-                weights[other] = weights.get(other, 0.0) - weight * each
+            for other, share in _weights(objects, below, _coefficients(objects, below), noted).items():
+                weights[other] = weights.get(other, 0.0) - weight * share
     for oid, before in lineage.replaced.items():
         if weight := weights.get(oid):
-            held = _coefficients(objects, before)
-            for other, each in _weights(objects, before, held, noted).items():
-                weights[other] = weights.get(other, 0.0) + weight * each
+            before_coefficients = _coefficients(objects, before)
+            for other, share in _weights(objects, before, before_coefficients, noted).items():
+                weights[other] = weights.get(other, 0.0) + weight * share
     return weights
 
 
@@ -282,12 +282,12 @@ def _squared_sum(weighted: Iterable[tuple[float, Mapping[str, float]]], rest: fl
     rest : float
         Weighted sum of norms over tensors that an error does not list: any but those that all of them do.
     """
-    found = list(weighted)
+    terms = list(weighted)
     totals: dict[str, float] = {}
-    for weight, errors in found:
+    for weight, errors in terms:
         for key, error in errors.items():
             totals[key] = totals.get(key, 0.0) + weight * error
-    everywhere = set(totals).intersection(*(errors for _, errors in found))
+    everywhere = set(totals).intersection(*(errors for _, errors in terms))
     apart = math.fsum(total**2 for key, total in totals.items() if key in everywhere)
     return (
         apart + (math.sqrt(math.fsum(total**2 for key, total in totals.items() if key not in everywhere)) + rest) ** 2
@@ -324,9 +324,9 @@ def read_errors(objects: ObjectStore, oid: str, linear_error: float | None = Non
     ResidualErrors or None
         None where it is unknown what was lost of tensors without sections.
     """
-    errors, known = _read_index(objects, oid)
-    linear_error = linear_error if known is None else known
-    linear, rounded, norm = ([error[place] for error in errors.values()] for place in range(3))
+    errors, recorded = _read_index(objects, oid)
+    linear_error = linear_error if recorded is None else recorded
+    linear, rounded, norm = ([error[column] for error in errors.values()] for column in range(3))
     if linear_error is None or not all(0 <= value < math.inf for value in (*linear, *rounded, *norm, linear_error)):
         return None
     # Tensors without sections lost all of their change, so they add the same to error and norm.
@@ -348,50 +348,50 @@ def _read_index(objects: ObjectStore, oid: str) -> tuple[dict[str, Errors], floa
 
 def _lineage(objects: ObjectStore, commit: Commit, residuals: Iterable[str]) -> _Lineage:
     """Look in the history for the commits that made residuals, and what those were encoded against."""
-    found = _Lineage()
+    lineage = _Lineage()
     wanted = set(residuals)
-    known: dict[str, Commit] = {}
+    commits: dict[str, Commit] = {}
     waiting = [commit]
     while waiting and wanted:
         current = waiting.pop()
         for oid in current.parents:
-            if oid not in known:
-                known[oid] = Commit.from_record(objects.get_record("commit", oid))
-                waiting.append(known[oid])
+            if oid not in commits:
+                commits[oid] = Commit.from_record(objects.get_record("commit", oid))
+                waiting.append(commits[oid])
         for oid in wanted & set(introduced(current)):
             wanted.discard(oid)
             if is_repacked(current):
                 terms = Manifest.from_record(objects.get_record("manifest", current.manifest)).terms
-                found.shared[oid] = tuple(term for term in terms if term.residual != oid)
+                lineage.shared[oid] = tuple(term for term in terms if term.residual != oid)
                 text = current.quality.get("squared_error")
-                found.noted.missed[oid] = None if text is None else math.sqrt(_number(text))
+                lineage.noted.missed[oid] = None if text is None else math.sqrt(_number(text))
                 continue
             if "linear_error" in current.quality:
-                found.noted.linear_errors[oid] = _number(current.quality["linear_error"])
+                lineage.noted.linear_errors[oid] = _number(current.quality["linear_error"])
             if current.edge in ("flattened", "rebased"):
-                found.replaced[oid] = known[current.parents[-1 if current.edge == "rebased" else 0]]
-            elif current.parents and _continues(objects, current, parent := known[current.parents[0]]):
+                lineage.replaced[oid] = commits[current.parents[-1 if current.edge == "rebased" else 0]]
+            elif current.parents and _continues(objects, current, parent := commits[current.parents[0]]):
                 if parent.own:
-                    found.parents[oid] = introduced(parent)[0]
+                    lineage.parents[oid] = introduced(parent)[0]
                     wanted.add(introduced(parent)[0])
                 else:
-                    found.combined[oid] = parent
-    return found
+                    lineage.combined[oid] = parent
+    return lineage
 
 
 def _continues(objects: ObjectStore, commit: Commit, parent: Commit) -> bool:
-    """Tell whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
+    """Return whether a commit's one residual was encoded against what its parent, with one of its own, decodes to."""
     if len(commit.own) != 1 or len(introduced(parent)) > 1 or parent.edge == "imported":
         return False
-    held, before = (
-        {tuple(term) for term in Manifest.from_record(objects.get_record("manifest", each.manifest)).terms}
-        for each in (commit, parent)
+    terms, before = (
+        {tuple(term) for term in Manifest.from_record(objects.get_record("manifest", member.manifest)).terms}
+        for member in (commit, parent)
     )
-    return {term for term in held if term[0] != commit.own[0]} == before
+    return {term for term in terms if term[0] != commit.own[0]} == before
 
 
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise CorruptionError(f"A commit records the error '{text}', which is no number.") from None
+        raise CorruptionError(f"A commit records the error '{text}', which is not a number.") from None

@@ -1,4 +1,4 @@
-"""Reading the front of residuals: the same model at a lower rank, from fewer bytes, and what error that leaves."""
+"""Reading a prefix of residuals: the same model at a lower rank, from fewer bytes, and what error that leaves."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Prefix:
         if (self.max_rank is None) == (self.max_bytes is None):
             raise UsageError("A rank and a number of bytes exclude each other.", hint="Give one of them.")
         if min(self.max_rank or 0, self.max_bytes or 0) < 0:
-            raise UsageError("Ranks and numbers of bytes are not negative.")
+            raise UsageError("Ranks and numbers of bytes cannot be negative.")
 
-    def cut(self, residuals: Sequence[Residual], codes: Collection[str] = ()) -> None:
-        """Make residuals leave out what is not to be read.
+    def apply(self, residuals: Sequence[Residual], codes: Collection[str] = ()) -> None:
+        """Limit residuals to this prefix; what is outside is not read.
 
         Parameters
         ----------
@@ -53,34 +53,34 @@ class Prefix:
         """
         if self.max_rank is not None:
             for residual in residuals:
-                residual.cut(rank=self.max_rank)
+                residual.limit(rank=self.max_rank)
         else:
             for residual, segments in zip(residuals, self._affordable(residuals), strict=True):
-                residual.cut(segments=segments)
+                residual.limit(segments=segments)
         if any(residual.leaves_out(codes) for residual in residuals):
             # Codes are in the first band, as all that is kept exact.
             least = sum(sizes[0] for sizes in map(_band_sizes, residuals) if sizes)
             is_short = self.max_bytes is not None and self.max_bytes < least
             raise UsageError(
-                "So little would leave out codes or scales of quantised weights, which are not read in part.",
-                hint=f"Give --max-bytes {least} or more." if is_short else "Check it out whole.",
+                "This prefix leaves out codes or scales of quantised weights, which cannot be read in part.",
+                hint=f"Give --max-bytes {least} or more." if is_short else "Check it out in full.",
             )
 
     def _affordable(self, residuals: Sequence[Residual]) -> list[int]:
         """Return how many leading segments of each residual to read."""
         left = self.max_bytes or 0
-        chosen = [0] * len(residuals)
+        counts = [0] * len(residuals)
         steps = [list(pairwise((0, *residual.band_stops))) for residual in residuals]
         for depth in range(max(map(len, steps), default=0)):
-            for place, residual in enumerate(residuals):
-                if depth >= len(steps[place]) or chosen[place] != steps[place][depth][0]:
+            for index, residual in enumerate(residuals):
+                if depth >= len(steps[index]) or counts[index] != steps[index][depth][0]:
                     continue
-                start, stop = steps[place][depth]
+                start, stop = steps[index][depth]
                 size = sum(segment.stored_length for segment in residual.segments[start:stop])
                 if size <= left:
                     left -= size
-                    chosen[place] = stop
-        return chosen
+                    counts[index] = stop
+        return counts
 
 
 def _band_sizes(residual: Residual) -> list[int]:
@@ -96,7 +96,7 @@ def left_error(
 ) -> ErrorEstimate:
     """Return what is known of the error without the exact remainder, of what is read of a commit's residuals.
 
-    What residuals record of their front is the error of the linear value, before rounding.
+    What residuals record of a prefix is the error of the linear value, before rounding.
 
     Parameters
     ----------
@@ -107,16 +107,16 @@ def left_error(
     residuals : sequence of (float, Residual)
         Coefficients and residuals of the commit's variant.
     """
-    cut = [residual for _, residual in residuals if residual.is_cut]
-    if not cut:
+    prefixes = [residual for _, residual in residuals if residual.is_prefix]
+    if not prefixes:
         lossy = lossy_error(objects, commit)
         return ErrorEstimate(lossy) if lossy is not None else known_error(objects, commit, manifest)
-    left = {residual.oid: residual.left_error for residual in cut}
-    known = {oid: error.value for oid, error in left.items() if error is not None}
-    if len(known) < len(cut):
+    left = {residual.oid: residual.left_error for residual in prefixes}
+    recorded = {oid: error.value for oid, error in left.items() if error is not None}
+    if len(recorded) < len(prefixes):
         return ErrorEstimate()
-    if len(residuals) == 1 and residuals[0][0] == 1 and commit.own == (cut[0].oid,):
-        error = left[cut[0].oid]
+    if len(residuals) == 1 and residuals[0][0] == 1 and commit.own == (prefixes[0].oid,):
+        error = left[prefixes[0].oid]
         assert error is not None
         return ErrorEstimate(error.value) if error.is_measured else ErrorEstimate(bound=error.value)
-    return ErrorEstimate(bound=error_bound(objects, commit, manifest, known))
+    return ErrorEstimate(bound=error_bound(objects, commit, manifest, recorded))

@@ -29,7 +29,9 @@ def rank_of(residual: Residual, base: Mapping[str, WholeTensor]) -> float:
 
     A section without factors counts as :data:`WITHOUT_FACTORS` components. Nothing but the index is read.
     """
-    elements = sum(math.prod(each.shape) for each in base.values() if len(each.shape) > 1 and is_floating(each.dtype))
+    elements = sum(
+        math.prod(matrix.shape) for matrix in base.values() if len(matrix.shape) > 1 and is_floating(matrix.dtype)
+    )
     weighted = 0.0
     for tensor in residual.tensors.values():
         rows, columns = tensor.matrix

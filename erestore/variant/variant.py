@@ -105,8 +105,8 @@ def check_fit(base: Mapping[str, WholeTensor], key: str, matrix: tuple[int, int]
     CorruptionError
         If the base has no such tensor, or not in a shape that fits.
     """
-    held = base.get(key)
-    rows, columns = matrix_shape(held.shape) if held is not None and is_floating(held.dtype) else (-1, -1)
+    tensor = base.get(key)
+    rows, columns = matrix_shape(tensor.shape) if tensor is not None and is_floating(tensor.dtype) else (-1, -1)
     if matrix[0] > rows or matrix[1] != columns:
         raise CorruptionError(f"A residual's tensor '{key}' does not have the shape of the base's.")
 
@@ -186,7 +186,7 @@ class Variant:
                 check_fit(self.base, key, tensor.matrix)
             opened.append((float(term.coefficient), residual))
         if self._prefix is not None:
-            self._prefix.cut([residual for _, residual in opened], self.quantised_keys)
+            self._prefix.apply([residual for _, residual in opened], self.quantised_keys)
         return tuple(opened)
 
     @cached_property
@@ -200,9 +200,9 @@ class Variant:
         return Patch.open(self.objects, self.manifest.patch) if self.manifest.patch and not self._lossy else None
 
     @cached_property
-    def is_cut(self) -> bool:
+    def is_prefix(self) -> bool:
         """Whether something is left out of a residual."""
-        return self._prefix is not None and any(residual.is_cut for _, residual in self.residuals)
+        return self._prefix is not None and any(residual.is_prefix for _, residual in self.residuals)
 
     def open_parts(self) -> None:
         """Read what all tensors share, and import what their codecs need, once, before several threads ask for it."""
@@ -220,13 +220,13 @@ class Variant:
 
     def terms(self, key: str) -> Terms:
         """Return what is added to one of the base's tensors."""
-        found = ((coefficient, residual.sections(key)) for coefficient, residual in self.residuals)
-        return tuple((coefficient, sections) for coefficient, sections in found if sections)
+        sections_by_term = ((coefficient, residual.sections(key)) for coefficient, residual in self.residuals)
+        return tuple((coefficient, sections) for coefficient, sections in sections_by_term if sections)
 
     def streamed_terms(self, key: str) -> Terms:
         """Return :meth:`terms` for one thread that evaluates rows in ascending order; see :meth:`Residual.streamed`."""
-        found = ((coefficient, residual.streamed(key)) for coefficient, residual in self.residuals)
-        return tuple((coefficient, sections) for coefficient, sections in found if sections)
+        sections_by_term = ((coefficient, residual.streamed(key)) for coefficient, residual in self.residuals)
+        return tuple((coefficient, sections) for coefficient, sections in sections_by_term if sections)
 
     def linear(self, key: str) -> LinearTensor:
         """Return the linear value of one of the base's floating tensors."""
@@ -240,14 +240,14 @@ class Variant:
         CorruptionError
             If it does not match the digest that its commit recorded.
         """
-        whole, position = math.prod(torch_shape(dtype, shape)), 0
+        size, position = math.prod(torch_shape(dtype, shape)), 0
         result = np.empty(0, dtype=array_dtype(dtype))
         for block in self._rounded_blocks(key, dtype, shape):
-            if block.size == whole:  # the only one; the loop goes on to the check of its digest
-                result, position = block.reshape(-1), whole
+            if block.size == size:  # the only one; the loop goes on to the check of its digest
+                result, position = block.reshape(-1), size
                 continue
             if not position:
-                result = np.empty(whole, dtype=block.dtype)
+                result = np.empty(size, dtype=block.dtype)
             result[position : position + block.size] = block.reshape(-1)
             position += block.size
         return result.reshape(torch_shape(dtype, shape))
@@ -259,12 +259,12 @@ class Variant:
             return
         if key not in self.base:
             raise CorruptionError(f"The layout names the tensor '{key}', which neither base nor variant holds.")
-        held = self.base[key]
-        if not is_floating(held.dtype) and (held.dtype, held.shape) == (dtype, shape):
+        tensor = self.base[key]
+        if not is_floating(tensor.dtype) and (tensor.dtype, tensor.shape) == (dtype, shape):
             yield self.base_tensor(key)
             return
-        (rows, columns), (base_rows, base_columns) = matrix_shape(shape), matrix_shape(held.shape)
-        if not (is_floating(dtype) and is_floating(held.dtype)) or columns != base_columns:
+        (rows, columns), (base_rows, base_columns) = matrix_shape(shape), matrix_shape(tensor.shape)
+        if not (is_floating(dtype) and is_floating(tensor.dtype)) or columns != base_columns:
             raise CorruptionError(f"The layout gives '{key}' a dtype or shape that the base's tensor cannot have.")
         shared = min(rows, base_rows)
         # Read first: a shape that they do not fill is refused before anything is made for it.
@@ -285,10 +285,10 @@ class Variant:
 
     def _linear_blocks(self, key: str, dtype: np.dtype[Any], rows: int) -> Iterator[Array]:
         """Yield the first `rows` rows of the linear value, rounded, in blocks, and check their digest."""
-        held, terms = self.base[key], self.streamed_terms(key)
+        tensor, terms = self.base[key], self.streamed_terms(key)
         hasher = blake3()
-        recorded = None if self.is_cut else self.manifest.digests.get(key)
-        for start, base in self._tensors.row_blocks(held.data, held.dtype, matrix_shape(held.shape), BLOCK):
+        recorded = None if self.is_prefix else self.manifest.digests.get(key)
+        for start, base in self._tensors.row_blocks(tensor.data, tensor.dtype, matrix_shape(tensor.shape), BLOCK):
             if start >= rows:
                 break
             block = base[: rows - start]
@@ -305,27 +305,27 @@ class Variant:
 
     def stored(self, key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return the value of `key` as it was committed: rounded, and patched if the commit is exact."""
-        held = self._patched(key, dtype, shape)
-        if held is None or self.patch is None:
+        remainder = self._patched(key, dtype, shape)
+        if remainder is None or self.patch is None:
             return self.rounded(key, dtype, shape)
-        return self.patch.apply(key, self.predicted(held.predictor, key, dtype, shape))
+        return self.patch.apply(key, self.predicted(remainder.predictor, key, dtype, shape))
 
     def _stored_blocks(self, key: str, dtype: str, shape: tuple[int, ...]) -> Iterator[Array]:
         """Yield what :meth:`stored` returns in blocks that follow each other, each good until the next is asked for."""
-        held = self._patched(key, dtype, shape)
-        if held is None or self.patch is None:
+        remainder = self._patched(key, dtype, shape)
+        if remainder is None or self.patch is None:
             yield from self._rounded_blocks(key, dtype, shape)
         else:
-            source = self._predictor(held.predictor)
-            blocks = source._stored_blocks if held.predictor[0] == "stored" else source._rounded_blocks  # noqa: SLF001
+            source = self._predictor(remainder.predictor)
+            blocks = source._stored_blocks if remainder.predictor[0] == "stored" else source._rounded_blocks  # noqa: SLF001
             yield from self.patch.blocks(key, blocks(key, dtype, shape))
 
     def _patched(self, key: str, dtype: str, shape: tuple[int, ...]) -> PatchedTensor | None:
         """Return the exact remainder of `key`, None where there is none, having made sure that it fits the layout."""
-        held = self.patch.tensors.get(key) if self.patch else None
-        if held is not None and ((held.dtype, held.shape) != (dtype, shape) or not is_floating(dtype)):
+        remainder = self.patch.tensors.get(key) if self.patch else None
+        if remainder is not None and ((remainder.dtype, remainder.shape) != (dtype, shape) or not is_floating(dtype)):
             raise CorruptionError(f"The exact remainder of '{key}' has another dtype or shape than the layout.")
-        return held
+        return remainder
 
     def predicted(self, predictor: tuple[str, ...], key: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return what an exact remainder is relative to."""
@@ -353,8 +353,8 @@ class Variant:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor by the variant's own name, in its own dtype and shape, on the CPU."""
-        held = self.layout.tensors[name]
-        return as_tensor(self.stored(held.key, held.dtype, held.shape), torch_dtype(held.dtype))
+        entry = self.layout.tensors[name]
+        return as_tensor(self.stored(entry.key, entry.dtype, entry.shape), torch_dtype(entry.dtype))
 
     def blocks(self, name: str) -> Iterator[Array]:
         """Yield what :meth:`tensor` returns in blocks that follow each other, each good until the next is asked for.
@@ -364,8 +364,8 @@ class Variant:
         CorruptionError
             After the last block, if they do not have the digest that their commit recorded.
         """
-        held = self.layout.tensors[name]
-        yield from self._stored_blocks(held.key, held.dtype, held.shape)
+        entry = self.layout.tensors[name]
+        yield from self._stored_blocks(entry.key, entry.dtype, entry.shape)
 
     def _combine(self, parts: tuple[Part, ...], dtype: str, shape: tuple[int, ...]) -> Array:
         """Return whole tensors that a variant holds: the one, or a linear combination rounded once."""
@@ -375,8 +375,8 @@ class Variant:
             shape,
         ):
             return self._tensors.read(parts[0].tensor.data, dtype, shape)
-        held = {part.tensor.dtype for part in parts} | {dtype}
-        if not parts or not all(map(is_floating, held)) or any(part.tensor.shape != shape for part in parts):
+        dtypes = {part.tensor.dtype for part in parts} | {dtype}
+        if not parts or not all(map(is_floating, dtypes)) or any(part.tensor.shape != shape for part in parts):
             raise CorruptionError("A tensor that is held whole has another dtype or shape than the layout.")
         total: Array | None = None  # nothing is made for a shape that the parts do not fill
         with without_warnings():
