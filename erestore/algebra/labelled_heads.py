@@ -88,5 +88,5 @@ def _changes(combined: Combined, places: list[int], key: str) -> bool:
 
 def _counts(combined: Combined, places: list[int]) -> bool:
     operands: list[Operand] = [combined.operands[place] for place in places]
-    is_base = all(not operand.manifest.terms and not operand.manifest.dense for operand in operands)
+    is_base = all(combined.is_base(operand) for operand in operands)
     return not is_base and sum((operand.coefficient for operand in operands), Fraction(0)) != 0

@@ -94,6 +94,10 @@ class Combined:
             self._keys[oid] = frozenset(tensor.key for tensor in self.layout(operand).tensors.values())
         return key in self._keys[oid]
 
+    def is_base(self, operand: Operand) -> bool:
+        """Tell whether an operand is the base, or changes nothing of it."""
+        return not operand.manifest.terms and not operand.manifest.dense
+
     def tensor(self, operand: Operand, key: str) -> LayoutTensor:
         """Return what an operand's layout says of a tensor that it has."""
         return next(tensor for tensor in self.layout(operand).tensors.values() if tensor.key == key)

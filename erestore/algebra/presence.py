@@ -35,12 +35,14 @@ def find_presence(combined: Combined, conflicts: Conflicts, chosen: ChosenTensor
             present[key] = False
         elif _is_buffer_of_base(combined, key, having):
             present[key] = True
+            verb = "has" if len(having) == 1 else "have"
             conflicts.notes.append(
-                f"Only {combined.listed(having)} still {'has' if len(having) == 1 else 'have'} the buffer "
+                f"Only {combined.listed(having)} still {verb} the buffer "
                 f"'{key}', as it is in the base; the result has it too."
             )
         else:
-            reason = f"only {combined.listed(having)} of the variants still have this base tensor"
+            verb = "has" if len(having) == 1 else "have"
+            reason = f"only {combined.listed(having)} still {verb} this base tensor"
             conflicts.note("tensor", key, reason, combined.names(having))
             place = {"ours": operands[0], "theirs": operands[-1]}.get(conflicts.choose or "")
             present[key] = place in having

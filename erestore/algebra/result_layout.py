@@ -84,7 +84,8 @@ class ResultLayout:
         """Return the operand whose layout the result has: the first, or if asked for the last, that has all tensors of it.
 
         Of several, one that lacks what the result lacks: its configuration describes a model without these, as that of a
-        model whose head is its embedding does.
+        model whose head is its embedding does. A base that is averaged with variants comes after them: their configuration
+        and tokenizer are those that were tuned.
         """
         ordered = (
             list(reversed(self.combined.operands))
@@ -92,7 +93,7 @@ class ResultLayout:
             else list(self.combined.operands)
         )
 
-        def unlike(operand: Operand) -> tuple[int, int]:
+        def unlike(operand: Operand) -> tuple[int, int, bool]:
             shapes = {tensor.key: tensor.shape for tensor in self.combined.layout(operand).tensors.values()}
             missing = sum(key not in shapes for key in self.dense)
             missing += sum(
@@ -100,7 +101,8 @@ class ResultLayout:
             )
             missing += sum(key in shapes and shapes[key][0] < height for key, height in heights.items())
             missing += sum(is_there and key not in shapes for key, is_there in self.present.items())
-            return missing, sum(not self._is_wanted(key) for key in shapes)
+            surplus = sum(not self._is_wanted(key) for key in shapes)
+            return missing, surplus, operand.coefficient < 1 and self.combined.is_base(operand)
 
         return min(ordered, key=unlike)
 

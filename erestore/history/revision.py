@@ -96,8 +96,10 @@ def open_revision(store: Store, text: str, choose: str | None = None) -> Revisio
 
 
 def open_operands(store: Store, weighted: Iterable[tuple[str, Fraction]]) -> list[Operand]:
-    """Look up the revisions of an expression; bases, which are nothing in it, are left out where others are left."""
-    return without_bases(store, [open_operand(store, each, name, store.resolve(name)) for name, each in weighted])
+    """Look up the revisions of an expression; see :func:`with_base_share` for bases in it."""
+    return with_base_share(
+        store, [open_operand(store, coefficient, name, store.resolve(name)) for name, coefficient in weighted]
+    )
 
 
 def open_operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Operand:
@@ -116,11 +118,25 @@ def open_operand(store: Store, coefficient: Fraction, name: str, oid: str) -> Op
     return Operand(coefficient, name, oid, store.manifest(commit))
 
 
-def without_bases(store: Store, operands: list[Operand]) -> list[Operand]:
-    """Leave out bases, which are nothing in a combination, where others are left and all are of one base."""
-    found = [operand for operand in operands if store.commit_record(operand.commit).edge != "imported"]
-    one = len({operand.manifest.base for operand in operands}) == 1
-    return found if found and one else operands
+def with_base_share(store: Store, operands: list[Operand]) -> list[Operand]:
+    """Give a base that is named beside its variants the coefficient that these leave it; leave it out where they leave none.
+
+    ``base + sum(c_i * (variant_i - base))`` has ``1 - sum(c_i)`` of the base, however often an expression names it:
+    ``base + 0.6*a + 0.4*b`` has nothing of it, ``mean(a, base)`` one half. A base that is only subtracted from
+    (``a + 0.5*(b - base)``) makes a difference of a variant, and is no model that is mixed in.
+    """
+    bases: list[Operand] = []
+    variants: list[Operand] = []
+    for operand in operands:
+        is_base = store.commit_record(operand.commit).edge == "imported"
+        (bases if is_base else variants).append(operand)
+    if not bases or not variants or len({operand.manifest.base for operand in operands}) > 1:
+        return operands
+    share = 1 - sum((operand.coefficient for operand in variants), Fraction(0))
+    if share <= 0 or sum(operand.coefficient for operand in bases) <= 0:
+        return variants
+    place = next(place for place, operand in enumerate(operands) if operand is bases[0])
+    return [*variants[:place], bases[0]._replace(coefficient=share), *variants[place:]]
 
 
 def require_commit(store: Store, text: str, what: str) -> str:

@@ -19,7 +19,7 @@ from erestore.encoding.quality import require_max_error
 from erestore.errors import NotFoundError, UnknownRevisionError, UsageError
 from erestore.history.derive import Derived, derive, total_weights
 from erestore.history.merge_configuration import checked_recipe
-from erestore.history.revision import open_operand, require_commit, without_bases
+from erestore.history.revision import open_operand, require_commit, with_base_share
 from erestore.ingest.fingerprint import original_digest
 from erestore.merge.abc import MergeStrategy
 from erestore.merge.configuration import rational
@@ -255,7 +255,7 @@ def _make_with(
     return derive(
         store,
         name,
-        without_bases(store, operands),
+        with_base_share(store, operands),
         parents=tuple(dict.fromkeys(operand.commit for operand in operands)),
         tip=tip or next((operand.commit for operand in operands if operand.name == name), None),
         edge="merged",

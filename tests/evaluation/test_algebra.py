@@ -145,7 +145,7 @@ def test_what_cancels_is_gone_bit_for_bit(world: World, expression: str) -> None
         "1/3*a + 1/7*b - 1/9*exact",
         "-0.7*lossy + 1/3*plain",
         "c + plain - lossy",
-        "0.3*base + 0.7*a",
+        "0.3*base + 0.7*plain",
     ],
 )
 def test_values_are_those_of_dense_float64(world: World, expression: str) -> None:
@@ -178,6 +178,79 @@ def test_what_one_variant_has_alone_is_kept_or_a_conflict(world: World) -> None:
     (conflict,) = refused.value.conflicts
     assert (conflict.kind, conflict.subject, conflict.operands) == ("tensor", "head.weight", ("a",))
     assert "head.weight" not in open_revision(world.store, "mean(a, plain)", "drop").variant(world.store).layout.tensors
+
+
+@pytest.mark.parametrize(
+    ("expression", "scaled"),
+    [
+        ("mean(a, base)", "1/2"),
+        ("base + 0.25*a", "1/4"),
+        ("a + 0.5*(base - a)", "1/2"),
+        ("mean(a, b, base)", "2/3"),
+        ("base - a", "-1"),
+    ],
+)
+def test_a_head_that_the_base_lacks_is_not_averaged_with_the_base(world: World, expression: str, scaled: str) -> None:
+    with pytest.raises(CombinationError, match=rf"head.weight: only .* ha(s|ve) it, .* by {scaled}") as refused:
+        open_revision(world.store, expression)
+    assert [conflict.subject for conflict in refused.value.conflicts] == ["head.weight"]
+
+
+def test_rows_and_tensors_that_differ_from_the_base_are_not_averaged_with_it(world: World) -> None:
+    for expression, kind in (
+        ("mean(grown, base)", "rows"),
+        ("mean(base, shrunk)", "rows"),
+        ("mean(integers, base)", "integers"),
+    ):
+        with pytest.raises(CombinationError) as refused:
+            open_revision(world.store, expression)
+        assert [conflict.kind for conflict in refused.value.conflicts] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("expression", "coefficients"),
+    [
+        ("a + 0.5*(b - base)", {"a": 1, "b": 0.5}),
+        ("base + 0.75*a + 0.25*b", {"a": 0.75, "b": 0.25}),
+        ("mean(a, b) + 0*base", {"a": 0.5, "b": 0.5}),
+        ("2*a - base", {"a": 2}),
+        ("base + a", {"a": 1}),
+        ("base + shrunk", {"shrunk": 1}),
+    ],
+)
+def test_a_base_that_has_no_share_is_nothing(
+    world: World, expression: str, coefficients: dict[str, Fraction | float]
+) -> None:
+    bare = " + ".join(f"{coefficient}*{name}" for name, coefficient in coefficients.items())
+    expected = open_revision(world.store, bare if len(coefficients) > 1 or "2" in bare else next(iter(coefficients)))
+    result = open_revision(world.store, expression)
+    assert (result.oid, result.manifest, result.layout) == (expected.oid, expected.manifest, expected.layout)
+
+
+def test_merges_and_soups_of_a_variant_and_its_base_agree(world: World) -> None:
+    store = world.store
+    for order in (["a", "base"], ["base", "a"]):
+        for combine in (
+            lambda names, choose: store.merge(names, name="with-base", choose=choose),
+            lambda names, choose: store.merge(
+                names, name="with-base", strategy="weighted", weights=[2, 2], choose=choose
+            ),
+            lambda names, choose: store.merge(names, name="with-base", strategy="ties", choose=choose),
+            lambda names, choose: store.soup(names, name="with-base", choose=choose).made,
+        ):
+            with pytest.raises(CombinationError, match=r"head.weight: only 'a' has it.* by 1/2"):
+                combine(order, None)
+            assert [conflict.subject for conflict in combine(order, "ours").chosen] == ["head.weight"]
+            assert torch.equal(store.state_dict("with-base")["head.weight"], store.state_dict("a")["head.weight"])
+    half, base, a = (world.linear(name, "layer.weight") for name in ("with-base", "base", "a"))
+    assert np.abs(half - (base + a) / 2).max() < 1e-13
+
+
+def test_an_average_with_the_base_has_the_files_that_were_tuned(world: World) -> None:
+    world.commit("configured", world.tune(world.base), config={"tuned": True})
+    layout = open_revision(world.store, "0.3*base + 0.7*configured").layout
+    assert layout is not None
+    assert set(layout.side_files) == {"config.json"}
 
 
 CONFLICTS = [
@@ -257,7 +330,7 @@ def test_checkout_and_diff_take_expressions(world: World, tmp_path: Path) -> Non
     assert done.error_bound is not None
     assert 0 < done.error_bound < 0.05
     assert world.store.checkout("a + b - b", tmp_path / "same").relative_error == world.store.show("a").relative_error
-    with pytest.raises(UsageError, match="where to write"):
+    with pytest.raises(UsageError, match="no name to make a directory of"):
         world.store.checkout("0.5*a + 0.5*b")
     found = world.store.diff("0.5*a + 0.5*b", tmp_path / "out")
     assert all(tensor.status == "unchanged" for tensor in found.tensors)

@@ -107,12 +107,12 @@ def test_a_pick_onto_another_base_is_a_conflict(world: World) -> None:
         world.store.cherry_pick("a", onto="other", name="x")
 
 
-def test_a_base_in_a_merge_is_nothing_but_a_weight(world: World) -> None:
+def test_a_base_in_a_merge_is_an_operand(world: World) -> None:
     world.commit("head", world.tune(world.base, **{"head.weight": world.noise(2, 24)}), Quality(exact=True))
     world.store.merge(["base + head"], name="same")
     assert world.store.manifest_of("same") == world.store.manifest_of("head")
     done = world.store.merge(["head", "base"], name="half", choose="ours")
-    assert done.coefficients == {"head": "1/2"}
+    assert done.coefficients == {"head": "1/2", "base": "1/2"}
     for key in FLOATING:
         middle = (world.linear("head", key) + world.linear("base", key)) / 2
         assert np.abs(world.linear("half", key) - middle).max() < 1e-13
