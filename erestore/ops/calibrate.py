@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erestore.analysis.inference.input_moments import ModelInputs, fill_model, measure_moments
-from erestore.analysis.inference.live_model import load_live, tokenized, told_apart
+from erestore.analysis.inference.live_model import load_live, split_texts_and_inputs, tokenized
 from erestore.errors import UsageError
 from erestore.objects.calibration import store_calibration
 from erestore.progress import Progress, silent
@@ -89,7 +89,7 @@ def calibrate(
     if commit.edge != "imported":
         raise UsageError(f"'{base}' is a variant, and bases are calibrated.", hint="Name the base that it stands on.")
     variant = Variant.open(store.objects, commit.manifest)
-    texts, batches = told_apart(inputs)
+    texts, batches = split_texts_and_inputs(inputs)
     seen = len(texts or ())
     with Lease(store.storage, "writer", operation.writer) as lease, tempfile.TemporaryDirectory() as place:
         if model is None:

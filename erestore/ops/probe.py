@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erestore.analysis.inference.features import Features, ModelFeatures, Reference
-from erestore.analysis.inference.live_model import Examples, load_live, tokenized, told_apart
+from erestore.analysis.inference.live_model import Examples, load_live, split_texts_and_inputs, tokenized
 from erestore.analysis.probe.measure import Bench, Survey
 from erestore.analysis.probe.perturbation import Encoding, Perturbation, Removal, Truncation
 from erestore.analysis.probe.perturbed_weights import AlteredWeights
@@ -143,7 +143,7 @@ def _survey(
 @contextmanager
 def _live(store: Store, variant: Variant, inputs: Examples, model: torch.nn.Module | None) -> Iterator[ModelFeatures]:
     """Give what a model answers to inputs, by default the variant itself as transformers loads it."""
-    texts, batches = told_apart(inputs)
+    texts, batches = split_texts_and_inputs(inputs)
     with tempfile.TemporaryDirectory() as place:
         live = model
         if live is None:

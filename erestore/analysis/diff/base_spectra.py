@@ -54,14 +54,14 @@ class BaseSpectra:
         tensor = variant.base.get(key)
         if tensor is None or not is_floating(tensor.dtype) or min(matrix_shape(tensor.shape)) < 2:
             return None
-        known = self._known.get(tensor.digest)
-        if known is None:
-            known = self._read(tensor.digest)
-        if known is None:
-            known = _compute(variant, key)
-            self._keep(tensor.digest, known)
-        self._known[tensor.digest] = known
-        return known if known.numel() else None
+        values = self._known.get(tensor.digest)
+        if values is None:
+            values = self._read(tensor.digest)
+        if values is None:
+            values = _compute(variant, key)
+            self._keep(tensor.digest, values)
+        self._known[tensor.digest] = values
+        return values if values.numel() else None
 
     def _path(self, digest: str) -> Path | None:
         return self.directory / _VERSION / digest[:2] / digest[2:] if self.directory else None

@@ -108,23 +108,23 @@ class Comparison:
         before, after = self.a.tensors, self.b.tensors
         if self.variants:
             names = {tensor.key: name for name, tensor in before.items()}
-            found = {name: names[tensor.key] for name, tensor in after.items() if tensor.key in names}
+            matches = {name: names[tensor.key] for name, tensor in after.items() if tensor.key in names}
         else:
-            found = dict(match_names(after, before).keys)
-            taken = set(found.values())
+            matches = dict(match_names(after, before).keys)
+            matched = set(matches.values())
             # Equal names of different shapes are one tensor that was reshaped.
-            found |= {name: name for name in after if name in before and name not in found and name not in taken}
-        taken = set(found.values())
-        pairs = [Pair(found.get(name), name) for name in after]
-        return pairs + [Pair(name, None) for name in before if name not in taken]
+            matches |= {name: name for name in after if name in before and name not in matches and name not in matched}
+        matched = set(matches.values())
+        pairs = [Pair(matches.get(name), name) for name in after]
+        return pairs + [Pair(name, None) for name in before if name not in matched]
 
     def base_spectrum(self, pair: Pair) -> torch.Tensor | None:
         """Return the singular values of the tensor in the base that a side has, the first side's if both have one."""
         for side, name in ((self.a, pair.before), (self.b, pair.after)):
             if isinstance(side, VariantSide) and name is not None and name not in side.quantised:
-                found = self.spectra.of(side.variant, side.tensors[name].key)
-                if found is not None:
-                    return found
+                values = self.spectra.of(side.variant, side.tensors[name].key)
+                if values is not None:
+                    return values
         return None
 
     def change(self, pair: Pair) -> Change:
@@ -142,12 +142,12 @@ class Comparison:
             shared = min(matrix_shape(after.shape)[0], matrix_shape(before.shape)[0])
         else:
             return Change("reshaped")
-        found = self._from_terms(before, after, shared) or self._from_values(pair, shared)
-        if found.status in ("unchanged", "changed") and before.shape != after.shape:
-            return replace(found, status="resized")
-        if found.status == "unchanged" and before.dtype != after.dtype:
+        change = self._from_terms(before, after, shared) or self._from_values(pair, shared)
+        if change.status in ("unchanged", "changed") and before.shape != after.shape:
+            return replace(change, status="resized")
+        if change.status == "unchanged" and before.dtype != after.dtype:
             return Change("retyped")
-        return found
+        return change
 
     def _quantised(self, before: str, after: str) -> Change:
         """Compare codes by the weights that they stand for; what scales them has no difference of its own."""
@@ -229,13 +229,13 @@ class Comparison:
         """Evaluate what is left of the terms, and the first side's value unless its norm is known `before`, in blocks."""
         assert self.variants is not None
         variant = self.variants[0]
-        own = {r.oid: (c, r) for c, r in variant.residuals if key in r.tensors} if before is None else {}
+        terms = {r.oid: (c, r) for c, r in variant.residuals if key in r.tensors} if before is None else {}
         change = {residual.oid: coefficient for coefficient, residual in left}
-        residuals = {residual.oid: residual for residual in (*(r for _, r in left), *(r for _, r in own.values()))}
+        residuals = {residual.oid: residual for residual in (*(r for _, r in left), *(r for _, r in terms.values()))}
         net = Net(
             shape,
             tuple((change.get(oid, 0.0), residual.streamed(key)) for oid, residual in residuals.items()),
-            tuple(own[oid][0] if oid in own else 0.0 for oid in residuals),
+            tuple(terms[oid][0] if oid in terms else 0.0 for oid in residuals),
         )
         base = variant.base_rows(key) if before is None or net.needs_base else None
         measured = Measurement(shape)
@@ -304,4 +304,4 @@ def _sides_of_product(left: torch.Tensor, right: torch.Tensor) -> Sides:
     """Return the norms of rows and columns of ``left @ right.T``, which is not formed."""
     rows = (left @ (right.T @ right) * left).sum(dim=1)
     columns = (right @ (left.T @ left) * right).sum(dim=1)
-    return Sides(*(each.clamp_(min=0).sqrt_() for each in (rows, columns)))
+    return Sides(*(squares.clamp_(min=0).sqrt_() for squares in (rows, columns)))

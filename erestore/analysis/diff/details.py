@@ -33,7 +33,7 @@ def details(
     comparison: Comparison,
     pairs: Sequence[Pair],
     changes: Sequence[Change],
-    own: Sequence[TensorSummary],
+    stored: Sequence[TensorSummary],
     progress: Progress,
 ) -> dict[str, TensorDetails]:
     """Return more about every tensor that differs.
@@ -43,11 +43,11 @@ def details(
     comparison : Comparison
     pairs, changes : sequence
         Of the comparison, in the same order.
-    own : sequence of TensorSummary
+    stored : sequence of TensorSummary
         What the second side's commit encoded.
     progress : Progress
     """
-    kept = {tensor.key: tensor for tensor in own}
+    by_key = {tensor.key: tensor for tensor in stored}
     changed = [
         comparison.b.tensors[pair.after].key
         for pair, change in zip(pairs, changes, strict=True)
@@ -55,33 +55,35 @@ def details(
     ]
     angles = _angles(comparison, changed, progress)
     tokens = _Tokens(comparison.b)
-    found = {}
+    result = {}
     for pair, change in zip(pairs, changes, strict=True):
         if not change.norm:
             continue
         after = comparison.b.tensors[pair.after] if pair.after is not None else None
         key = after.key if after else ""
         rows, columns = change.sides or (None, None)
-        found[pair.name] = TensorDetails(
+        result[pair.name] = TensorDetails(
             spectrum=_spectrum(comparison, pair, change),
             rows=_lines(rows, tokens.of(pair.name, rows)),
             columns=_lines(columns, {}),
-            kept=_tensor_storage(kept[key], math.prod(after.shape)) if after and key in kept else None,
+            kept=_tensor_storage(by_key[key], math.prod(after.shape)) if after and key in by_key else None,
             angles=angles.get(key),
         )
-    return found
+    return result
 
 
 def own_tensors(store: Store, oid: str | None) -> tuple[TensorSummary, ...]:
     """Return what a commit's own residuals hold; nothing where there is no commit."""
-    own = store.commit_record(oid).own if oid else ()
-    return tuple(tensor for residual in own for tensor in stored_tensors(store.objects.open("residual", residual)))
+    residuals = store.commit_record(oid).own if oid else ()
+    return tuple(
+        tensor for residual in residuals for tensor in stored_tensors(store.objects.open("residual", residual))
+    )
 
 
 def curve_ranks(full: int) -> list[int]:
     """Return ranks from 1 to `full` at which a curve is drawn: evenly spaced, and denser at the front."""
-    even = [1 + round(place * (full - 1) / _POINTS) for place in range(_POINTS + 1)]
-    dense = [round(full ** (place / _POINTS)) for place in range(_POINTS + 1)]
+    even = [1 + round(step * (full - 1) / _POINTS) for step in range(_POINTS + 1)]
+    dense = [round(full ** (step / _POINTS)) for step in range(_POINTS + 1)]
     return sorted({*even, *dense})
 
 
@@ -116,10 +118,10 @@ def _lines(norms: torch.Tensor | None, tokens: Mapping[int, str]) -> tuple[Line,
     if norms is None:
         return ()
     squares = norms.square()
-    whole = float(squares.sum())
+    total = float(squares.sum())
     top = torch.topk(squares, min(_LINES, len(squares)))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(Line(index, value / whole, tokens.get(index)) for index, value in pairs if value)
+    return tuple(Line(index, value / total, tokens.get(index)) for index, value in pairs if value)
 
 
 class _Tokens:
@@ -135,8 +137,8 @@ class _Tokens:
             return {}
         if self._known is None:
             self._known = read_tokens(self._side.side_files, self._side.side_file)
-        known = len(self._known)
-        return self._known if known <= len(rows) <= known + _PADDING else {}
+        count = len(self._known)
+        return self._known if count <= len(rows) <= count + _PADDING else {}
 
 
 _OF_WORDS = ("word embeddings", "embeddings", "head")
@@ -161,7 +163,11 @@ def _angles(comparison: Comparison, keys: Sequence[str], progress: Progress) -> 
     a, b = comparison.variants
     if not (a.manifest.terms and b.manifest.terms):
         return {}
-    return {each.name: _angle(each) for each in overlaps(a, b, progress, among=keys) if each.rank_a and each.rank_b}
+    return {
+        overlap.name: _angle(overlap)
+        for overlap in overlaps(a, b, progress, among=keys)
+        if overlap.rank_a and overlap.rank_b
+    }
 
 
 def _angle(overlap: TensorOverlap) -> Angles:

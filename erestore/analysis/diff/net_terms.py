@@ -96,15 +96,17 @@ class Net:
         -------
         change, first : torch.Tensor, shape (stop - start, n), float64
         """
-        held = np.zeros((stop - start, self.shape[1])) if base is None else widen(base)
-        change, first = np.zeros_like(held), held.copy()
-        for (coefficient, sections), own in zip(self.parts, self.first or (0.0,) * len(self.parts), strict=True):
+        base_rows = np.zeros((stop - start, self.shape[1])) if base is None else widen(base)
+        change, first = np.zeros_like(base_rows), base_rows.copy()
+        for (coefficient, sections), first_coefficient in zip(
+            self.parts, self.first or (0.0,) * len(self.parts), strict=True
+        ):
             end = min(stop, sections[0].shape[0])
             if end <= start:
                 continue
             with without_warnings():
-                value = evaluate(sections, start, end, held[: end - start])
-                for total, factor in ((change, coefficient), (first, own)):
+                value = evaluate(sections, start, end, base_rows[: end - start])
+                for total, factor in ((change, coefficient), (first, first_coefficient)):
                     if factor:
                         total[: end - start] += value * factor
         return as_tensor(change), as_tensor(first)

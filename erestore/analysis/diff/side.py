@@ -102,12 +102,12 @@ class VariantSide(Side):
 
     def blocks(self, name: str) -> Iterator[torch.Tensor]:
         """See :meth:`Side.blocks`."""
-        held = self.tensors[name]
-        columns = matrix_shape(held.shape)[1]
-        height = max((stop - start for start, stop in row_blocks(*matrix_shape(held.shape))), default=0)
+        tensor = self.tensors[name]
+        columns = matrix_shape(tensor.shape)[1]
+        height = max((stop - start for start, stop in row_blocks(*matrix_shape(tensor.shape))), default=0)
         if height * columns:
             for block in regrouped(self.variant.blocks(name), height * columns):
-                yield as_tensor(block.reshape(-1, columns), torch_dtype(held.dtype))
+                yield as_tensor(block.reshape(-1, columns), torch_dtype(tensor.dtype))
 
     def side_file(self, name: str) -> bytes:
         """See :meth:`Side.side_file`."""
@@ -166,8 +166,8 @@ class CheckpointSide(Side):
         shape = self.tensors[name].shape
         rows, columns = matrix_shape(shape)
         for start, stop in row_blocks(rows, columns) if columns else ():
-            held = self.checkpoint.rows(name, start, stop) if len(shape) > 1 else self.checkpoint.read(name)
-            yield held.reshape(-1, columns)
+            values = self.checkpoint.rows(name, start, stop) if len(shape) > 1 else self.checkpoint.read(name)
+            yield values.reshape(-1, columns)
 
     def side_file(self, name: str) -> bytes:
         """See :meth:`Side.side_file`."""

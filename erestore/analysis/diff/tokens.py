@@ -29,9 +29,9 @@ def read_tokens(names: Iterable[str], read: Callable[[str], bytes]) -> dict[int,
     there = set(names)
     for name in _FILES:
         if name in there and len(content := read(name)) <= _LARGEST_FILE:
-            found = _parse(name, content)
-            if found:
-                return found
+            tokens = _parse(name, content)
+            if tokens:
+                return tokens
     return {}
 
 
@@ -53,14 +53,14 @@ def _of_json(value: Any) -> dict[int, str]:
         return {}
     model = value.get("model")
     words = model.get("vocab") if isinstance(model, dict) else None
-    found: dict[int, Any] = {}
+    tokens: dict[int, Any] = {}
     if isinstance(words, dict):
-        found = {place: word for word, place in words.items() if type(place) is int}
+        tokens = {index: word for word, index in words.items() if type(index) is int}
     elif isinstance(words, list):
-        found = {place: each[0] for place, each in enumerate(words) if isinstance(each, list) and each}
+        tokens = {index: entry[0] for index, entry in enumerate(words) if isinstance(entry, list) and entry}
     added = value.get("added_tokens")
-    for each in added if isinstance(added, list) else []:
-        if isinstance(each, dict) and type(each.get("id")) is int:
-            found[each["id"]] = each.get("content")
+    for entry in added if isinstance(added, list) else []:
+        if isinstance(entry, dict) and type(entry.get("id")) is int:
+            tokens[entry["id"]] = entry.get("content")
     # JSON may hold halves of characters, which no file of text can.
-    return {place: word.encode("utf-8", "replace").decode() for place, word in found.items() if isinstance(word, str)}
+    return {index: word.encode("utf-8", "replace").decode() for index, word in tokens.items() if isinstance(word, str)}

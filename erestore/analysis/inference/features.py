@@ -50,13 +50,13 @@ class ModelFeatures:
         CheckpointError
             If they are of different architectures, or sizes.
         """
-        own = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
-        match = match_names(own, variant.layout.tensors)
+        tensors = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
+        match = match_names(tensors, variant.layout.tensors)
         match.require_same_architecture()
         for name, key in match.keys.items():
-            if own[name].shape != variant.layout.tensors[key].shape:
+            if tensors[name].shape != variant.layout.tensors[key].shape:
                 raise CheckpointError(
-                    f"The model's tensor '{name}' is {list(own[name].shape)}, and the variant's is "
+                    f"The model's tensor '{name}' is {list(tensors[name].shape)}, and the variant's is "
                     f"{list(variant.layout.tensors[key].shape)}.",
                     hint="Give a model of the variant's own configuration.",
                 )
@@ -119,14 +119,14 @@ class Reference:
         UsageError
             If what it answers cannot be compared: nothing, zeros, NaN or infinity.
         """
-        found = _rows(features(weights))
-        if not found.numel():
+        rows = _rows(features(weights))
+        if not rows.numel():
             raise UsageError("There are no features to compare.", hint="Give some texts or inputs of the model.")
-        if not bool(torch.isfinite(found).all()):
+        if not bool(torch.isfinite(rows).all()):
             raise UsageError("What the variant answers to these inputs is not finite.", hint="Give other inputs.")
-        if not bool(found.abs().amax(dim=1).all()):
+        if not bool(rows.abs().amax(dim=1).all()):
             raise UsageError("What the variant answers to one of these inputs is zero.", hint="Give other inputs.")
-        return cls(found)
+        return cls(rows)
 
     def cosine(self, features: Features, weights: Mapping[str, torch.Tensor]) -> float | None:
         """Return the mean cosine with what other weights answer; None where that is not finite, or zero.
@@ -136,16 +136,16 @@ class Reference:
         UsageError
             If they answer in another shape.
         """
-        found = _rows(features(weights))
-        if found.shape != self.features.shape:
+        rows = _rows(features(weights))
+        if rows.shape != self.features.shape:
             raise UsageError(
-                f"The features have the shape {list(found.shape)} under altered weights, else {list(self.features.shape)}.",
+                f"The features have the shape {list(rows.shape)} under altered weights, else {list(self.features.shape)}.",
                 hint="Return features of the same inputs each time.",
             )
-        sizes = found.norm(dim=1) * self.features.norm(dim=1)
+        sizes = rows.norm(dim=1) * self.features.norm(dim=1)
         if not bool(torch.isfinite(sizes).all()) or not bool(sizes.all()):
             return None
-        return float(((found * self.features).sum(dim=1) / sizes).mean().clamp(-1, 1))
+        return float(((rows * self.features).sum(dim=1) / sizes).mean().clamp(-1, 1))
 
 
 def _rows(features: Any) -> torch.Tensor:
@@ -161,18 +161,18 @@ def _rows(features: Any) -> torch.Tensor:
 def _answer(output: Any) -> tuple[torch.Tensor, str]:
     """Return what stands for a model's answer, and what it is."""
     for name in ("last_hidden_state", "logits"):
-        if isinstance(found := getattr(output, name, None), torch.Tensor):
-            return found, name.replace("_", " ")
+        if isinstance(tensor := getattr(output, name, None), torch.Tensor):
+            return tensor, name.replace("_", " ")
     values = (
         output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
     )
-    found = next((value for value in values if isinstance(value, torch.Tensor)), None)
-    if found is None:
+    tensor = next((value for value in values if isinstance(value, torch.Tensor)), None)
+    if tensor is None:
         raise CheckpointError(
             f"The model returns a {type(output).__name__}, in which there is no tensor to compare.",
             hint="Give a function of the weights from Python: Store.probe(revision, features=function).",
         )
-    return found, "output"
+    return tensor, "output"
 
 
 def _mean_over_positions(values: torch.Tensor, mask: Any) -> torch.Tensor:

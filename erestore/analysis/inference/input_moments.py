@@ -64,16 +64,16 @@ class _Watch:
 
     def look(self, key: str, _module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         """See one layer's inputs; a hook."""
-        given = arguments[0] if arguments else named["input"]
-        if self.last is None or self.last[0] is not given:
-            self.last = given, _Sums.of(self._rows(given))
+        inputs = arguments[0] if arguments else named["input"]
+        if self.last is None or self.last[0] is not inputs:
+            self.last = inputs, _Sums.of(self._rows(inputs))
         if key in self.sums:
             self.sums[key].add(self.last[1])
         else:
             self.sums[key] = _Sums([block.clone() for block in self.last[1].blocks], self.last[1].rows)
 
-    def _rows(self, given: torch.Tensor) -> torch.Tensor:
-        values = given.detach()
+    def _rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        values = inputs.detach()
         if self.mask is not None and values.ndim == 3 and values.shape[:2] == self.mask.shape:
             values = values[self.mask.to(values.device, torch.bool)]
         return values.reshape(-1, values.shape[-1]).to("cpu", torch.float32)
@@ -136,8 +136,8 @@ def measure_moments(
 
 def match_model(model: torch.nn.Module, base: Mapping[str, WholeTensor]) -> Match:
     """Match a live model's names to those of a base; see :func:`measure_moments`."""
-    own = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
-    match = match_names(own, base)
+    tensors = {name: TensorInfo(name, *describe(tensor, name)) for name, tensor in model.state_dict().items()}
+    match = match_names(tensors, base)
     match.require_same_architecture()
     return match
 
@@ -153,13 +153,13 @@ def fill_model(model: torch.nn.Module, variant: Variant) -> None:
 
 def _shared(sums: Mapping[str, _Sums]) -> dict[str, Moments]:
     """Return means of sums; layers whose sums are the same, as those of query, key and value are, share theirs."""
-    found: list[tuple[_Sums, Moments]] = []
+    distinct: list[tuple[_Sums, Moments]] = []
     measured: dict[str, Moments] = {}
-    for key, each in sums.items():
-        same = next((moments for other, moments in found if each.equals(other)), None)
+    for key, layer in sums.items():
+        same = next((moments for other, moments in distinct if layer.equals(other)), None)
         if same is None:
-            same = Moments(tuple(block.to(torch.float64) / max(1, each.rows) for block in each.blocks))
-            found.append((each, same))
+            same = Moments(tuple(block.to(torch.float64) / max(1, layer.rows) for block in layer.blocks))
+            distinct.append((layer, same))
         measured[key] = same
     return measured
 

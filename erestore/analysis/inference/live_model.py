@@ -72,7 +72,7 @@ def tokenized(variant: Variant, directory: Path, texts: Sequence[str], model: to
     return tokenize(directory, texts, getattr(getattr(model, "config", None), "max_position_embeddings", None))
 
 
-def told_apart(examples: Examples) -> tuple[list[str] | None, Iterator[ModelInputs]]:
+def split_texts_and_inputs(examples: Examples) -> tuple[list[str] | None, Iterator[ModelInputs]]:
     """Return texts and nothing else, or None and inputs of a model as they come.
 
     Raises
@@ -80,25 +80,25 @@ def told_apart(examples: Examples) -> tuple[list[str] | None, Iterator[ModelInpu
     UsageError
         If there are no examples, or of both kinds; of inputs, when they are taken.
     """
-    given = iter(examples)
-    first = next(given, None)
+    rest = iter(examples)
+    first = next(rest, None)
     if first is None:
         raise UsageError("There are no examples to run a model on.", hint="Give some texts or inputs of the model.")
-    whole = chain([first], given)
+    stream = chain([first], rest)
     if not isinstance(first, str):
-        return None, _model_inputs(whole)
-    found = list(whole)
-    texts = [each for each in found if isinstance(each, str)]
-    if len(texts) < len(found):
+        return None, _model_inputs(stream)
+    listed = list(stream)
+    texts = [example for example in listed if isinstance(example, str)]
+    if len(texts) < len(listed):
         raise _mixed()
     return texts, iter(())
 
 
 def _model_inputs(examples: Iterable[str | ModelInputs]) -> Iterator[ModelInputs]:
-    for each in examples:
-        if isinstance(each, str):
+    for example in examples:
+        if isinstance(example, str):
             raise _mixed()
-        yield each
+        yield example
 
 
 def _mixed() -> UsageError:

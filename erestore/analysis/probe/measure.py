@@ -57,13 +57,15 @@ class Survey:
     @classmethod
     def of(cls, probed: ProbedVariant, progress: Progress) -> Survey:
         """Look at every tensor once."""
-        found = _each(probed, probed.targets, ProbedTensor.norms, "reading", progress)
-        bad = [target for target, norms in zip(probed.targets, found, strict=True) if norms is None]
+        measured = _each(probed, probed.targets, ProbedTensor.norms, "reading", progress)
+        bad = [target for target, norms in zip(probed.targets, measured, strict=True) if norms is None]
         totals = (
-            Norms(*(math.fsum(values) for values in zip(*filter(None, found), strict=True))) if any(found) else None
+            Norms(*(math.fsum(values) for values in zip(*filter(None, measured), strict=True)))
+            if any(measured)
+            else None
         )
-        kept = probed.without({target.key for target in bad})
-        return cls(kept, totals or Norms(0.0, 0.0, 0.0), tuple(target.name for target in bad))
+        remaining = probed.without({target.key for target in bad})
+        return cls(remaining, totals or Norms(0.0, 0.0, 0.0), tuple(target.name for target in bad))
 
     def error(self, part: Part, measured: Measured) -> float:
         """Return a squared error over the squared norm of a part."""
@@ -92,14 +94,14 @@ class Bench:
     def spectra(self) -> dict[str, torch.Tensor]:
         """Return the singular values of all residuals that the codec ``ere`` gives a rank, by the base's name."""
         targets = [target for target in self.probed.targets if is_encoded(target)]
-        found = _each(
+        spectra = _each(
             self.probed,
             targets,
             lambda tensor: tensor.decomposition("residual").singular_values,
             "spectra",
             self.progress,
         )
-        return {target.key: values for target, values in zip(targets, found, strict=True) if values.any()}
+        return {target.key: values for target, values in zip(targets, spectra, strict=True) if values.any()}
 
     def measure(self, alterations: Sequence[Alteration], stage: str) -> list[Measured]:
         """Measure alterations, in order; `stage` is what progress says."""
@@ -107,8 +109,8 @@ class Bench:
         def errors(tensor: ProbedTensor) -> list[float]:
             return [alteration.squared_error(tensor) for alteration in alterations]
 
-        found = _each(self.probed, self.probed.targets, errors, stage, self.progress)
-        totals = [math.fsum(values) for values in zip(*found, strict=True)]
+        measured = _each(self.probed, self.probed.targets, errors, stage, self.progress)
+        totals = [math.fsum(values) for values in zip(*measured, strict=True)]
         cosines: list[float | None] = []
         for number, alteration in enumerate(alterations, 1):
             cosines.append(self.cosine(alteration))
@@ -131,9 +133,11 @@ def _each(
     progress: Progress,
 ) -> list[_T]:
     """Look at tensors, a few at a time, and return what was found in order."""
-    found = []
+    results = []
     with tensor_threads() as executor:
-        for each in bounded_map(executor, lambda target: look(probed.load(target)), targets, in_flight=worker_count()):
-            found.append(each)
-            progress(stage, len(found), len(targets))
-    return found
+        for result in bounded_map(
+            executor, lambda target: look(probed.load(target)), targets, in_flight=worker_count()
+        ):
+            results.append(result)
+            progress(stage, len(results), len(targets))
+    return results

@@ -28,22 +28,22 @@ class AlteredWeights(Mapping[str, torch.Tensor]):
         self._targets = {target.key: target for target in probed.targets}
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        held = self._variant.layout.tensors.get(name)
-        if held is None:
+        tensor_ref = self._variant.layout.tensors.get(name)
+        if tensor_ref is None:
             raise KeyError(name)
         value = self._variant.tensor(name)
         if value.is_floating_point() and value.element_size() < 4:
             value = value.to(torch.float32)
-        target, alteration = self._targets.get(held.key), self._alteration
+        target, alteration = self._targets.get(tensor_ref.key), self._alteration
         if target is None or alteration is None or not alteration.touches(target):
             return value
         tensor = self._probed.around(target, value)
-        rows = value.view(matrix_shape(held.shape))
+        rows = value.view(matrix_shape(tensor_ref.shape))
         # In place: the rows of a block are not asked for any more once the next block is.
-        for (start, stop, change), (_, _, own) in zip(
+        for (start, stop, change), (_, _, rows_before) in zip(
             alteration.changes(tensor), tensor.blocks("weights"), strict=False
         ):
-            rows[start:stop] = as_tensor(own + change)
+            rows[start:stop] = as_tensor(rows_before + change)
         return value
 
     def __contains__(self, name: object) -> bool:

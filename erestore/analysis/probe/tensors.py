@@ -62,10 +62,10 @@ class Decompositions:
     def of(self, name: str, matrix: torch.Tensor) -> Decomposition:
         """Return the decomposition of the matrix called `name`, its basis in float32."""
         if name not in self._bases:
-            found = decompose(matrix)
+            decomposition = decompose(matrix)
             with self._lock:
-                self._values[name], self._sides[name] = found.singular_values, found.side
-            self._bases.put(name, found.basis[:, : found.rank].to(torch.float32))
+                self._values[name], self._sides[name] = decomposition.singular_values, decomposition.side
+            self._bases.put(name, decomposition.basis[:, : decomposition.rank].to(torch.float32))
         return Decomposition(matrix, self._values[name], self._bases.get(name), self._sides[name])
 
     def __enter__(self) -> Self:
@@ -116,9 +116,9 @@ class ProbedTensor:
                 weights += float((block.original**2).sum())
                 residual += float(((block.original - block.parent) ** 2).sum())
                 base += float((block.parent**2).sum())
-        found = Norms(weights, residual, base)
-        is_held = max(found) <= torch.finfo(torch.float32).max
-        return found if is_held else None
+        norms = Norms(weights, residual, base)
+        is_held = max(norms) <= torch.finfo(torch.float32).max
+        return norms if is_held else None
 
     @cached_property
     def _residual(self) -> torch.Tensor:
@@ -126,8 +126,8 @@ class ProbedTensor:
 
     @cached_property
     def _weights(self) -> torch.Tensor:
-        own = self.loaded.original[: self.shape[0]]
-        return own.to(torch.float32) if own.element_size() < 4 else own
+        weights = self.loaded.original[: self.shape[0]]
+        return weights.to(torch.float32) if weights.element_size() < 4 else weights
 
     def matrix(self, part: Part) -> torch.Tensor:
         """Return all shared rows; the residual is in float32, weights are at least."""
@@ -190,11 +190,11 @@ class ProbedVariant:
         """Read one tensor."""
         return self.around(target, self.variant.tensor(target.name))
 
-    def around(self, target: Target, own: torch.Tensor) -> ProbedTensor:
+    def around(self, target: Target, value: torch.Tensor) -> ProbedTensor:
         """Return one tensor whose value in the variant is known; it is not copied."""
         base = self.variant.base_tensor(target.key).reshape(matrix_shape(self.variant.base[target.key].shape))
         loaded = LoadedTarget(
-            target, own.reshape(matrix_shape(target.info.shape)), LinearTensor(base[: target.shared], ())
+            target, value.reshape(matrix_shape(target.info.shape)), LinearTensor(base[: target.shared], ())
         )
         return ProbedTensor(loaded, self.decompositions)
 
@@ -212,14 +212,14 @@ def is_encoded(target: Target) -> bool:
 def _targets(variant: Variant, pattern: str | None) -> Iterator[Target]:
     structure = read_structure(variant.objects, variant.layout)
     inside, entries = names_inside(variant.layout.files), state_dict_names(structure)
-    seen = set()
-    for name, held in variant.layout.tensors.items():
-        info = TensorInfo(name, held.dtype, held.shape)
+    keys = set()
+    for name, tensor in variant.layout.tensors.items():
+        info = TensorInfo(name, tensor.dtype, tensor.shape)
         is_weight = is_of_state_dict(inside.get(name, name), structure, entries)
-        if not is_weight or held.key in seen or held.key not in variant.base or not math.prod(held.shape):
+        if not is_weight or tensor.key in keys or tensor.key not in variant.base or not math.prod(tensor.shape):
             continue
-        seen.add(held.key)
-        base = variant.base[held.key]
-        if fits(info, base) and (pattern is None or any(fnmatchcase(each, pattern) for each in (name, held.key))):
-            shared = min(matrix_shape(held.shape)[0], matrix_shape(base.shape)[0])
-            yield Target(held.key, name, info, shared)
+        keys.add(tensor.key)
+        base = variant.base[tensor.key]
+        if fits(info, base) and (pattern is None or any(fnmatchcase(text, pattern) for text in (name, tensor.key))):
+            shared = min(matrix_shape(tensor.shape)[0], matrix_shape(base.shape)[0])
+            yield Target(tensor.key, name, info, shared)

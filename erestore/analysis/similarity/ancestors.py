@@ -65,31 +65,33 @@ def ancestor_overlaps(
     if not commit.own:
         return ()
     manifest = store.manifest_of(oid)
-    own = _alone(store, manifest, commit)
+    variant = _alone(store, manifest, commit)
     ancestors = _ancestors(store, oid, manifest.base, commit)
-    residuals = list(dict.fromkeys((*commit.own, *(each for held in ancestors.values() for each in held.own))))
-    products = ResidualProducts(own, residuals, ProductTable(products_directory, store.id), progress).all()
-    order = {residual: place for place, residual in enumerate(residuals)}
+    residuals = list(
+        dict.fromkeys((*commit.own, *(residual for record in ancestors.values() for residual in record.own)))
+    )
+    products = ResidualProducts(variant, residuals, ProductTable(products_directory, store.id), progress).all()
+    order = {residual: index for index, residual in enumerate(residuals)}
 
     def inner(one: Sequence[str], two: Sequence[str]) -> float:
         return math.fsum(float(products[order[a], order[b]]) for a in one for b in two)
 
-    norm, found = inner(commit.own, commit.own), []
-    for ancestor, held in ancestors.items():
-        tensors = overlaps(own, _alone(store, manifest, held), progress)
-        within = math.fsum((each.a_in_b or 0.0) * each.norm_a**2 for each in tensors)
-        scale = math.sqrt(norm * max(0.0, inner(held.own, held.own)))
-        cosine = inner(commit.own, held.own) / scale if scale else None
-        found.append(AncestorOverlap(ancestor, cosine, within / norm if norm else 0.0, tensors))
-    return tuple(found)
+    norm, result = inner(commit.own, commit.own), []
+    for ancestor, record in ancestors.items():
+        tensors = overlaps(variant, _alone(store, manifest, record), progress)
+        within = math.fsum((overlap.a_in_b or 0.0) * overlap.norm_a**2 for overlap in tensors)
+        scale = math.sqrt(norm * max(0.0, inner(record.own, record.own)))
+        cosine = inner(commit.own, record.own) / scale if scale else None
+        result.append(AncestorOverlap(ancestor, cosine, within / norm if norm else 0.0, tensors))
+    return tuple(result)
 
 
 def _ancestors(store: Store, oid: str, base: str, commit: Commit) -> Mapping[str, Commit]:
     """Return the ancestors that introduced residuals on a base, newest first."""
     return {
-        ancestor: held
-        for ancestor, held in by_time(commit.parents, store.commit_record)
-        if ancestor != oid and held.own and store.manifest_of(ancestor).base == base
+        ancestor: record
+        for ancestor, record in by_time(commit.parents, store.commit_record)
+        if ancestor != oid and record.own and store.manifest_of(ancestor).base == base
     }
 
 

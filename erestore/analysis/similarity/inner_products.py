@@ -61,28 +61,28 @@ def variant_products(
     products = (
         ResidualProducts(variants[0], oids, table or ProductTable(), progress).all() if oids else np.zeros((0, 0))
     )
-    found: Array = weights @ products @ weights.T
-    return found + quantised_products(variants)
+    gram: Array = weights @ products @ weights.T
+    return gram + quantised_products(variants)
 
 
 def coefficients(manifests: Sequence[Manifest], oids: Sequence[str]) -> Array:
     """Return the coefficient of every residual in every variant, float64 ``(N, K)``."""
-    order = {oid: place for place, oid in enumerate(oids)}
-    found = np.zeros((len(manifests), len(oids)))
+    order = {oid: index for index, oid in enumerate(oids)}
+    matrix = np.zeros((len(manifests), len(oids)))
     for row, manifest in enumerate(manifests):
         for oid, coefficient in manifest.terms:
-            found[row, order[oid]] = float(coefficient)
-    return found
+            matrix[row, order[oid]] = float(coefficient)
+    return matrix
 
 
 def base_rows(variant: Variant, key: str) -> Rows:
     """Return a function that reads rows of one tensor of a variant's base, which is read when it is first called."""
-    held: list[Array] = []
+    cache: list[Array] = []
 
     def rows(start: int, stop: int) -> Array:
-        if not held:
-            held.append(variant.base_tensor(key).reshape(matrix_shape(variant.base[key].shape)))
-        return widen(held[0][start:stop])
+        if not cache:
+            cache.append(variant.base_tensor(key).reshape(matrix_shape(variant.base[key].shape)))
+        return widen(cache[0][start:stop])
 
     return rows
 
@@ -112,67 +112,67 @@ class ResidualProducts:
 
     def of(self, wanted: Array) -> Array:
         """Return those of the pairs that are wanted (a symmetric mask), and what else is known; NaN elsewhere."""
-        found = self.table.known(self.oids)
-        missing = wanted & ~np.isfinite(found)
+        table = self.table.known(self.oids)
+        missing = wanted & ~np.isfinite(table)
         if not missing.any():
-            return found
+            return table
         total, done = int(np.tril(missing).sum()), 0
         _ = self._sizes, self.variant.base  # read once, before several threads ask for them
         with tensor_threads() as executor, without_warnings():
             while missing.any():
                 block = self._choose(missing)
                 products = self._block(executor, block, missing)
-                for place, own in zip(block, products, strict=True):
-                    now = missing[place].copy()
-                    found[place, now] = found[now, place] = own[now]
-                    missing[place, :] = missing[:, place] = False
-                self.table.keep(self.oids, found)
+                for index, row in zip(block, products, strict=True):
+                    now = missing[index].copy()
+                    table[index, now] = table[now, index] = row[now]
+                    missing[index, :] = missing[:, index] = False
+                self.table.keep(self.oids, table)
                 done = total - int(np.tril(missing).sum())
                 self.progress("comparing", done, total)
-        return found
+        return table
 
     def _choose(self, missing: Array) -> list[int]:
         """Return residuals, those first that are in most missing pairs, that between them can be held."""
         left, block, size = missing.copy(), list[int](), 0
         counts = left.sum(axis=1)
         while counts.max() > 0:
-            place = int(counts.argmax())
-            size += self._sizes[place]
+            index = int(counts.argmax())
+            size += self._sizes[index]
             if block and size > HELD_BYTES:
                 break
-            block.append(place)
-            counts = counts - left[:, place]
-            left[place, :] = left[:, place] = False
-            counts[place] = 0
+            block.append(index)
+            counts = counts - left[:, index]
+            left[index, :] = left[:, index] = False
+            counts[index] = 0
         return block
 
     def _block(self, executor: Executor, block: Sequence[int], missing: Array) -> Array:
         """Multiply a block with itself and all others that it has missing pairs with, ``(len(block), K)``."""
-        found = np.zeros((len(block), len(self.oids)))
-        others = [place for place in np.flatnonzero(missing[block].any(axis=0)).tolist() if place not in set(block)]
+        products = np.zeros((len(block), len(self.oids)))
+        others = [index for index in np.flatnonzero(missing[block].any(axis=0)).tolist() if index not in set(block)]
         for keys in self._groups:
-            held = self._load(executor, block, keys)
-            self._within(executor, block, held, missing, found)
+            loaded = self._load(executor, block, keys)
+            self._within(executor, block, loaded, missing, products)
             for strip in self._strips(others):
                 passing = self._load(executor, strip, keys)
-                found[:, strip] += self._multiply(executor, held, passing)
-        return found
+                products[:, strip] += self._multiply(executor, loaded, passing)
+        return products
 
     def _within(
-        self, executor: Executor, block: Sequence[int], held: Sequence[_Loaded], missing: Array, found: Array
+        self, executor: Executor, block: Sequence[int], loaded: Sequence[_Loaded], missing: Array, products: Array
     ) -> None:
         """Add the products of a block with itself, of all of it or, where few are asked for, of those."""
         wanted = missing[np.ix_(block, block)]
         if 2 * wanted.sum() > wanted.size:
-            found[:, block] += self._multiply(executor, held, None)
+            products[:, block] += self._multiply(executor, loaded, None)
             return
         for start in range(0, len(block), _FEW):
             few = range(start, min(len(block), start + _FEW))
             rows = np.flatnonzero(wanted[:, few].any(axis=1)).tolist()
             if rows:
                 columns = [block[number] for number in few]
-                ones, twos = [held[row] for row in rows], [held[number] for number in few]
-                found[np.array(rows)[:, None], columns] += self._multiply(executor, ones, twos)
+                ones, twos = [loaded[row] for row in rows], [loaded[number] for number in few]
+                products[np.array(rows)[:, None], columns] += self._multiply(executor, ones, twos)
 
     def _multiply(self, executor: Executor, ones: Sequence[_Loaded], twos: Sequence[_Loaded] | None) -> Array:
         """Multiply loaded residuals tensor by tensor; without `twos`, `ones` with themselves."""
@@ -185,27 +185,27 @@ class ResidualProducts:
             columns, second = having(twos, key)
             return rows, columns, cross_products(first, second, base)
 
-        found = np.zeros((len(ones), len(ones if twos is None else twos)))
-        keys = sorted({key for each in ones for key in each})
-        ahead = max(1, min(_AHEAD, _WAITING_BYTES // max(1, found.nbytes)))
+        total = np.zeros((len(ones), len(ones if twos is None else twos)))
+        keys = sorted({key for residual in ones for key in residual})
+        ahead = max(1, min(_AHEAD, _WAITING_BYTES // max(1, total.nbytes)))
         for rows, columns, products in bounded_map(executor, multiply, keys, in_flight=ahead * worker_count()):
-            found[np.ix_(rows, columns)] += products
-        return found
+            total[np.ix_(rows, columns)] += products
+        return total
 
     def _load(self, executor: Executor, places: Sequence[int], keys: frozenset[str]) -> list[_Loaded]:
-        def load(place: int) -> _Loaded:
-            return load_residual(self.variant, self.oids[place], keys)
+        def load(index: int) -> _Loaded:
+            return load_residual(self.variant, self.oids[index], keys)
 
         return list(bounded_map(executor, load, places, in_flight=_AHEAD * worker_count()))
 
     def _strips(self, places: Sequence[int]) -> Iterator[list[int]]:
         strip, size = list[int](), 0
-        for place in places:
-            if strip and size + self._sizes[place] > STRIP_BYTES:
+        for index in places:
+            if strip and size + self._sizes[index] > STRIP_BYTES:
                 yield strip
                 strip, size = [], 0
-            strip.append(place)
-            size += self._sizes[place]
+            strip.append(index)
+            size += self._sizes[index]
         if strip:
             yield strip
 
@@ -213,12 +213,12 @@ class ResidualProducts:
     def _tensor_sizes(self) -> list[dict[str, int]]:
         """Return for every residual what its tensors take when they are held."""
         names: dict[str, str] = {}
-        found = []
+        sizes = []
         for oid in self.oids:
             residual = Residual.open(self.variant.objects, oid)
             _ = residual.reproducible  # imports what its codecs need, which has to be there when threads begin
-            found.append({names.setdefault(key, key): size for key, size in tensor_sizes(residual).items()})
-        return found
+            sizes.append({names.setdefault(key, key): size for key, size in tensor_sizes(residual).items()})
+        return sizes
 
     @cached_property
     def _groups(self) -> list[frozenset[str]]:
@@ -244,8 +244,8 @@ _Loaded = Mapping[str, Matrix]
 
 def having(residuals: Sequence[_Loaded], key: str) -> tuple[Array, list[Matrix]]:
     """Return the places of residuals that touch a tensor, and what they hold of it."""
-    places = np.array([place for place, each in enumerate(residuals) if key in each], dtype=np.int64)
-    return places, [residuals[place][key] for place in places]
+    places = np.array([index for index, residual in enumerate(residuals) if key in residual], dtype=np.int64)
+    return places, [residuals[index][key] for index in places]
 
 
 def tensor_sizes(residual: Residual) -> dict[str, int]:
@@ -287,9 +287,9 @@ def load_residual(variant: Variant, oid: str, keys: frozenset[str]) -> dict[str,
     residual = Residual.open(variant.objects, oid)
     if residual.base != variant.manifest.base:
         raise CorruptionError(f"The residual {oid[:12]} belongs to another base than the manifest.")
-    found = {}
+    matrices = {}
     for key in sorted((keys & residual.tensors.keys()) - variant.quantised_keys):
         check_fit(variant.base, key, residual.tensors[key].matrix)
         if sections := residual.sections(key):
-            found[key] = Matrix.of(sections)
-    return found
+            matrices[key] = Matrix.of(sections)
+    return matrices

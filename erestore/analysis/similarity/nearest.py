@@ -57,8 +57,8 @@ class DifferenceSection(Section):
 
     def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002 - it has its own
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        found: Array = widen(self.own[start:stop]) - widen(self.base[start:stop])
-        return found
+        difference: Array = widen(self.own[start:stop]) - widen(self.base[start:stop])
+        return difference
 
 
 @dataclass(frozen=True)
@@ -136,18 +136,18 @@ def _stream(
     _ = plain.base
     with tensor_threads() as executor, without_warnings():
         for keys in group_keys(sizes, _HELD_BYTES):
-            held: dict[str, Matrix] = {}
+            matrices: dict[str, Matrix] = {}
             for key in sorted(keys):
                 section = _difference(matched, plain, by_key[key])
                 matrix = Matrix.of([section])
-                own = float(gram([matrix])[0, 0])
-                if math.isfinite(own):
-                    held[key] = matrix
-                    squared += own
+                squared_norm = float(gram([matrix])[0, 0])
+                if math.isfinite(squared_norm):
+                    matrices[key] = matrix
+                    squared += squared_norm
                     base_squared += _squared_norm(section.base)
                 else:
                     left_out.append(by_key[key].name)
-            inner += _against(executor, plain, held, oids)
+            inner += _against(executor, plain, matrices, oids)
             done += len(keys)
             progress("measuring", done, len(targets))
     return squared, base_squared, inner, left_out
@@ -159,18 +159,18 @@ def _bytes(target: Target) -> int:
 
 
 def _difference(matched: Matched, plain: Variant, target: Target) -> DifferenceSection:
-    own = as_array(matched.checkpoint.read(target.name)).reshape(matrix_shape(target.info.shape))
+    value = as_array(matched.checkpoint.read(target.name)).reshape(matrix_shape(target.info.shape))
     base = plain.base_tensor(target.key).reshape(matrix_shape(plain.base[target.key].shape))
-    return DifferenceSection((target.shared, own.shape[1]), own[: target.shared], base[: target.shared])
+    return DifferenceSection((target.shared, value.shape[1]), value[: target.shared], base[: target.shared])
 
 
 def _squared_norm(matrix: Array) -> float:
     return float(gram([Matrix.of([DifferenceSection(matrix.shape, matrix, np.broadcast_to(0.0, matrix.shape))])])[0, 0])
 
 
-def _against(executor: Executor, plain: Variant, held: Mapping[str, Matrix], oids: Sequence[str]) -> Array:
+def _against(executor: Executor, plain: Variant, differences: Mapping[str, Matrix], oids: Sequence[str]) -> Array:
     """Return the inner products of differences with residuals, over the tensors that are held."""
-    keys, found = frozenset(held), np.zeros(len(oids))
+    keys, products_by_residual = frozenset(differences), np.zeros(len(oids))
 
     def load(oid: str) -> Mapping[str, Matrix]:
         return load_residual(plain, oid, keys)
@@ -180,9 +180,9 @@ def _against(executor: Executor, plain: Variant, held: Mapping[str, Matrix], oid
 
         def against(key: str, loaded: Sequence[Mapping[str, Matrix]] = loaded) -> tuple[Array, Array]:
             places, matrices = having(loaded, key)
-            return places, cross_products([held[key]], matrices, base_rows(plain, key))[0]
+            return places, cross_products([differences[key]], matrices, base_rows(plain, key))[0]
 
-        touched = sorted({key for each in loaded for key in each})
+        touched = sorted({key for residual in loaded for key in residual})
         for places, products in bounded_map(executor, against, touched, in_flight=worker_count()):
-            found[start + places] += products
-    return found
+            products_by_residual[start + places] += products
+    return products_by_residual

@@ -73,16 +73,16 @@ def overlaps(
     """Compare the changes of every tensor that both variants, of one base, have changed; `among` these, if it is given."""
     both = _touched(a) & _touched(b)
     keys = sorted(both if among is None else both.intersection(among))
-    found = []
-    for each in (a, b):
-        each.open_parts()
+    result = []
+    for variant in (a, b):
+        variant.open_parts()
     with tensor_threads() as executor:
         for done, overlap in enumerate(
             bounded_map(executor, lambda key: _overlap(a, b, key), keys, in_flight=worker_count()), 1
         ):
-            found.append(overlap)
+            result.append(overlap)
             progress("subspaces", done, len(keys))
-    return tuple(found)
+    return tuple(result)
 
 
 def _touched(variant: Variant) -> set[str]:
@@ -104,7 +104,9 @@ def _overlap(a: Variant, b: Variant, key: str) -> TensorOverlap:
         weights[1, len(ones) :] = [coefficient for coefficient, _ in twos]
         (aa, ab), (_, bb) = (weights @ products @ weights.T).tolist()
         shape = matrix_shape(a.base[key].shape)
-        first, second = (leading_subspaces(each, LEADING, base) if min(shape) > 1 else None for each in (ones, twos))
+        first, second = (
+            leading_subspaces(change, LEADING, base) if min(shape) > 1 else None for change in (ones, twos)
+        )
         columns, rows = _angles(first, second)
         return TensorOverlap(
             name=key,
@@ -138,5 +140,5 @@ def _mean(angles: Array) -> float | None:
 def weighted_shares(coefficients: Sequence[float], products: Array) -> tuple[Array, Array, float]:
     """Return of terms ``c_k R_k`` the squared norms, the cross terms with all others, and the squared norm of the sum."""
     scaled = products * np.outer(coefficients, coefficients)
-    own: Array = np.diag(scaled).copy()
-    return own, scaled.sum(axis=1) - own, float(scaled.sum())
+    squares: Array = np.diag(scaled).copy()
+    return squares, scaled.sum(axis=1) - squares, float(scaled.sum())

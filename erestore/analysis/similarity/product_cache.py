@@ -50,26 +50,26 @@ class ProductTable:
 
     def known(self, oids: Sequence[str]) -> Array:
         """Return what is known of residuals, float64 ``(K, K)``, NaN elsewhere."""
-        found = np.full((len(oids), len(oids)), np.nan)
-        held = self._read()
-        there = [number for number, oid in enumerate(oids) if oid in held.places]
-        places = np.array([held.places[oids[number]] for number in there], dtype=np.int64)
+        products = np.full((len(oids), len(oids)), np.nan)
+        cache = self._read()
+        there = [number for number, oid in enumerate(oids) if oid in cache.places]
+        places = np.array([cache.places[oids[number]] for number in there], dtype=np.int64)
         if there:
-            found[np.ix_(there, there)] = held.triangle[_position(places[:, None], places[None, :])]
-        return found
+            products[np.ix_(there, there)] = cache.triangle[_position(places[:, None], places[None, :])]
+        return products
 
     def keep(self, oids: Sequence[str], products: Array) -> None:
         """Add what is finite in `products` ``(K, K)`` to the table, as far as it can be written."""
         path = self._path()
         if path is None:
             return
-        held = self._read()
-        names = list(dict.fromkeys((*held.places, *oids)))
+        cache = self._read()
+        names = list(dict.fromkeys((*cache.places, *oids)))
         if len(names) > MOST:
-            names, held = list(oids), _Held({}, np.zeros(0))
-        order = {oid: place for place, oid in enumerate(names)}
+            names, cache = list(oids), _Held({}, np.zeros(0))
+        order = {oid: index for index, oid in enumerate(names)}
         triangle = np.full(len(names) * (len(names) + 1) // 2, np.nan)
-        triangle[: len(held.triangle)] = held.triangle  # in front, and in the same order
+        triangle[: len(cache.triangle)] = cache.triangle  # in front, and in the same order
         places = np.array([order[oid] for oid in oids], dtype=np.int64)
         is_known = np.isfinite(products)
         triangle[_position(places[:, None], places[None, :])[is_known]] = products[is_known]
@@ -99,11 +99,11 @@ class ProductTable:
         oids = bytes(body[8 : 8 + count * _OID_BYTES]).hex()
         triangle = np.frombuffer(body, "<f8", offset=8 + count * _OID_BYTES)
         width = 2 * _OID_BYTES
-        return _Held({oids[width * place : width * (place + 1)]: place for place in range(count)}, triangle)
+        return _Held({oids[width * index : width * (index + 1)]: index for index in range(count)}, triangle)
 
 
 def _position(one: Array, two: Array) -> Array:
     """Return where in the triangle an unordered pair of places is."""
     row, column = np.maximum(one, two), np.minimum(one, two)
-    found: Array = row * (row + 1) // 2 + column
-    return found
+    position: Array = row * (row + 1) // 2 + column
+    return position

@@ -29,15 +29,15 @@ def quantised_products(variants: Sequence[Variant]) -> Array:
     if not variants or not variants[0].quantised_keys:
         return total
     for weight in find_quantised(variants[0].base, quantisation_of(variants[0].objects, variants[0].layout)):
-        changed = [place for place, variant in enumerate(variants) if _changes(variant, weight)]
+        changed = [index for index, variant in enumerate(variants) if _changes(variant, weight)]
         before = weight.dequantise(variants[0].base_tensor) if changed else None
         if before is None:
             continue
         differences = np.zeros((len(variants), before.size), dtype=np.float32)
-        for place in changed:
-            value = _value(variants[place], weight)
+        for index in changed:
+            value = _value(variants[index], weight)
             if value is not None and value.shape == before.shape:
-                differences[place] = (value - before).reshape(-1)
+                differences[index] = (value - before).reshape(-1)
         for start in range(0, before.size, _BLOCK):
             block = differences[:, start : start + _BLOCK].astype(np.float64)
             total += block @ block.T
