@@ -147,7 +147,7 @@ class Store(_store.Store):
         spectra_directory: Path | None = None,
         progress: Progress = silent,
     ) -> str:
-        """Return the page of a diff, one HTML file that fetches nothing; see :func:`erestore.report.pages.diff_page`."""
+        """Return the page of a diff, one self-contained HTML file; see :func:`erestore.report.pages.diff_page`."""
         from erestore.report.pages import diff_page
 
         return diff_page(

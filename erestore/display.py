@@ -1,4 +1,4 @@
-"""How results show themselves in notebooks: they are plain data, and what draws them stands above them."""
+"""How results render in notebooks: they are plain data, and what draws them stands above them."""
 
 from __future__ import annotations
 

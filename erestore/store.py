@@ -111,7 +111,7 @@ class Store:
         UsageError
             If only directories can be shared in that way.
         UnsafeRemoteError
-            If the remote does not let exactly one of several writers win.
+            If the remote lacks atomic create-if-absent.
         """
         storage = open_storage(url, **options)
         if shared is not None:

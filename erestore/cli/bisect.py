@@ -12,7 +12,7 @@ from erestore.report.json_values import json_text
 
 @verb(
     "bisect",
-    "Find the commit at which a test fails first.",
+    "Find the first commit at which a test fails.",
     example="erestore bisect task-a~5 task-a --run 'python eval.py {path}'",
 )
 @click.argument("good")
@@ -22,12 +22,12 @@ from erestore.report.json_values import json_text
     "command",
     required=True,
     metavar="COMMAND",
-    help="Run on commits, {path} standing for a checkpoint as checkout writes it; exit code 0 is good, 1 to 125 bad.",
+    help="Test to run on each commit; {path} stands for its checkpoint. Exit code 0 is good, 1 to 125 bad.",
 )
 @json_option
 @click.pass_obj
 def bisect(session: Session, *, good: str, bad: str, command: str, as_json: bool) -> None:
-    """Find the first commit after GOOD, along first parents to BAD, for which COMMAND fails, by halving."""
+    """Find the first commit after GOOD, along first parents to BAD, for which COMMAND fails, by bisection."""
     from erestore.cli.gate import command_gate, on_checkout
     from erestore.ops.bisect import bisect as find
 
@@ -44,4 +44,4 @@ def bisect(session: Session, *, good: str, bad: str, command: str, as_json: bool
         click.echo(json_text(vars(done) | {"probes": [probe._asdict() for probe in done.probes]}))
         return
     session.result(f"{short(done.first_bad)} is the first bad commit: {printable(done.message.partition(chr(10))[0])}")
-    session.result(f"{short(done.last_good)} is the last good one.")
+    session.result(f"{short(done.last_good)} is the last good commit.")

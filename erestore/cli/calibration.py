@@ -26,24 +26,24 @@ SAMPLES = 512
     "--data",
     required=True,
     metavar="FILE",
-    help='Texts like those that fine-tunes of the base will see: one a line, or in a .jsonl file objects with "text".',
+    help='Texts like those the fine-tunes will see: one per line, or a .jsonl file of objects with "text".',
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     default=SAMPLES,
     metavar="N",
-    help=f"Use at most so many of the texts, spread over the file. Default: {SAMPLES}.",
+    help=f"Use at most N of the texts, spread over the file. Default: {SAMPLES}.",
 )
 @json_option
 @click.pass_obj
 def calibrate(session: Session, *, base: str, data: str, samples: int, as_json: bool) -> None:
-    """Run BASE on texts and keep second moments of what goes into its layers, beside it.
+    """Run BASE on texts and store second moments of its layers' inputs beside it.
 
-    Commits on BASE then round what they store so that less of the layers' answers is lost, not of the weights themselves:
-    for as many bytes the fine-tunes' answers stay closer to the original's. Any texts will do, those of the tasks do
-    best. A new calibration takes the place of the former. Needs the library transformers. Layers of the type
-    torch.nn.Linear are measured; Conv1D (GPT-2), convolutions and embeddings are rounded as without calibration.
+    Later commits on BASE then minimise the error of layer outputs instead of the error of the weights: at the same size,
+    fine-tunes behave more like the originals. Any texts will do; those of the tasks work best. A new calibration replaces
+    the previous one. Needs the library transformers. Layers of the type torch.nn.Linear are measured; Conv1D (GPT-2),
+    convolutions and embeddings are rounded as without calibration.
     """
     texts = read_texts(Path(data), samples)
     with session.open() as store, progress_bar(session) as progress:

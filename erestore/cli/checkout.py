@@ -1,4 +1,4 @@
-"""Commands that take something out of a store: checkout, verify, cat."""
+"""Commands that read checkpoints and tensors from a store: checkout, verify, cat."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ DIFFERENT = 1
     "-f",
     "--force",
     is_flag=True,
-    help="Replace what is there, but no weights that the store cannot restore bit for bit.",
+    help="Replace existing files, except weights that the store cannot restore bit for bit.",
 )
-@click.option("--discard-original", is_flag=True, help="With --force: replace these, too. They are gone then.")
+@click.option("--discard-original", is_flag=True, help="With --force: replace those weights too. They are lost.")
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["safetensors", "torch"]),
-    help="Write the weights in this format. Default: as they were committed.",
+    help="Format of the weights. Default: as committed.",
 )
-@click.option("--lossy", is_flag=True, help="Leave the exact remainder of an --exact commit out, and do not read it.")
+@click.option("--lossy", is_flag=True, help="Do not read or write the exact remainder of an --exact commit.")
 @click.option(
     "--max-rank",
     type=click.IntRange(min=1),
     metavar="R",
-    help="Read no more than R components of every low-rank section, and nothing of what they leave. Implies --lossy.",
+    help="Read at most R components of each low-rank section, and no remainders. Implies --lossy.",
 )
 @click.option(
     "--max-bytes",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Read no more than N bytes of residuals, largest components first. Implies --lossy.",
+    help="Read at most N bytes of residuals, largest components first. Implies --lossy.",
 )
 @json_option
 @click.pass_obj
@@ -78,12 +78,12 @@ def checkout(
     """Write the checkpoint of REVISION, as its library loads it, into DIRECTORY.
 
     REVISION is a branch, a tag, the start of a commit's oid, name~2 (two versions before) or name@{1} (where the name
-    pointed before). Without DIRECTORY, a folder named for the revision is made in the current one, or if that holds weights
-    that the store cannot restore bit for bit, one named REVISION-checkout. A checkout that is not exact has a file
-    erestore-checkout.json, which says of which commit it is and what was lost.
+    pointed before). Without DIRECTORY, the checkpoint goes to a folder named after the revision in the current one, or to
+    REVISION-checkout if that folder holds weights that the store cannot restore bit for bit. A checkout that is not exact
+    has a file erestore-checkout.json with its commit and what was lost.
 
-    With --max-rank or --max-bytes only the front of what the variant changed is read, from a remote as well; the summary
-    says what error that leaves.
+    With --max-rank or --max-bytes only a prefix of the variant's residuals is read, from a remote as well; the summary
+    gives the resulting error.
     """
     with (
         session.open() as store,
@@ -105,7 +105,9 @@ def checkout(
         click.echo(json_text(done))
         return
     if done.left_alone:
-        session.notice(f"'{done.left_alone}' holds what the store cannot restore bit for bit, and was left alone.")
+        session.notice(
+            f"'{done.left_alone}' holds weights that the store cannot restore bit for bit; it was left alone."
+        )
     error = error_text(done.relative_error, exact=done.exact, bound=done.error_bound)
     session.result(f"Wrote {done.path}: {plural(done.tensors, 'tensor')}, {size_text(done.bytes)}, {error}.")
     if max_rank is not None or max_bytes is not None:
@@ -114,7 +116,7 @@ def checkout(
 
 @verb(
     "verify",
-    "Say whether a checkpoint is what a revision stores.",
+    "Check whether a checkpoint matches a revision.",
     example="erestore verify task-mnli/ task-mnli\nerestore verify ft-checkout/",
 )
 @click.argument("path")
@@ -124,8 +126,8 @@ def checkout(
 def verify(ctx: click.Context, *, path: str, revision: str | None, as_json: bool) -> None:
     """Compare the checkpoint at PATH, tensor by tensor, with what REVISION stores.
 
-    Without REVISION it is compared with the commit that it was checked out from, as erestore-checkout.json names it. The exit
-    code is 0 if every bit is equal, or if PATH is within the error that the commit records, as the original is; else 1.
+    Without REVISION it is compared with the commit it was checked out from, as named in erestore-checkout.json. The exit
+    code is 0 if every bit is equal, or if PATH is within the error that the commit records, as the original is; 1 otherwise.
     """
     session: Session = ctx.obj
     with (
@@ -162,7 +164,7 @@ def _verify_lines(result: VerifyResult) -> Iterator[str]:
 
 
 def _checkout_option(result: VerifyResult) -> str:
-    """Say with which option the folder was checked out, if it has less than the commit."""
+    """Return the option the folder was checked out with, if it has less than the commit."""
     if not result.lossy:
         return ""
     limits = {"--max-rank": result.max_rank, "--max-bytes": result.max_bytes}
@@ -188,13 +190,13 @@ _DIFFERENCE = {
 @click.argument("tensor")
 @click.option("-o", "--output", metavar="FILE", help="Write the tensor to FILE: .safetensors, .npy or .pt.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--lossy", is_flag=True, help="Leave the exact remainder out, and do not read it.")
+@click.option("--lossy", is_flag=True, help="Do not read the exact remainder.")
 @json_option
 @click.pass_obj
 def cat(
     session: Session, *, revision: str, tensor: str, output: str | None, force: bool, lossy: bool, as_json: bool
 ) -> None:
-    """Read one TENSOR of REVISION, and no other.
+    """Read a single TENSOR of REVISION.
 
     With -o it is written to a file in the format of its suffix: .safetensors, .npy (numpy) or .pt (torch); -o - writes
     safetensors to standard output. Without, its values are summarised.

@@ -22,9 +22,9 @@ from erestore.cli.session import Session, json_option, verb
     "erestore cherry-pick style --onto task-a --tensors '*attention*' --components 1-4",
 )
 @click.argument("revision")
-@click.option("--onto", required=True, metavar="REVISION", help="The variant that it is added to.")
+@click.option("--onto", required=True, metavar="REVISION", help="The variant to add it to.")
 @name_option("the next version of the branch --onto names")
-@click.option("--scale", default="1", metavar="X", help="How much of it is added. Default: 1.")
+@click.option("--scale", default="1", metavar="X", help="Factor to apply to it. Default: 1.")
 @click.option("--tensors", metavar="PATTERN", help="Only tensors whose names match, as '*attention*' does.")
 @click.option("--components", metavar="A-B", help="Only components A to B of factors; the first is the strongest.")
 @mainline_option
@@ -66,11 +66,13 @@ def cherry_pick(
 
 @verb(
     "revert",
-    "Take what one commit changed from a variant.",
+    "Reverse one commit's change in a variant.",
     example="erestore revert task-a~1\nerestore revert 3f1c09aa21be --on task-a",
 )
 @click.argument("revision")
-@click.option("--on", metavar="REVISION", help="What it is taken from. Default: the branch that REVISION starts from.")
+@click.option(
+    "--on", metavar="REVISION", help="The variant to revert it in. Default: the branch that REVISION starts from."
+)
 @name_option("the next version of that branch")
 @mainline_option
 @conflict_options
@@ -89,7 +91,7 @@ def revert(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Take what the commit REVISION changed since its parent from a variant that has it; later changes stay."""
+    """Reverse what the commit REVISION changed since its parent, in a variant that contains it; later changes stay."""
     with session.open() as store, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
         done = store.revert(revision, on=on, name=name, mainline=mainline, choose=choose, message=message)

@@ -22,7 +22,7 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 
 def name_option(default: str = "", *, required: bool = False) -> Callable[[_C], _C]:
     """Give a command --name; `default` says what it is by default."""
-    text = "What to call the result." + (f" Default: {default}." if default else "")
+    text = "Name of the result." + (f" Default: {default}." if default else "")
     return click.option("--name", required=required, metavar="REF", help=text)
 
 
@@ -58,32 +58,32 @@ def one_of(argument: str, flags: Mapping[str, tuple[str, str]]) -> Callable[[_C]
 
 def conflict_options(function: _C) -> _C:
     """Give a command --ours, --theirs and --drop, one of which is its `choose`."""
-    text = "Where something cannot be combined, take the {} variant's that has it."
+    text = "On a conflict, take the value of the {} variant that has one."
     flags = {
         "ours": ("ours", text.format("first")),
         "theirs": ("theirs", text.format("last")),
-        "drop": ("drop", "Leave out what cannot be combined."),
+        "drop": ("drop", "On a conflict, leave the tensor out."),
     }
     return one_of("choose", flags)(function)
 
 
 def mainline_option(function: _C) -> _C:
     """Give a command --mainline."""
-    text = "Of a merge: count its change from parent N."
+    text = "For a merge: take its change relative to parent N."
     return click.option("--mainline", type=int, metavar="N", help=text)(function)
 
 
 def max_error_option(text: str, default: str = "0.001") -> Callable[[_C], _C]:
-    """Give a command --max-error, of a result that is encoded; `text` says of what."""
-    return click.option("--max-error", type=float, metavar="E", help=f"{text} that may be lost. Default: {default}.")
+    """Give a command --max-error, for a result that is encoded; `text` says of what."""
+    return click.option("--max-error", type=float, metavar="E", help=f"{text} to lose. Default: {default}.")
 
 
 def message_options(function: _C) -> _C:
     """Give a command -m and --author."""
-    function = click.option("--author", metavar="TEXT", help="Who does this. Default: user.name of the configuration.")(
-        function
-    )
-    return click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")(function)
+    function = click.option(
+        "--author", metavar="TEXT", help="Author of the commit. Default: user.name of the configuration."
+    )(function)
+    return click.option("-m", "--message", default="", metavar="TEXT", help="Message for the log.")(function)
 
 
 class conflicts_as_data(AbstractContextManager[None]):  # noqa: N801 - used as a statement
@@ -122,7 +122,7 @@ def report(session: Session, done: Derived, *, as_json: bool) -> None:
 def notice_decisions(session: Session, conflicts: Sequence[Conflict], notes: Sequence[str]) -> None:
     """Say which conflicts were decided, and what was resolved without being one."""
     for conflict in conflicts:
-        session.notice(f"Decided as asked: {printable(conflict.subject)}: {printable(conflict.reason)}.")
+        session.notice(f"Resolved as requested: {printable(conflict.subject)}: {printable(conflict.reason)}.")
     for note in notes:
         session.notice(printable(note))
 

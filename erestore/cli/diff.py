@@ -1,4 +1,4 @@
-"""Commands that look into residuals: diff and its page."""
+"""Commands that compare two revisions: diff and its page."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ DIFFERENT = 1
     "--tensor", "name", metavar="NAME", help="Look at one tensor: its spectrum as a plot, rows, how it is stored."
 )
 @click.option(
-    "--html", metavar="FILE", help="Write a page of curves, maps and tables to FILE instead; it fetches nothing."
+    "--html", metavar="FILE", help="Write a self-contained HTML page of curves, maps and tables to FILE instead."
 )
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--exit-code", is_flag=True, help="Leave with 1 if anything differs.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything differs.")
 @json_option
 @click.pass_context
 def diff(
@@ -70,7 +70,7 @@ def diff(
     exit_code: bool,
     as_json: bool,
 ) -> None:
-    """Compare two revisions tensor by tensor, or a revision with a checkpoint that is in no store.
+    """Compare two revisions tensor by tensor, or a revision with a checkpoint outside the store.
 
     With one REVISION, it is compared with its parent. The summary says how much changed, in which tensors, and how few
     ranks hold it.
@@ -127,7 +127,7 @@ def diff(
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @click.pass_obj
 def report(session: Session, *, before: str, after: str | None, tensors: str | None, target: str, force: bool) -> None:
-    """Write the page of `diff --html`: one file with curves, maps and tables that fetches nothing.
+    """Write the page of `diff --html`: a self-contained file with curves, maps and tables.
 
     With one REVISION, it is compared with its parent.
     """

@@ -35,12 +35,12 @@ DEBUG = "ERESTORE_DEBUG"
 
 NEXT_STEPS = {
     GateError: "Correct the gate, or commit without one.",
-    NotFoundError: "`erestore branch` lists what there is.",
+    NotFoundError: "`erestore branch` lists all branches.",
     CorruptionError: "`erestore fsck` lists all damage and what it affects.",
     ConflictError: "Look at `erestore log` and `erestore reflog`, then decide.",
     RemoteError: "Check the network and your credentials, then repeat the command.",
     UnsupportedFormatError: "Upgrade erestore.",
-    UnsafeRemoteError: "Use another place, or --single-writer if nobody else writes there.",
+    UnsafeRemoteError: "Use another remote, or --single-writer if nobody else is writing.",
     CheckpointError: "Check the file, or write it again with the library that made it.",
     AccessError: "Check the disk and your permissions, then repeat the command.",
 }
@@ -61,7 +61,7 @@ def report(error: BaseException, command: str = "erestore") -> int:
     if isinstance(error, BrokenPipeError):
         return PIPE_CLOSED
     if isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
-        _print("Interrupted.", "What was stored before stands; repeat the command to do the rest.")
+        _print("Interrupted.", "Everything stored so far is kept; repeat the command to finish.")
         return INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
@@ -100,14 +100,12 @@ def _refusal(error: OSError) -> ErestoreError:
     if error.filename == STANDARD_OUTPUT:
         return AccessError(
             f"The output cannot be printed: {error.strerror}.",
-            hint="The command itself was done; `erestore log` and `erestore reflog` show what it changed.",
+            hint="The command itself succeeded; `erestore log` and `erestore reflog` show what it changed.",
         )
     if error.filename:
         return access_error(error, "use", error.filename)
     if isinstance(error, FileNotFoundError) and _is_folder_gone():
-        return NotFoundError(
-            "The current folder does not exist any more.", hint="Change to another folder, then repeat."
-        )
+        return NotFoundError("The current folder no longer exists.", hint="Change to another folder, then repeat.")
     return access_error(error, "write", "a file")
 
 

@@ -32,15 +32,15 @@ SHOWN = 10
     example="erestore similar\nerestore similar task-a task-b both --json\nerestore similar task-a task-b --angles",
 )
 @click.argument("revisions", nargs=-1, metavar="[REVISION]...")
-@click.option("--base", metavar="BASE", help="Of all variants, compare those on this base.")
+@click.option("--base", metavar="BASE", help="Compare only the variants of this base.")
 @click.option("--angles", is_flag=True, help="Also compare every pair of the named variants tensor by tensor.")
 @json_option
 @click.pass_obj
 def similar(session: Session, *, revisions: tuple[str, ...], base: str | None, angles: bool, as_json: bool) -> None:
-    """Compare what variants changed of their base: cosines and norms, duplicates, and variants unlike the others.
+    """Compare variants' changes to their base: cosines and norms, duplicates and outliers.
 
-    Without a REVISION all branches are compared. No variant is built: inner products of residuals come from their factors,
-    and are kept for the next time.
+    By default all branches are compared. No variant is built: inner products of residuals come from their factors, and are
+    cached.
     """
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         result = store.similar(
@@ -58,7 +58,7 @@ def similar(session: Session, *, revisions: tuple[str, ...], base: str | None, a
 @json_option
 @click.pass_obj
 def identify(session: Session, *, path: Path, as_json: bool) -> None:
-    """Say which base the checkpoint at PATH fits, which variants are nearest to it, and which is its likely parent.
+    """Find the base that the checkpoint at PATH fits, the variants nearest to it, and its likely parent.
 
     The checkpoint is read once, tensor by tensor, and no variant is built.
     """
@@ -77,10 +77,10 @@ def identify(session: Session, *, path: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def blame(session: Session, *, revision: str, tensor: str, as_json: bool) -> None:
-    """Share out the difference between a variant's TENSOR and the base's among the commits that made it.
+    """Attribute the difference between a variant's TENSOR and the base's to the commits that made it.
 
-    The share of a commit is its own energy and its cross terms with all others; shares sum to 100 %, and one is negative where
-    others took back what it did.
+    The share of a commit is its own energy plus its cross terms with all others; shares sum to 100 %, and are negative for
+    commits whose change later ones took back.
     """
     with session.open() as store:
         result = store.blame(revision, tensor)

@@ -63,10 +63,10 @@ def command_gate(
         if number in signal.valid_signals():
             reason = f"was ended by signal {number}"
         else:
-            reason = "cannot be run" if code <= _NOT_FOUND else "ended strangely"
+            reason = "cannot be run" if code <= _NOT_FOUND else "exited unexpectedly"
         raise UsageError(
-            f"The {_NOUNS[option]} `{text}` {reason} (exit code {code}), which is no answer.",
-            hint="Try it on the original; it should exit with 0 for a model that is good enough, and with 1 to 125 else.",
+            f"The {_NOUNS[option]} `{text}` {reason} (exit code {code}), which is not an answer.",
+            hint="Try it on the original; it should exit with 0 for a model that is good enough, and with 1 to 125 otherwise.",
         )
 
     return Gate(text, passes, lambda trial: session.say(_line(trial)))

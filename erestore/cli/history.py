@@ -36,12 +36,12 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 TOP = 10
 """Tensors that ``show`` lists."""
 PARENTS = 5
-"""Parents of a merge that are named, and that lines of a drawing lead to."""
+"""Parents of a merge that are named, and drawn with lines to them."""
 
 
 def overlap_option(function: _C) -> _C:
     """Give a command --overlap."""
-    text = "Also say how much of what a commit changed lies where its ancestors made their changes."
+    text = "Also show how much of a commit's change overlaps its ancestors' changes."
     return click.option("--overlap", is_flag=True, help=text)(function)
 
 
@@ -52,10 +52,10 @@ def overlap_option(function: _C) -> _C:
     "erestore log --html lineage.html",
 )
 @click.argument("revisions", nargs=-1)
-@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT commits.")
+@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show at most COUNT commits.")
 @click.option("--graph", is_flag=True, help="Draw the lineage beside the commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
-@click.option("--html", metavar="FILE", help="Write the lineage as a page to FILE instead; it fetches nothing.")
+@click.option("--html", metavar="FILE", help="Write the lineage as a self-contained HTML page to FILE instead.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @overlap_option
 @json_option
@@ -72,7 +72,7 @@ def log(
     overlap: bool,
     as_json: bool,
 ) -> None:
-    """Show commits, newest first: those that REVISIONS lead to, by default all."""
+    """Show commits, newest first: those reachable from REVISIONS, by default all."""
     if html is not None:
         require_page(Path(html), force=force)
     with session.open() as store, progress_bar(session) as progress:
@@ -182,7 +182,7 @@ def _size(entry: LogEntry | ShowResult) -> str:
 @json_option
 @click.pass_obj
 def show(session: Session, *, revision: str, every: bool, overlap: bool, as_json: bool) -> None:
-    """Show one commit in full: lineage, quality, what it is made of, and where its error is."""
+    """Show one commit in full: lineage, quality, composition, and where its error is."""
     with session.open() as store, progress_bar(session) as progress:
         directory = cache_directory("products") if overlap else None
         shown = store.show(revision, overlap=overlap, products_directory=directory, progress=progress)

@@ -202,7 +202,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave the process."""
+    """Run the command line and exit the process."""
     if "_ERESTORE_COMPLETE" in os.environ:
         cli.main(prog_name="erestore")
     if not sys.warnoptions and not os.environ.get(DEBUG):

@@ -36,8 +36,8 @@ def status(session: Session, *, as_json: bool) -> None:
     click.echo(table(list(_status_rows(result))))
     if result.unreachable_objects:
         session.notice(
-            f"Nothing leads to {size_text(result.unreachable_bytes)} in "
-            f"{plural(result.unreachable_objects, 'object')}; `erestore gc` frees them in time."
+            f"Unreachable: {size_text(result.unreachable_bytes)} in {plural(result.unreachable_objects, 'object')}; "
+            "`erestore gc` frees it after the grace period."
         )
 
 
@@ -65,8 +65,8 @@ def _status_rows(result: StatusResult) -> Iterator[list[str]]:
 def du(session: Session, *, names: tuple[str, ...], as_json: bool) -> None:
     """Show what takes how much space, and what separate checkpoints would take.
 
-    "own" is what only this name leads to, and so about what deleting it would free; "shared" is what others need, too. With
-    NAMEs, of branches or tags, also what these take together and what deleting all of them would free.
+    "own" is reachable from this name only, so roughly what deleting it would free; "shared" is reachable from others too. With
+    NAMEs (branches or tags), also show what these take together and what deleting all of them would free.
     """
     with session.open() as store, progress_bar(session) as progress:
         result = store.du(names, progress=progress)
@@ -122,12 +122,12 @@ def _total_text(result: DuResult) -> str:
     "Delete unreachable objects.",
     example="erestore gc --dry-run\nerestore gc\nerestore gc --grace-days 0\nerestore gc --drop-exact task-mnli",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, without doing it.")
 @click.option(
     "--grace-days",
     type=click.FloatRange(min=0),
     metavar="DAYS",
-    help="Delete what has been unreachable for so long; 0 deletes at once. Default: gc.grace_days, 14.",
+    help="Delete objects unreachable for more than DAYS; 0 deletes at once. Default: gc.grace_days, 14.",
 )
 @click.option(
     "--reflog-days",
@@ -139,7 +139,7 @@ def _total_text(result: DuResult) -> str:
 @click.option(
     "--drop-exact",
     metavar="REF",
-    help="First give up the exact remainder of this branch, for good once its reflog forgets it, and keep the lossy part.",
+    help="First drop the exact remainder of this branch and keep the lossy part; final once its reflog entry expires.",
 )
 @json_option
 @click.pass_obj
@@ -154,8 +154,8 @@ def gc(
 ) -> None:
     """Delete unreachable objects.
 
-    What no name leads to, now or in its reflog, is condemned by one collection and deleted by a later one, when it has
-    been condemned for the grace period. What can be reached is never touched.
+    Objects unreachable from every name and its reflog are condemned by one collection and deleted by a later one, after the
+    grace period. Reachable objects are never touched.
     """
     with session.open() as store, progress_bar(session) as progress:
         dropped = None if drop_exact is None else store.drop_exact(drop_exact, dry_run=dry_run)
@@ -181,7 +181,7 @@ def _drop_lines(dropped: DropResult, reflog_days: float, grace_days: float, *, i
     yield f"{done} the exact remainder of {dropped.ref} (of {short(dropped.before)}), {size_text(dropped.bytes)}; {left}."
     if is_freed:
         return
-    when = f"after {reflog_days:g} days, when its reflog forgets it, and {grace_days:g} days of grace"
+    when = f"after {reflog_days:g} days, when its reflog entry expires, and {grace_days:g} days of grace"
     yield f"Garbage collection frees that {when}; `erestore undo` takes it back until then."
 
 
@@ -203,8 +203,8 @@ def _gc_lines(done: GcResult) -> Iterator[str]:
             f"{hold.name}{' (deleted)' if hold.deleted else ''} until {minute_text(hold.until)}" for hold in done.reflog
         ]
         yield (
-            f"The reflog keeps former commits for undo: {printable(listed(shown))}. What only they need is deleted after "
-            "that and the grace period; --reflog-days 0 --grace-days 0 does it now."
+            f"The reflog keeps former commits for undo: {printable(listed(shown))}. Objects that only they need are deleted "
+            "after that and the grace period, or now with --reflog-days 0 --grace-days 0."
         )
     if done.expired_entries:
         yield f"{plural(done.expired_entries, 'old entry', 'old entries')} of reflogs expired."
@@ -218,7 +218,7 @@ def _gc_lines(done: GcResult) -> Iterator[str]:
 def fsck(ctx: click.Context, *, read_data: bool, deep: bool, as_json: bool) -> None:
     """Look for damage, and change nothing.
 
-    Exits with 0 only if every reachable object is there and whole.
+    Exits with 0 only if every reachable object is present and intact.
     """
     session: Session = ctx.obj
     with session.open() as store, progress_bar(session) as progress:

@@ -43,12 +43,12 @@ OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-sp
 )
 @click.argument("revisions", nargs=-1, metavar="[REVISION]...")
 @name_option()
-@click.option("--strategy", metavar="S", help=f"How: {', '.join(LINEAR + OTHERS)}. Default: average.")
-@click.option("--weights", metavar="W,...", help="A weight for each variant, such as 0.7,0.3 or 2/3,1/3.")
+@click.option("--strategy", metavar="S", help=f"Strategy: {', '.join(LINEAR + OTHERS)}. Default: average.")
+@click.option("--weights", metavar="W,...", help="Weights of the variants, such as 0.7,0.3 or 2/3,1/3.")
 @click.option(
     "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter of the strategy; may be repeated."
 )
-@max_error_option(f"For {', '.join(OTHERS)}, whose result is encoded: most of it")
+@max_error_option(f"For {', '.join(OTHERS)}, whose result is encoded: maximum fraction of its squared norm")
 @click.option(
     "--statistics",
     multiple=True,
@@ -63,7 +63,7 @@ OTHERS = ("ties", "dare", "fisher", "regmean", "tsv", "knots", "iso-c", "core-sp
     help="A merge configuration of mergekit (YAML) instead of revisions, strategy, weights and options; its models are "
     "revisions.",
 )
-@click.option("--undo", metavar="OPERAND", help="Take this operand out of the merge that REVISION is.")
+@click.option("--undo", metavar="OPERAND", help="Remove this operand from the merge REVISION.")
 @conflict_options
 @message_options
 @json_option
@@ -85,14 +85,14 @@ def merge(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Combine variants of one base, or what an expression over variants stands for, and call the result REF.
+    """Combine variants of one base, or evaluate an expression over variants, and name the result REF.
 
-    The first strategies write a list of residuals with coefficients; nothing of a tensor is computed. The result of the others
-    (ties and those after it) is computed tensor by tensor and encoded as one residual. In an expression a name stands for what
-    the variant changed of the base. The result behaves like any other variant.
+    The linear strategies (those before ties) only write a list of residuals with coefficients; no tensor is computed. With the
+    others the result is computed tensor by tensor and encoded as one residual. In an expression a name stands for the
+    variant's change to the base. The result behaves like any other variant.
 
-    With --recipe it is a merge configuration of mergekit that says what is merged and how; what has no meaning for a merge of
-    variants (slices of layers, gradients, filters) is refused by name.
+    With --recipe, a merge configuration of mergekit says what is merged and how; features that do not apply to variants
+    (slices of layers, gradients, filters) are refused by name.
     """
     has_options = bool(strategy or weights or pairs or statistics)
     if undo is not None and (len(revisions) != 1 or name or recipe or choose or has_options or max_error is not None):
@@ -105,7 +105,7 @@ def merge(
 
     if len(revisions) > 1 and any(text in ("+", "-", "*", "/") or is_expression(text) for text in revisions):
         raise UsageError(
-            "An expression is one argument, and the shell made several of it.",
+            "An expression must be a single argument; the shell split it.",
             hint=f'Put it in quotes: `erestore merge "{" ".join(revisions)}" --name {name or "NAME"}`.',
         )
     differs = None
@@ -151,10 +151,10 @@ def merge(
     "--eval",
     "command",
     metavar="COMMAND",
-    help="Make it a greedy soup: COMMAND is run on candidates, {path} standing for a checkpoint as checkout writes it, and "
-    "the last line that it prints is the score.",
+    help="Make a greedy soup: COMMAND is run on each candidate, {path} stands for its checkpoint, and the last line it "
+    "prints is the score.",
 )
-@click.option("--minimise", is_flag=True, help="A smaller score is better, as of a loss.")
+@click.option("--minimise", is_flag=True, help="Lower scores are better, as for a loss.")
 @conflict_options
 @message_options
 @json_option
@@ -171,7 +171,7 @@ def soup(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Average variants of one base with equal weights and call the result REF.
+    """Average variants of one base with equal weights and name the result REF.
 
     With --eval, variants are tried alone first; then, best first, each is added to the mean and stays if that scores no
     worse. Every candidate and its score is recorded with the commit (`erestore show`).
@@ -179,7 +179,7 @@ def soup(
     from erestore.ops.soup import soup as make
 
     if minimise and command is None:
-        raise UsageError("--minimise is for a score.", hint="Add --eval COMMAND.")
+        raise UsageError("--minimise needs --eval.", hint="Add --eval COMMAND.")
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
         evaluate = None if command is None else _score_command(command, progress.paused)

@@ -22,7 +22,7 @@ def require_page(target: Path, *, force: bool) -> None:
 
     require_pages()
     if os.path.lexists(target) and (target.is_dir() or not force):
-        hint = "Give a file name." if target.is_dir() else "Choose another place, or replace it with --force."
+        hint = "Give a file name." if target.is_dir() else "Choose another path, or replace it with --force."
         raise TargetExistsError(f"'{target}' already exists.", hint=hint)
 
 

@@ -74,15 +74,15 @@ def _number_list(numbers: tuple[float, ...]) -> str:
 @click.option(
     "--data",
     metavar="FILE",
-    help='Texts to run the variant on: one a line, or in a .jsonl file objects with "text".',
+    help='Texts to run the variant on: one per line, or a .jsonl file of objects with "text".',
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Use at most so many of the texts, spread over the file. Default: {SAMPLES}.",
+    help=f"Use at most N of the texts, spread over the file. Default: {SAMPLES}.",
 )
-@click.option("--html", metavar="FILE", help="Also write a page of figures and tables to FILE; it fetches nothing.")
+@click.option("--html", metavar="FILE", help="Also write a self-contained HTML page of figures and tables to FILE.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @json_option
 @click.pass_obj
@@ -99,17 +99,17 @@ def probe(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Alter a variant's weights, or only what it changed of its base, and show what is lost.
+    """Alter a variant's weights, or only its residual, and show what is lost.
 
-    By default --perturb and --truncate: noise and low rank do far less to a residual than to the weights that it is part of.
-    Errors are those of the weights. With --data the variant is loaded by transformers, without a head, and what becomes of
-    its last hidden state is shown too, as a cosine. Nothing is written to the store.
+    By default --perturb and --truncate: noise and low rank harm a residual far less than the weights it is part of. Errors are
+    those of the weights. With --data the variant is loaded by transformers, without a head, and the cosine of its last hidden
+    state with the unaltered one is shown too. Nothing is written to the store.
     """
     from erestore.report.probe_text import probe_text
 
     settings = _settings(options)
     if samples is not None and data is None:
-        raise UsageError("--samples is of texts, and none are given.", hint="Give them with --data FILE.")
+        raise UsageError("--samples needs --data.", hint="Add --data FILE.")
     texts = None if data is None else read_texts(Path(data), samples or SAMPLES)
     if html is not None:
         require_page(Path(html), force=force)
@@ -128,11 +128,11 @@ def probe(
 
 
 def _settings(options: dict[str, Any]) -> ProbeSettings:
-    """Put together what is to be probed; a setting that none of it has is refused."""
+    """Return the settings of the probes that were selected, refusing those that apply to none of them."""
     probes = tuple(name for name in PROBES if options.pop(name)) or ProbeSettings().probes
     settings = {name: value for name, value in options.items() if value is not None}
     for name in settings:
         if not set(_TAKES[name]) & set(probes):
             flags = " or ".join(f"--{probe}" for probe in _TAKES[name])
-            raise UsageError(f"--{name} means nothing without {flags}.", hint=f"Add {flags}, or leave out --{name}.")
+            raise UsageError(f"--{name} needs {flags}.", hint=f"Add {flags}, or leave out --{name}.")
     return ProbeSettings(probes, **settings)

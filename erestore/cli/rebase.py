@@ -1,4 +1,4 @@
-"""Commands that encode a variant anew: rebase, flatten."""
+"""Commands that re-encode a variant: rebase, flatten."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from erestore.report.json_values import json_text
     "sense",
     {
         "carry": ("change", "Add what the variant changed to the new base."),
-        "preserve": ("weights", "Keep the variant's weights, held against the new base."),
+        "preserve": ("weights", "Keep the variant's weights, re-encoded against the new base."),
     },
 )
 @one_of(
@@ -42,13 +42,13 @@ from erestore.report.json_values import json_text
     {
         "ours": (
             "ours",
-            "With --carry, where both sides changed what cannot be added: take the new base's.",
+            "With --carry, on a conflict take the new base's value.",
         ),
-        "theirs": ("theirs", "With --carry, where both sides changed what cannot be added: take the variant's."),
+        "theirs": ("theirs", "With --carry, on a conflict take the variant's value."),
     },
 )
 @name_option(required=True)
-@max_error_option("Most of the squared norm of what the result changes of the new base")
+@max_error_option("Maximum fraction of the squared norm of the result's change to the new base")
 @message_options
 @json_option
 @click.pass_obj
@@ -65,16 +65,16 @@ def rebase(
     author: str | None,
     as_json: bool,
 ) -> None:
-    """Put the variant REVISION on another base, in one of two senses that give different models.
+    """Put the variant REVISION on another base, in one of two ways that give different models.
 
     With --preserve its weights stay what they are (those of an exact variant to the bit), and take less space where the new
     base is nearer. With --carry what it changed of its old base is added to the new one, as if it had been tuned from that.
-    What cannot be added (integers, quantised weights, files of weights that are not read) is that of the side that changed
-    it; where both did, nothing is stored unless --ours or --theirs says whose.
+    Where addition makes no sense (integers, quantised weights, files of weights that are not read) the value of the side that
+    changed it is taken; if both did, that is a conflict, and nothing is stored without --ours or --theirs.
     """
     if sense is None:
         raise UsageError(
-            "A rebase has two meanings.", hint="Add --preserve (the weights stay) or --carry (the change is moved)."
+            "Missing --preserve or --carry.", hint="Add --preserve (the weights stay) or --carry (the change is moved)."
         )
     with session.open() as store, progress_bar(session) as progress, conflicts_as_data(as_json=as_json):
         store.author = author or store.author
@@ -107,7 +107,7 @@ def rebase(
 @click.argument("revision")
 @name_option("the next version of REVISION, a branch")
 @max_error_option(
-    "Most of the squared norm of all that the variant changed of its base",
+    "Maximum fraction of the squared norm of the variant's total change to its base",
     default="0.001, or a quarter of what was lost before, if that is known and less",
 )
 @message_options

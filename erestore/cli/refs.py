@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--sort",
     metavar="KEY",
-    help="List by name, time, size, error or a metric (or metric:NAME), smallest first; a - in front reverses. What lacks the "
-    "value comes last. Default: name.",
+    help="List by name, time, size, error or a metric (or metric:NAME), smallest first; a - in front reverses. Branches "
+    "without the value come last. Default: name.",
 )
 @click.option(
     "--where",
@@ -118,7 +118,7 @@ def _report_deleted(session: Session, changes: Sequence[BranchChange | TagChange
 
 
 def _named_metrics(sort: str | None, where: Sequence[str]) -> list[str]:
-    """Return the metrics that were asked about, which are worth a column."""
+    """Return the metrics named in options; each gets a column."""
     from erestore.history.branch_filter import parse_condition, sort_metric
 
     named = [parse_condition(text).metric for text in where]
@@ -130,7 +130,7 @@ def _list_branches(session: Session, branches: Sequence[Branch], *, metrics: Seq
         click.echo(json_text(branches))
         return
     if not branches:
-        session.say("No branch meets that." if metrics else "There are no branches yet.")
+        session.say("No branch matches." if metrics else "There are no branches yet.")
         return
     click.echo(table([_row(branch, metrics) for branch in branches], right=(3,)))
 
@@ -196,20 +196,20 @@ def tag(session: Session, *, names: tuple[str, ...], delete: bool, message: str,
     example="erestore reflog\nerestore reflog task-mnli -n 5\nerestore checkout task-mnli@{1}",
 )
 @click.argument("name", required=False)
-@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show no more than COUNT moves.")
+@click.option("-n", "--limit", type=click.IntRange(min=0), metavar="COUNT", help="Show at most COUNT moves.")
 @json_option
 @click.pass_obj
 def reflog(session: Session, *, name: str | None, limit: int | None, as_json: bool) -> None:
     """Show where names pointed before, newest first, and the operation that moved each.
 
-    Deleted names are shown, too. `erestore undo OPERATION` takes any of these operations back.
+    Deleted names are included. `erestore undo OPERATION` takes any of these operations back.
     """
     with session.open() as store:
         entries = store.reflog(name, limit=limit)
     if as_json:
         click.echo(json_text(entries))
     elif not entries:
-        session.say("No name has been made yet.")
+        session.say("There are no reflog entries yet.")
     else:
         print_long(
             table([_reflog_row(entry) for entry in entries], header=["operation", "time", "name", "move", "message"])
@@ -240,7 +240,7 @@ def undo(session: Session, *, operation: str | None, dry_run: bool, as_json: boo
         click.echo(json_text(done))
         return
     if done.repeated:
-        session.notice("An undo before this one had done so, but its answer was lost. Nothing was undone now.")
+        session.notice("A previous undo already did this, but its response was lost. Nothing was undone now.")
     author = f" by {printable(done.author)}" if done.author else ""
     verb_text = "Would undo" if dry_run else "Undid"
     session.result(

@@ -1,4 +1,4 @@
-"""The command that encodes variants anew: repack."""
+"""The command that re-encodes variants: repack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @verb(
     "repack",
-    "Encode variants anew against cheaper parents.",
+    "Re-encode variants against cheaper parents.",
     example="erestore repack --dry-run\nerestore repack\nerestore repack task-a task-b --max-error 0.005",
 )
 @click.argument("branches", nargs=-1, metavar="[BRANCH]...")
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     "--max-error",
     type=float,
     metavar="E",
-    help="Most of the squared norm of all that a variant changed of its base that may be lost. "
+    help="Maximum fraction of the squared norm of a variant's total change to its base to lose. "
     "Default: a quarter of what it had lost before.",
 )
 @click.option(
     "--max-total-rank",
     type=click.IntRange(min=0),
     metavar="R",
-    help="Largest total rank that a variant may get, which is what a checkout costs; 0 for any. "
+    help="Maximum total rank of a variant, which is what a checkout costs; 0 for no limit. "
     "Default: commit.flatten_rank, 512.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Do all of it beside the store, and nothing in it.")
+@click.option("-n", "--dry-run", is_flag=True, help="Repack in a temporary directory, and write nothing to the store.")
 @json_option
 @click.pass_obj
 def repack(
@@ -48,10 +48,10 @@ def repack(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Encode each BRANCH anew against whatever makes all of them take the least: the base, another variant, a shared mean.
+    """Re-encode each BRANCH against the parent that makes the total smallest: the base, another variant, or a shared mean.
 
-    Without a BRANCH all variants are looked at. Those that gain move to a copy of their newest commit; exact ones stay
-    exact. What they took before is freed once their reflogs have forgotten it.
+    By default all variants are considered. Those that shrink move to a copy of their newest commit; exact ones stay exact.
+    The space they took is freed once their reflog entries expire.
     """
     with session.open() as store, progress_bar(session) as progress:
         done = store.repack(

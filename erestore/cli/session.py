@@ -146,7 +146,7 @@ def global_options() -> list[click.Parameter]:
             is_flag=True,
             expose_value=False,
             callback=_set("single_writer"),
-            help="Skip the check that a remote lets only one of several writers win. Use it only if nobody else is writing.",
+            help="Skip the check that a remote has atomic create-if-absent. Use only if nobody else is writing.",
         ),
         click.Option(
             ["-q", "--quiet"],
@@ -206,12 +206,12 @@ def json_option(function: _C) -> _C:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Tell whether a person is looking at `stream` on something that can move a cursor."""
+    """Return whether a person is looking at `stream` on something that can move a cursor."""
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
 def is_colored() -> bool:
-    """Tell whether colours reach whoever reads the data: as ``--color`` says, else on a terminal."""
+    """Return whether colours reach whoever reads the data: as ``--color`` says, else on a terminal."""
     color = click.get_current_context().color
     return is_terminal(sys.stdout) if color is None else color
 

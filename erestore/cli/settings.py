@@ -22,8 +22,8 @@ from erestore.report.json_values import json_text
 )
 @click.argument("key", required=False)
 @click.argument("value", required=False)
-@click.option("--user", is_flag=True, help="Set it for all your stores, in your own configuration.")
-@click.option("--unset", is_flag=True, help="Go back to what KEY is without.")
+@click.option("--user", is_flag=True, help="Set it for all your stores, in the user configuration.")
+@click.option("--unset", is_flag=True, help="Remove KEY from the configuration.")
 @json_option
 @click.pass_obj
 def config(session: Session, *, key: str | None, value: str | None, user: bool, unset: bool, as_json: bool) -> None:

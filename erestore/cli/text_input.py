@@ -8,11 +8,11 @@ from pathlib import Path
 from erestore.errors import AccessError, NotFoundError, UsageError
 
 _TABLES = (".json", ".csv", ".tsv", ".parquet")
-"""Files whose lines are no texts."""
+"""Files whose lines are not texts."""
 
 
 def read_texts(path: Path, samples: int) -> list[str]:
-    """Return at most so many of the texts of a file, evenly spread over all; empty lines are left out.
+    """Return at most `samples` of the texts of a file, evenly spread; empty lines are left out.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def read_texts(path: Path, samples: int) -> list[str]:
     """
     if path.suffix.lower() in _TABLES:
         raise UsageError(
-            f"'{path}' is no file of texts.", hint="Give --data a file with one text a line, or a .jsonl file."
+            f"'{path}' is not a text file.", hint="Give --data a file with one text a line, or a .jsonl file."
         )
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -54,6 +54,6 @@ def _text(path: Path, number: int, line: str) -> str:
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise UsageError(
-            f"Line {number} of '{path}' is no JSON object with \"text\".", hint='Write lines like {"text": "..."}.'
+            f"Line {number} of '{path}' is not a JSON object with \"text\".", hint='Write lines like {"text": "..."}.'
         )
     return text

@@ -19,21 +19,21 @@ _WAIT = 0.25
 
 @verb(
     "ui",
-    "Look at the store in a browser.",
+    "Browse the store.",
     example="erestore ui\nerestore ui --port 8123 --no-browser",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Listen there. Default: any free port."
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port to listen on. Default: any free port."
 )
 @click.option(
-    "--no-browser", is_flag=True, help="Print the address only; by default a browser is opened on a terminal."
+    "--no-browser", is_flag=True, help="Only print the address; by default a browser is opened on a terminal."
 )
 @click.pass_context
 def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
     """Serve a page over the store, to this machine only, until Ctrl-C.
 
-    It shows the lineage, every commit, two or more side by side, how alike variants are, and what they take, and changes
-    nothing. The address holds a token that is made anew each time; whoever has it can see the store.
+    It shows the lineage, commits, comparisons of two or more, similarity and storage, and changes nothing. The address
+    contains a new token each time; anyone who has it can see the store.
     """
     from erestore.ui.server import serve
 
@@ -42,7 +42,7 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
     with session.open() as store, serve(store, port=port, **directories) as served:
         try:
             click.echo(served.address)
-            session.say("Ctrl-C ends it.")
+            session.say("Press Ctrl-C to stop.")
             if is_terminal(sys.stdout) and not no_browser and _has_screen():
                 # Some browsers return when they are closed.
                 threading.Thread(target=_open, args=(served.ticket,), daemon=True).start()
@@ -54,7 +54,7 @@ def ui(ctx: click.Context, *, port: int, no_browser: bool) -> None:
 
 
 def _has_screen() -> bool:
-    """Tell whether a browser would open a window; one that is for terminals would take this one."""
+    """Return whether a browser would open a window; one that is for terminals would take this one."""
     names = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in names)
 

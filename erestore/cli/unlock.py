@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def unlock(session: Session, *, dry_run: bool, everything: bool, as_json: bool) -> None:
     """Remove the leases of operations that were killed.
 
-    Writers and garbage collection hold leases while they work, which keep them apart. One that was killed leaves its lease
-    behind, and it counts for an hour. This removes leases that are known to be dead: expired, ended, from the future,
-    copied with the store, or held by a process of this machine that has ended.
+    Writers and garbage collection exclude each other by leases. A killed operation leaves its lease behind, which stays valid
+    for an hour. This removes leases that are known to be dead: expired, ended, from the future, copied with the store, or
+    held by a process of this machine that has ended.
     """
     with session.open() as store:
         result = store.unlock(everything=everything, dry_run=dry_run)

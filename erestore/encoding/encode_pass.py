@@ -31,7 +31,7 @@ from erestore.spool import TensorSpool
 from erestore.storage.objects import ObjectStore
 
 _AIM = 0.94
-"""Share of an error that is aimed at first: an encoding that meets its bound at once spares a pass."""
+"""Share of an error that is aimed at first: an encoding that meets its bound at once saves a pass."""
 _JUDGED = 12
 """Tensors that stand for all when the effect of rounding is estimated."""
 _FACTOR_LIMIT = 64.0

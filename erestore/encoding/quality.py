@@ -43,7 +43,7 @@ class Quality:
     allocation : str
         For ``ere``: ``ere`` (the paper's), ``greedy`` (exact) or ``uniform``.
     objective : str, optional
-        What is made small for the bytes it takes: the error of the weights, all alike (``frobenius``), or what comes out of
+        Error to minimise: that of the weights, all alike (``frobenius``), or what comes out of
         layers (``calibrated``, for bases that are calibrated). By default the latter where it can be had, and else the error
         of the weights with those of biases and gains counted more.
     squared_error : float, optional

@@ -1,4 +1,4 @@
-"""Where a new commit hangs: its base, imported on first use, and its parents."""
+"""Base, parents and edge type of a new commit; a base is imported on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from erestore.store import Store
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a new commit hangs: its parent commit, the edge, and the parents it may be encoded against."""
+    """Parent, edge type and candidate parents to encode against, of a new commit."""
 
     parent: str
     edge: str

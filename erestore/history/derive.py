@@ -26,7 +26,7 @@ Encode = Callable[[Manifest, Layout], "StoredVariant"]
 
 @dataclass(frozen=True)
 class Derived:
-    """What came of it; the fields are those of JSON.
+    """Result of a derived commit. Fields match the ``--json`` output.
 
     Attributes
     ----------

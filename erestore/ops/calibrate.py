@@ -1,4 +1,4 @@
-"""``calibrate``: what goes into a base's layers, measured once, so that later commits lose less of what comes out."""
+"""``calibrate``: collect layer-input statistics for a base once, so that later commits lose less of the layers' outputs."""
 
 from __future__ import annotations
 

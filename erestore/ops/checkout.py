@@ -1,4 +1,4 @@
-"""``checkout``: a variant as a checkpoint that its library opens as it is."""
+"""``checkout``: write a variant as a checkpoint that its library loads directly."""
 
 from __future__ import annotations
 

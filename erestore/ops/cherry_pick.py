@@ -207,7 +207,7 @@ def _require_had(store: Store, opened: Sequence[Operand], parent: str) -> None:
         raise ConflictError(
             f"'{target.name}' has nothing of {held.name} to take back, or less than all: it never had it, lost it again, or "
             "was encoded anew.",
-            hint=f'`erestore merge "{expression}" --name NAME` subtracts it all the same.',
+            hint=f'`erestore merge "{expression}" --name NAME` subtracts it anyway.',
         )
 
 

@@ -44,7 +44,7 @@ def init(url: str | Path, *, shared: str | None = None, repair: bool = False, **
     TargetExistsError
         If there is a store, or a directory that holds something else.
     UnsafeRemoteError
-        If the remote does not let exactly one of several writers win.
+        If the remote lacks atomic create-if-absent.
     """
     scheme, path = parse_location(url)
     if repair:

@@ -101,7 +101,7 @@ def log(
     revisions : sequence of str
         Where to start; every branch and tag by default.
     limit : int, optional
-        List no more than so many.
+        List at most this many.
     topological : bool
         Never list a parent before its children, even where the clocks of two machines disagree; reads the whole
         lineage.

@@ -166,7 +166,7 @@ def merge_recipe(
 
 
 def unmerge(store: Store, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
-    """Take one operand out of a merge: its recipe without it, as a new version.
+    """Remove one operand from a merge: its recipe without it, as a new version.
 
     Raises
     ------

@@ -52,7 +52,7 @@ def reflog(store: Store, name: str | None = None, *, limit: int | None = None) -
     name : str, optional
         Branch or tag, deleted ones included; by default all.
     limit : int, optional
-        List no more than so many.
+        List at most this many.
 
     Raises
     ------

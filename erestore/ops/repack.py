@@ -259,7 +259,7 @@ class _Repacking:
             oid = str(self.entries[name].oid)
             commit = self.store.commit_record(oid)
             if commit.edge == "imported":
-                raise UsageError(f"'{name}' is a base, and takes what it takes.", hint="Name a variant.")
+                raise UsageError(f"'{name}' is a base, which cannot be repacked.", hint="Name a variant.")
             original = Original(Variant.open(self.store.objects, commit.manifest))
             exclusive = self.reach.exclusive(name, commit.parents)
             parts = {*commit.own, original.variant.manifest.patch, commit.manifest} & exclusive

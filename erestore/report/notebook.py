@@ -1,4 +1,4 @@
-"""Results as they show themselves in a notebook: plain tables in the notebook's own style, without scripts.
+"""Results as they render in a notebook: plain tables in the notebook's own style, without scripts.
 
 Everything is escaped: names, messages and authors come from whoever wrote the store.
 """

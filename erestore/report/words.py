@@ -82,7 +82,7 @@ def date_text(moment: datetime) -> str:
 
 
 def minute_text(moment: datetime) -> str:
-    """Return a time in short, in the local time zone."""
+    """Return a short time, in the local time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 

@@ -1,4 +1,4 @@
-"""Find out whether a remote lets exactly one of several writers win, before anything depends on it.
+"""Check that a remote has atomic create-if-absent, before anything depends on it.
 
 Some servers ignore the condition and answer that all is well. A remote is probed once, before its first write, and the
 result is remembered in it; one that fails is refused, since degrading to "last writer wins" loses data silently.

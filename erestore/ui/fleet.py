@@ -170,6 +170,6 @@ def _sizes(usage: Usage) -> Sequence[Cell]:
 def _total(result: DuResult) -> str:
     text = f"The store takes {size_text(result.stored_bytes)}"
     if result.other_bytes:
-        text += f", {size_text(result.other_bytes)} of it for what no name leads to any more"
+        text += f", {size_text(result.other_bytes)} of it unreachable"
     times = f", {result.saved_ratio:.1f} times as much" if result.saved_ratio and result.saved_ratio >= 1 else ""
     return f"{text}; separate checkpoints would take {size_text(result.separate_bytes)}{times}."

@@ -45,8 +45,8 @@ def test_texts_may_be_fewer_and_in_json(work: Here) -> None:
         ("bad.jsonl", b'{"text": "the cat"}\n{"texts": 3}\n', 2, "Line 2"),
         ("worse.jsonl", b"the cat\n", 2, "Line 1"),
         ("strange.txt", "γάτα\n".encode(), 9, "no word"),
-        ("table.csv", b"text\nthe cat\n", 2, "no file of texts"),
-        ("list.json", b'["the cat"]\n', 2, "no file of texts"),
+        ("table.csv", b"text\nthe cat\n", 2, "not a text file"),
+        ("list.json", b'["the cat"]\n', 2, "not a text file"),
     ],
 )
 def test_bad_data_is_said_in_a_sentence(work: Here, name: str, content: bytes | None, code: int, words: str) -> None:

@@ -31,7 +31,7 @@ def test_an_original_is_left_alone_and_the_checkout_stands_beside_it(original: H
     before = contents(Path("lossy"))
     ran = original.run("checkout", "lossy")
     assert ran.code == 0, ran.err
-    assert "note: 'lossy' holds what the store cannot restore" in ran.err
+    assert "note: 'lossy' holds weights that the store cannot restore" in ran.err
     assert ran.out.startswith("Wrote lossy-checkout: ")
     assert contents(Path("lossy")) == before
     found = original.json("checkout", "lossy", "--force")  # replaces lossy-checkout, which is a checkout

@@ -420,7 +420,7 @@ def test_an_empty_store_says_so(empty: Here) -> None:
         ("log", "There are no commits yet."),
         ("branch", "There are no branches yet."),
         ("tag", "There are no tags yet."),
-        ("reflog", "No name has been made yet."),
+        ("reflog", "There are no reflog entries yet."),
     ):
         ran = empty.run(verb)
         assert (ran.code, ran.out, ran.err) == (0, "", f"{message}\n")
@@ -477,7 +477,7 @@ def test_gc_drops_an_exact_remainder(here: Here) -> None:
     assert re.match(
         r"Would drop the exact remainder of more \(of [0-9a-f]{12}\), [\d.]+ k?B; relative error 0\.", would
     )
-    assert "after 90 days, when its reflog forgets it, and 14 days of grace; `erestore undo` takes it back" in would
+    assert "after 90 days, when its reflog entry expires, and 14 days of grace; `erestore undo` takes it back" in would
     assert here.json("show", "more")["exact"]
     dropped = here.json("gc", "--drop-exact", "more")["dropped"]
     assert dropped["after"] == here.json("show", "more")["commit"]

@@ -202,9 +202,7 @@ def test_a_working_folder_that_was_deleted(here: Here, tmp_path: Path, monkeypat
     gone.rmdir()
     ran = here.run("status")
     assert ran.code == 3
-    assert ran.err == (
-        "error: The current folder does not exist any more.\nhint: Change to another folder, then repeat.\n"
-    )
+    assert ran.err == ("error: The current folder no longer exists.\nhint: Change to another folder, then repeat.\n")
 
 
 def test_a_store_on_a_disk_that_is_not_mounted(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_conflicts_are_listed(work: Here) -> None:
     assert (conflict["kind"], conflict["subject"], conflict["operands"]) == ("tensor", "head.weight", ["one"])
     done = work.run("merge", "one", "headless", "--name", "x", "--ours")
     assert done.code == 0
-    assert "Decided as asked: head.weight" in done.err
+    assert "Resolved as requested: head.weight" in done.err
     ran = work.run("checkout", "mean(one, headless)", "out")
     assert (ran.code, "erestore merge" in ran.err) == (5, True)
     assert not (work.directory / "out").exists()

@@ -44,7 +44,7 @@ def test_what_cannot_be_printed_was_done_all_the_same(store: Path) -> None:
     assert ran.returncode == 10
     assert ran.stderr == (
         "error: The output cannot be printed: No space left on device.\n"
-        "hint: The command itself was done; `erestore log` and `erestore reflog` show what it changed.\n"
+        "hint: The command itself succeeded; `erestore log` and `erestore reflog` show what it changed.\n"
     )
 
 

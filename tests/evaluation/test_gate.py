@@ -233,7 +233,7 @@ def test_where_no_loss_passes_nothing_is_stored(place: Place) -> None:
     [
         ("there-is-no-such-command {path}", "cannot be run (exit code 127)"),
         ("./measure.py {path}", "cannot be run (exit code 126)"),
-        ("exit 255; : {path}", "ended strangely (exit code 255)"),
+        ("exit 255; : {path}", "exited unexpectedly (exit code 255)"),
         ("kill -9 $$; : {path}", "was ended by signal 9"),
         ("sh -c 'kill -15 $$' {path}; exit $?", "was ended by signal 15"),
     ],

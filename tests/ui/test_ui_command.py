@@ -63,7 +63,7 @@ def test_it_serves_until_it_is_told_to_end(fleet: Store, tmp_path: Path, number:
         process.send_signal(number)
         assert process.wait(timeout=30) == code
         assert process.stdout.read() == ""
-        assert process.stderr.read() == "Ctrl-C ends it.\n"
+        assert process.stderr.read() == "Press Ctrl-C to stop.\n"
 
 
 def test_it_ends_while_it_computes_and_while_somebody_listens(fleet: Store, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_it_ends_while_it_computes_and_while_somebody_listens(fleet: Store, tmp_
             read(f"{address}similarity")
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 130
-        assert process.stderr.read() == "Ctrl-C ends it.\n"
+        assert process.stderr.read() == "Press Ctrl-C to stop.\n"
 
 
 def test_quiet_prints_the_address_alone(fleet: Store, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def on_terminal(store: Store, directory: Path, *options: str) -> tuple[str, list
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 130
             # Ends when nobody holds it any more: not before a browser that was started.
-            assert process.stderr.read() == "Ctrl-C ends it.\n"
+            assert process.stderr.read() == "Press Ctrl-C to stop.\n"
             return address.strip(), os.read(noted, 4096).decode().split()
         finally:
             process.kill()

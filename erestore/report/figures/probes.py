@@ -132,7 +132,7 @@ def _measure(result: ProbeResult, measure: Measure | None) -> Measure:
     available = measures(result)
     if measure is not None and measure not in available:
         raise UsageError(
-            f"This probe knows no {measure} to draw.",
+            f"This probe has no {measure} to draw.",
             hint=f"Draw {' or '.join(available)}, or probe with inputs of the model.",
         )
     return measure or available[0]
