@@ -109,7 +109,7 @@ def _similar_text(result: SimilarResult) -> Iterator[str]:
         what = "median cosine with the others" if outlier.reason == "direction" else "norm"
         yield f"outlier: {printable(outlier.name)}: {what} {outlier.value:.3g}, typically {outlier.typical:.3g}"
     if result.whole:
-        yield f"Held whole, and not compared: tensors of {listed(map(printable, result.whole))}."
+        yield f"Stored in full, not compared: tensors of {listed(map(printable, result.whole))}."
     for pair in result.overlaps:
         yield from _pair_text(pair)
 

@@ -36,30 +36,30 @@ class Session:
         return find_store(Path.cwd()) if named is None else named
 
     def named_place(self) -> str | None:
-        """Return the place that was named explicitly, if one was."""
+        """Return the location that was named explicitly, or None."""
         if (
             self.store is not None
         ):  # an empty one is not the store that happens to be near: it is refused where it is opened
             return self.store
         return os.environ.get("ERESTORE_STORE") or None
 
-    def open(self, place: str | Path | None = None) -> Store:
-        """Open the store at `place`, by default at :meth:`place`."""
+    def open(self, location: str | Path | None = None) -> Store:
+        """Open the store at `location`, by default at :meth:`place`."""
         from erestore.api import Store
 
-        place = self.place() if place is None else place
-        if place is None:
+        location = self.place() if location is None else location
+        if location is None:
             raise StoreNotFoundError(
                 f"There is no store in {Path.cwd()} or any folder above it.",
                 hint="`erestore commit PATH --base BASE` makes one here, and so does `erestore init`; "
                 "--store names one elsewhere.",
             )
-        store = Store.open(place, **self.storage_options(place))
+        store = Store.open(location, **self.storage_options(location))
         store.environment = os.environ
         return store
 
-    def storage_options(self, place: str | Path) -> dict[str, Any]:
-        """Return what opening a store takes beside its place: nothing, unless it is on a remote.
+    def storage_options(self, location: str | Path) -> dict[str, Any]:
+        """Return the options for opening a store beside its location: none, unless it is on a remote.
 
         Raises
         ------
@@ -68,10 +68,10 @@ class Session:
         """
         from erestore.storage.urls import parse_location
 
-        scheme, _ = parse_location(place)
+        scheme, _ = parse_location(location)
         if scheme == "memory":
             raise UsageError(
-                f"A store at {place} is in the memory of this process, and gone when it ends.",
+                f"A store at {location} is in the memory of this process, and gone when it ends.",
                 hint="Use a folder, or s3://bucket/path. From Python, memory:// is for tests and scratch work.",
             )
         if scheme == "file":

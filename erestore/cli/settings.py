@@ -40,8 +40,8 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
         raise UsageError("--unset takes a key and no value.")
     if key is not None:
         check_key(key)
-    place = session.place()
-    store = session.open(place) if place is not None else None
+    location = session.place()
+    store = session.open(location) if location is not None else None
     if key is not None and (unset or value is not None):
         entry = set_config(store, key, value, user=user)
         text = f"Unset {key}" if value is None else f"{key} is {value} now"

@@ -1,4 +1,4 @@
-"""What only one name leads to: the objects that are free once it leads elsewhere and its reflog has forgotten them."""
+"""Objects reachable from exactly one ref: free once it moves and its reflog entries expire."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Reach:
         return names
 
     def exclusive(self, name: str, parents: Iterable[str]) -> set[str]:
-        """Return what only one name leads to, and not by way of its commit's parents."""
+        """Return the objects reachable from exactly one ref, other than by way of its commit's parents."""
         exclusive = {oid for oid in closure([self.tips[name]], self.needs) if self.held_by[oid] == [name]}
         return exclusive - closure(parents, self.needs)
 

@@ -113,7 +113,7 @@ def strip(kinds: Sequence[KindDiff], width: int | None, *, color: bool = False) 
         yield line.replace(_RAMP, "".join(paint("█", level) for level in range(1, LEVELS + 1)))
     if rest:
         yield from wrapped(
-            f"Not shown, for they hold least of the change: {listed([kind.kind for kind in rest])}.", width
+            f"Not shown, as they hold least of the change: {listed([kind.kind for kind in rest])}.", width
         )
 
 

@@ -31,7 +31,7 @@ def compare(desk: Desk, request: Request) -> str:
     revisions = tuple(dict.fromkeys(request.query_params.getlist("rev")))
     if not 2 <= len(revisions) <= MOST:
         raise UsageError(f"Two to {MOST} revisions can be compared.", hint="Pick them in the list of the lineage.")
-    # What is no revision would be taken for the path of a checkpoint; a page shows nothing but the store.
+    # What is not a revision would be taken for the path of a checkpoint; a page shows nothing but the store.
     opened = [open_revision(now, revision) for revision in revisions]
     if len(opened) > 2:
         return similarity(desk, request)

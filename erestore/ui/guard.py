@@ -93,7 +93,7 @@ class Guard:
                 return RedirectResponse(f"/{self._token}/", status_code=308)
             if method not in METHODS:
                 return PlainTextResponse(
-                    "This page only reads.\n", status_code=405, headers={"allow": ", ".join(METHODS)}
+                    "This page is read-only.\n", status_code=405, headers={"allow": ", ".join(METHODS)}
                 )
             return None
         if _equals(segment, self._ticket) and not self._is_used:

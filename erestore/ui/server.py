@@ -139,8 +139,8 @@ def _listen(port: int) -> Iterator[socket.socket]:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConflictError(
-                    f"Something else listens on port {port} of this machine.",
-                    hint="Give another --port, or none for any that is free.",
+                    f"Port {port} of this machine is already in use.",
+                    hint="Choose another --port, or omit it to use any free port.",
                 ) from None
             raise access_error(error, "listen on", f"port {port}") from error
         yield listener

@@ -47,7 +47,7 @@ transformers; the first run takes an hour, later ones use what is in DIRECTORY).
   such a MiniLM).
 * **ERE**: the encoding of Ryu, Seo and Yoo (prior rank r, α = 0.5, U and V in 4 bits), at every r where plain 4-bit
   quantisation (BITQ) is not smaller. It is charged in three ways. *Payload*: 4.0 bits a code and D in half precision,
-  nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is no matrix in fp32.
+  nothing else; biases and norms come back exact and cost nothing. *Paper*: with everything that is not a matrix in fp32.
   *Stored*: what `commit --codec ere` adds to a store, whose entropy stage the paper does not have.
 * Both sides are given the weights alone, without side files and optimizer state. New heads are counted on both sides
   (erestore's as stored, the others' in fp32), for *payload* on neither.

@@ -38,7 +38,7 @@ def test_similar_in_words(work: Here) -> None:
     assert lines[2].split() == ["norm", "1", "2", "3"]
     assert [line.split()[1] for line in lines[3:6]] == ["ft", "more", "one"]
     assert all(line.split()[2 + place] == "1.000" for place, line in enumerate(lines[3:6], 1))
-    assert lines[6] == "Held whole, and not compared: tensors of ft, more, one."
+    assert lines[6] == "Stored in full, not compared: tensors of ft, more, one."
     assert [path.parent.name for path in (work.directory / "cache").rglob("*") if path.is_file()] == ["products"]
     assert work.run("similar").out == ran.out
 

@@ -125,10 +125,10 @@ def test_figures_draw_errors_where_there_is_no_model_or_they_are_asked_for():
 
 def test_what_was_not_probed_cannot_be_drawn():
     for draw, probe in ((allocation_figure, "allocation"), (stiefel_figure, "stiefel")):
-        with pytest.raises(UsageError, match=f"'{probe}' was not made"):
+        with pytest.raises(UsageError, match=f"'{probe}' was not run"):
             draw(WEIGHTS_ALONE)
     for draw in (perturb_figure, truncate_figure):
-        with pytest.raises(UsageError, match="was not made"):
+        with pytest.raises(UsageError, match="was not run"):
             draw(replace(WHOLE, perturb=None, truncate=None))
         with pytest.raises(UsageError, match="no cosine"):
             draw(WEIGHTS_ALONE, "cosine")

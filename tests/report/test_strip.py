@@ -153,7 +153,7 @@ def test_of_very_many_kinds_those_with_least_are_named_only():
     tensors = [moved(f"layers.0.part{number}.weight", 0.1, share=number / 1000) for number in range(40)]
     drawn = list(strip(by_kind(tensors), None))
     assert len(drawn) == 1 + 24 + 1 + 1
-    assert drawn[-1] == "Not shown, for they hold least of the change: part15, part14, part13 and 13 more."
+    assert drawn[-1] == "Not shown, as they hold least of the change: part15, part14, part13 and 13 more."
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_a_port_that_is_taken(fleet: Store, tmp_path: Path) -> None:
             assert process.wait(timeout=60) == 5
             assert process.stdout.read() == ""
             error, hint = process.stderr.read().splitlines()
-    assert error == f"error: Something else listens on port {port} of this machine."
-    assert hint.startswith("hint: Give another --port")
+    assert error == f"error: Port {port} of this machine is already in use."
+    assert hint.startswith("hint: Choose another --port")
 
 
 def test_a_port_that_was_asked_for_and_again_at_once(fleet: Store, tmp_path: Path) -> None:

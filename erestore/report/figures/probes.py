@@ -39,7 +39,7 @@ def perturb_figure(result: ProbeResult, measure: Measure | None = None) -> go.Fi
     Raises
     ------
     UsageError
-        If the probe was not made, or no features were looked at.
+        If the probe was not run, or no features were looked at.
     """
     measure = _measure(result, measure)
     if result.perturb is None:
@@ -139,7 +139,7 @@ def _measure(result: ProbeResult, measure: Measure | None) -> Measure:
 
 
 def _missing(probe: str) -> UsageError:
-    return UsageError(f"The probe '{probe}' was not made.", hint="Ask for it in the settings of the probe.")
+    return UsageError(f"The probe '{probe}' was not run.", hint="Select it in the settings of the probe.")
 
 
 def _line(
