@@ -34,7 +34,8 @@ SMALL = 100
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Have blocks and parts of a hundred elements, so that tiny tensors have several."""
-    patch.setattr(variant, "BLOCK", SMALL)
+    for module in (arrays, variant):
+        patch.setattr(module, "BLOCK", SMALL)
     patch.setattr(remainder, "PART", SMALL)
     for module in (exact_remainder, remainder_classes):
         patch.setattr(module, "CHUNK", SMALL)
