@@ -173,6 +173,23 @@ def test_a_changed_chunk_often(dtype: str, data: st.DataObject) -> None:
     decode_changed_chunk(dtype, data)
 
 
+@pytest.mark.parametrize(
+    "directory",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(bytes(7), id="half a head"),
+        pytest.param(struct.pack("<II", 1, 0), id="no group"),
+        pytest.param(struct.pack("<II", 0, 1) + bytes(4), id="half a chunk"),
+        pytest.param(struct.pack("<II", 1, 1) + bytes(9), id="no chunk"),
+    ],
+)
+def test_a_directory_that_ends_early_is_refused(directory: bytes) -> None:
+    packed = compression.compress(directory)
+    stored = struct.pack("<II", len(directory), len(packed)) + packed
+    with pytest.raises(CorruptionError, match="directory of runs is truncated"):
+        runs.decode(stored, len(CONTENT))
+
+
 @pytest.mark.parametrize("size", [1 << 20, 1 << 26, 1 << 30])
 def test_a_few_bytes_that_declare_much(size: int) -> None:
     """Zeros expand a thousandfold: directories are bounded before they are opened, and lists before they are made."""
