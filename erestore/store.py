@@ -91,6 +91,9 @@ class Store:
         self.refs = Refs(storage)
         self.id = str(marker["id"])
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at '{self.url}'>"
+
     @classmethod
     def init(cls, url: str | Path, *, shared: str | None = None, **options: Any) -> Self:
         """Make a new, empty store.

@@ -8,6 +8,7 @@ from pathlib import Path
 from erestore.checkpoint.abc import Checkpoint
 from erestore.checkpoint.copies import find_copies
 from erestore.checkpoint.directory import list_side_files
+from erestore.checkpoint.missing import CHECKPOINT_KINDS, no_checkpoint
 from erestore.checkpoint.module_folders import find_module_weights, qualified
 from erestore.checkpoint.nested_copies import nested_copies
 from erestore.checkpoint.peft import TRAINED_BESIDE, PeftCheckpoint
@@ -26,10 +27,8 @@ from erestore.checkpoint.weights import (
     find_weights,
 )
 from erestore.checkpoint.weights_checkpoint import OpenedCheckpoint, WeightReader
-from erestore.errors import AccessError, CheckpointError, NotFoundError
+from erestore.errors import AccessError, CheckpointError
 from erestore.records import module_prefix
-
-_LOOKED_FOR = "a Hugging Face directory, a .safetensors file, a file of torch.save, or a PEFT adapter"
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -64,8 +63,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     except OSError as error:
         raise AccessError(f"'{error.filename or path}' cannot be read: {error.strerror}.") from error
     if path.exists():
-        raise CheckpointError(f"'{path}' is neither a file nor a directory.", hint=f"Give {_LOOKED_FOR}.")
-    raise NotFoundError(f"There is no checkpoint at '{path}'.", hint=f"Give {_LOOKED_FOR}.")
+        raise CheckpointError(f"'{path}' is neither a file nor a directory.", hint=f"Give {CHECKPOINT_KINDS}.")
+    raise no_checkpoint(path)
 
 
 def _open_file(path: Path) -> Checkpoint:
@@ -74,7 +73,7 @@ def _open_file(path: Path) -> Checkpoint:
         raise distributed(path, path.parent)
     format_found = recognise(path)
     if format_found is None:
-        raise CheckpointError(f"'{path.name}' is not a checkpoint.", hint=f"Give {_LOOKED_FOR}.")
+        raise CheckpointError(f"'{path.name}' is not a checkpoint.", hint=f"Give {CHECKPOINT_KINDS}.")
     reader = _open_reader(path, format_found)
     if isinstance(reader, SafetensorsFile) and is_rank_file(reader):
         reader.close()
@@ -223,7 +222,7 @@ def _no_weights(path: Path) -> CheckpointError:
             f"'{path}' holds no weights itself, but its directories {', '.join(nested[:4])} do.",
             hint="Commit one of them by its path.",
         )
-    return CheckpointError(f"'{path}' holds no weights.", hint=f"{fetch_hint(path) or f'Give {_LOOKED_FOR}'}.")
+    return CheckpointError(f"'{path}' holds no weights.", hint=f"{fetch_hint(path) or f'Give {CHECKPOINT_KINDS}'}.")
 
 
 def _holds_weights(directory: Path) -> bool:

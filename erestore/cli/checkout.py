@@ -158,7 +158,8 @@ def _verify_lines(result: VerifyResult) -> Iterator[str]:
     count = f"{len(result.differences)} of {plural(result.tensors, 'tensor')} differ"
     yield f"{path} is not {name}: {count}{error and f', {error}'}."
     for difference in result.differences[:SHOWN]:
-        yield f"  {printable(difference.name)}: {_DIFFERENCE[difference.reason]}"
+        both = f" ({difference.on_disk}, not {difference.stored})" if difference.stored else ""
+        yield f"  {printable(difference.name)}: {_DIFFERENCE[difference.reason]}{both}"
     if len(result.differences) > SHOWN:
         yield f"  and {len(result.differences) - SHOWN} more; --json has all."
 

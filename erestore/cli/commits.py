@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from erestore.checkpoint.missing import no_checkpoint
 from erestore.cli.derived import result_of_version
 from erestore.cli.progress import progress_bar
 from erestore.cli.session import Session, json_option, verb
@@ -284,7 +285,9 @@ def _require_paths(paths: tuple[str, ...], command: str) -> None:
     """Refuse before anything is done what is no path, such as a name before the path."""
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     others = [path for path in paths if path not in missing]
-    if missing and others:
+    if missing and not others:
+        raise no_checkpoint(missing[0])
+    if missing:
         raise NotFoundError(
             f"There is no checkpoint at '{missing[0]}'.",
             hint=f"If that is to be the name: `erestore {command} {others[0]} --name {missing[0]}`.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,9 @@ from erestore.cli.session import Session, json_option, verb
 from erestore.cli.text import printable, table
 from erestore.errors import UsageError
 from erestore.report.json_values import json_text
+
+if TYPE_CHECKING:
+    from erestore.store import Store
 
 
 @verb(
@@ -34,7 +39,7 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
     """
     from erestore.ops.config import config as read
     from erestore.ops.config import set_config
-    from erestore.settings import check_key
+    from erestore.settings import PROTECTED, check_key
 
     if unset and (key is None or value is not None):
         raise UsageError("--unset takes a key and no value.")
@@ -47,6 +52,8 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
         text = f"Unset {key}" if value is None else f"{key} is {value} now"
         scope = "for all your stores" if user else "for this store"
         click.echo(json_text(entry)) if as_json else session.result(f"{text} {scope}.")
+        if store is not None and key == PROTECTED and value:
+            _note_unmatched(session, store, value)
         return
     entries = read(store, environment=os.environ)
     if key is not None:
@@ -57,3 +64,13 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
     else:
         rows = [[entry.key, printable(entry.value) or "-", f"({entry.origin})", entry.description] for entry in entries]
         click.echo(table(rows))
+
+
+def _note_unmatched(session: Session, store: Store, value: str) -> None:
+    """Say which patterns of ``branch.protected`` match no branch yet: one may be a slip."""
+    from erestore.store import patterns_of
+
+    branches = store.refs.names("branch")
+    for pattern in patterns_of(value):
+        if not any(fnmatchcase(name, pattern) for name in branches):
+            session.notice(f"No branch matches '{printable(pattern)}' yet.")

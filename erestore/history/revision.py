@@ -149,7 +149,7 @@ def require_commit(store: Store, text: str, what: str) -> str:
     """
     if is_expression(text):
         raise UsageError(
-            f"{what} is of a commit, and '{text}' is an expression.",
+            f"{what} needs a commit, and '{text}' is an expression.",
             hint=f'`erestore merge "{text}" --name NAME` makes it a commit.',
         )
     return store.resolve(text)

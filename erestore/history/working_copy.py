@@ -44,11 +44,15 @@ class TensorDifference:
     squared_error : float or None
         Squared norm of the difference of floating values: 0 where only the signs of zeros or the bits of NaN differ, NaN where
         just one side has NaN. None for all else.
+    on_disk, stored : str or None
+        Both dtypes or both shapes, where these differ.
     """
 
     name: str
     reason: str
     squared_error: float | None = None
+    on_disk: str | None = None
+    stored: str | None = None
 
 
 def differences(checkpoint: Checkpoint, variant: Variant, progress: Progress = silent) -> Iterator[TensorDifference]:
@@ -66,14 +70,18 @@ def differences(checkpoint: Checkpoint, variant: Variant, progress: Progress = s
             if tensor.key not in stored_keys:
                 yield TensorDifference(name, "missing")
         elif info.dtype != tensor.dtype:
-            yield TensorDifference(name, "dtype")
+            yield TensorDifference(name, "dtype", on_disk=info.dtype, stored=tensor.dtype)
         elif info.shape != tensor.shape:
-            yield TensorDifference(name, "shape")
+            yield TensorDifference(name, "shape", on_disk=_size(info.shape), stored=_size(tensor.shape))
         else:
             error = _squared_error(as_array(checkpoint.read(name)), variant.blocks(name))
             if error is not None:
                 yield TensorDifference(name, "values", error if is_floating(tensor.dtype) else None)
         progress("comparing", number, len(layout.tensors))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
 
 
 def _squared_error(values: Array, blocks: Iterable[Array]) -> float | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from erestore.errors import NotFoundError, UnknownRevisionError
 from erestore.objects.garbage import plan, read_unreachable
 from erestore.objects.references import Reference, closure, walk
 from erestore.progress import Progress, silent
@@ -112,7 +113,7 @@ def du(store: Store, names: Sequence[str] = (), *, progress: Progress = silent) 
     UnknownRevisionError
         If one of the names does not exist.
     """
-    selected = {store.ref(name).name: None for name in names}
+    selected = {_ref_name(store, name): None for name in names}
     sizes = {held.oid: held.size for held in store.objects.list()}
     newest = (log[-1].entry for log in read_reflogs(store.storage).values())
     named = {entry.name: entry for entry in newest if entry is not None and entry.oid is not None}
@@ -152,6 +153,21 @@ def du(store: Store, names: Sequence[str] = (), *, progress: Progress = silent) 
         saved_ratio=separate / stored if stored else None,
         selection=_select(store, selected, tips, reached, sizes) if selected else None,
     )
+
+
+def _ref_name(store: Store, name: str) -> str:
+    """Return the name of a branch or tag; a revision that is none of these is told of as such."""
+    try:
+        return store.ref(name).name
+    except UnknownRevisionError:
+        oid = store.resolve(name)
+        refs = [ref for ref, entry in sorted(store.refs.all().items()) if entry.oid == oid]
+        raise NotFoundError(
+            f"'{name}' is a commit, and space is counted by branch and tag.",
+            hint=f"`erestore du {refs[0]}` counts what that name needs."
+            if refs
+            else f"`erestore show {name}` has its size.",
+        ) from None
 
 
 def _select(

@@ -195,7 +195,7 @@ def show(
     UnknownRevisionError
         If it names nothing.
     """
-    oid = require_commit(store, revision, "What is shown")
+    oid = require_commit(store, revision, "`show`")
     commit = store.commit_record(oid)
     manifest = store.manifest(commit)
     layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erestore.analysis.diff.side import require_whole
+from erestore.checkpoint.default_name import default_name
 from erestore.checkpoint.marker import Marker, read_marker
 from erestore.checkpoint.open import open_checkpoint
 from erestore.errors import UsageError
@@ -117,7 +118,9 @@ def _open(store: Store, path: Path, revision: str | None, marker: Marker | None)
     marked = None if marker is None else open_marked(store, marker)
     if marked is None:
         reason = "does not say what it is a checkout of" if marker is None else "is not a checkout of this store"
-        raise UsageError(f"'{path}' {reason}.", hint=f"Name the revision: `erestore verify {path} REVISION`.")
+        name = default_name(path)
+        revision = name if store.has_ref(name) else "REVISION"
+        raise UsageError(f"'{path}' {reason}.", hint=f"Name the revision: `erestore verify {path} {revision}`.")
     return marked
 
 

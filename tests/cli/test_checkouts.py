@@ -125,6 +125,7 @@ def test_verify_tells_equal_within_and_different(original: Here) -> None:
     assert ran.code == 1
     assert "ft is not lossy: " in ran.out
     assert "  dense.bias: has other values" in ran.out
+    assert "embedding.weight: has another shape (" in original.run("verify", "base", "lossy").out
     ran = original.run("verify", "base", "lossy", "--json")
     reasons = {each["name"]: each["reason"] for each in json.loads(ran.out)["differences"]}
     assert (ran.code, reasons["head.weight"], reasons["embedding.weight"]) == (1, "missing", "shape")
@@ -132,7 +133,9 @@ def test_verify_tells_equal_within_and_different(original: Here) -> None:
 
 def test_verify_without_a_revision_needs_a_marker(original: Here) -> None:
     ran = original.run("verify", "lossy")
-    assert (ran.code, "`erestore verify lossy REVISION`" in ran.err) == (2, True)
+    assert (ran.code, "`erestore verify lossy lossy`" in ran.err) == (2, True)
+    ran = original.run("verify", "base/model.safetensors")
+    assert (ran.code, "`erestore verify base/model.safetensors REVISION`" in ran.err) == (2, True)
     original.json("checkout", "lossy", "cut", "--max-rank", "1")
     whole = original.json("verify", "cut")
     assert (whole["state"], whole["lossy"], whole["max_rank"], whole["max_bytes"]) == ("equal", True, 1, None)

@@ -53,6 +53,14 @@ def test_light_commands_stay_light() -> None:
     assert found == [[command, 0, []] for command in LIGHT]
 
 
+@pytest.mark.usefixtures("here")
+def test_a_path_that_does_not_exist_is_refused_before_anything_heavy() -> None:
+    ran = python("-c", PROGRAM, "commit nothing", "import nothing")
+    lines = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("[")]
+    assert lines == [[command, 3, []] for command in ("commit nothing", "import nothing")]
+    assert "error: There is no checkpoint at 'nothing'." in ran.stderr
+
+
 def test_importing_the_package_loads_nothing() -> None:
     program = f"import sys, erestore; erestore.Store; print([n for n in {HEAVY!r} if n in sys.modules])"
     ran = python("-c", program)

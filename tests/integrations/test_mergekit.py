@@ -216,7 +216,7 @@ REFUSED = {
     "merge_method: task_arithmetic\nbase_model: b\nmodels: [{model: a, parameters: {weight: 1}}]": "is a variant",
     "merge_method: task_arithmetic\nbase_model: second" + TWO: "is not the base of 'a', which is 'base'",
     "merge_method: task_arithmetic\nbase_model: org/base" + TWO: "`base_model: org/base` is no base of the store",
-    "merge_method: task_arithmetic\nbase_model: a + b" + TWO: "A base_model is of a commit",
+    "merge_method: task_arithmetic\nbase_model: a + b" + TWO: "A base_model needs a commit",
     "merge_method: ties\nbase_model: base\nparameters: {rescale: true}" + TWO: "`rescale: true` of ties",
     "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
     "models: [{model: a, parameters: {density: 0.5}}, {model: b}]": "`density` differs from model to model",
