@@ -43,7 +43,7 @@ class Trial(NamedTuple):
 
 
 def _unheard(_: Trial) -> None:
-    """Tell nobody."""
+    """Ignore a trial."""
 
 
 @dataclass(frozen=True)

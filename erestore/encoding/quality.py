@@ -1,4 +1,4 @@
-"""What a user asks of an encoding, and what was reached."""
+"""The quality that a user asks of an encoding, and the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPREAD = 10.0
 
 @dataclass(frozen=True)
 class Quality:
-    """What is asked.
+    """Requested quality of an encoding.
 
     Attributes
     ----------
@@ -64,36 +64,36 @@ class Quality:
     squared_error: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse contradictory options."""
         if self.codec not in ("lowrank", "ere"):
-            raise UsageError(f"There is no codec '{self.codec}' to encode with.", hint="Use lowrank or ere.")
+            raise UsageError(f"Unknown codec '{self.codec}'.", hint="Use lowrank or ere.")
         if self.allocation not in ("ere", "greedy", "uniform"):
-            raise UsageError(f"There is no allocation '{self.allocation}'.", hint="Use ere, greedy or uniform.")
+            raise UsageError(f"Unknown allocation '{self.allocation}'.", hint="Use ere, greedy or uniform.")
         if self.objective not in (None, "frobenius", "calibrated"):
-            raise UsageError(f"There is no objective '{self.objective}'.", hint="Use frobenius or calibrated.")
+            raise UsageError(f"Unknown objective '{self.objective}'.", hint="Use frobenius or calibrated.")
         if self.objective is not None and not self.takes_calibration:
             raise UsageError(
-                "Neither --codec ere nor --exact-only rounds anything that an objective could serve.",
+                "--objective has no effect with --codec ere or --exact-only.",
                 hint="Leave out --objective.",
             )
         require_max_error(self.max_error, hint="Use --exact to keep every bit.")
         if self.budget is not None and (self.exact or self.exact_only or self.codec != "lowrank"):
             raise UsageError(
-                "A budget cannot be kept together with --exact or --codec ere, which take what they take.",
+                "--budget cannot be combined with --exact, --exact-only or --codec ere, whose size cannot be chosen.",
                 hint="Give --budget alone.",
             )
         if self.budget is not None and self.budget <= 0:
             raise UsageError("The budget must be larger than 0.", hint="Give more bytes.")
         if self.gate is not None and (self.budget is not None or self.exact_only or self.codec != "lowrank"):
             raise UsageError(
-                "A gate decides how much is lost, and so do --budget, --exact-only and --codec ere.",
-                hint="Give --gate without them.",
+                "--gate cannot be combined with --budget, --exact-only or --codec ere: each of them decides how much is lost.",
+                hint="Give --gate alone, or with --exact.",
             )
         if not (self.rank >= 1 and 2 <= self.bits <= 8 and 0 <= self.alpha <= 1):
-            raise UsageError("Ranks start at 1, bits are 2 to 8, and alpha is between 0 and 1.")
+            raise UsageError("The rank must be at least 1, bits must be 2 to 8, and alpha must be between 0 and 1.")
         if self.codec == "ere" and (self.exact or self.exact_only):
             raise UsageError(
-                "The ere codec decodes differently from machine to machine, so an exact remainder over it is refused.",
+                "The ere codec decodes differently on different machines, so it cannot have an exact remainder.",
                 hint="Use --exact with the default codec.",
             )
 
@@ -129,7 +129,7 @@ class Quality:
 
 @dataclass
 class Outcome:
-    """What an encoding reached.
+    """Outcome of an encoding.
 
     Attributes
     ----------
@@ -183,8 +183,8 @@ class QualityOptions(TypedDict, total=False):
     objective: str | None
 
 
-def require_max_error(max_error: float, hint: str = "Give one in between, such as 0.001.") -> None:
-    """Make sure that a maximal error can be kept, and allows to lose less than everything.
+def require_max_error(max_error: float, hint: str = "Use a value in between, such as 0.001.") -> None:
+    """Make sure that a maximum error can be met, and allows less than everything to be lost.
 
     Raises
     ------
@@ -193,8 +193,8 @@ def require_max_error(max_error: float, hint: str = "Give one in between, such a
     """
     if not (math.isfinite(max_error) and SMALLEST_MAX_ERROR <= max_error < 1):
         if max_error >= 1:
-            hint = "It is a share of what changed, at most 1: 0.01 loses 1 %."
-        raise UsageError(f"A maximal error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint=hint)
+            hint = "It is a fraction of what changed: 0.01 loses 1 %."
+        raise UsageError(f"A maximum error of {max_error:g} is not between {SMALLEST_MAX_ERROR:g} and 1.", hint=hint)
 
 
 def asked_record(quality: Quality) -> dict[str, str]:

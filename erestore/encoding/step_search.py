@@ -45,7 +45,7 @@ def search_by_error(passes: Passes, quality: Quality) -> Attempt:
     )
     if best is None:
         raise UsageError(
-            f"A maximal error of {quality.max_error:g} cannot be reached for this checkpoint.",
+            f"A maximum error of {quality.max_error:g} cannot be reached for this checkpoint.",
             hint="Use --exact to keep every bit.",
         )
     return best
@@ -69,7 +69,7 @@ def search_by_budget(passes: Passes, quality: Quality, size_budget: SizeBudget) 
     elif share(attempt := _statistics_alone(passes)) <= 1:
         best = attempt
     if best is None:
-        raise UsageError("The budget has no room for any of what was changed.", hint="Give a larger --budget.")
+        raise UsageError("The budget is too small to store any of the change.", hint="Give a larger --budget.")
     return best
 
 
@@ -131,7 +131,7 @@ def search_by_gate(passes: Passes, accept: AcceptCandidate) -> Attempt:
             superseded.drop()
     if best is None:
         raise GateError(
-            "The original passes the gate, but nothing that loses any of it does.", hint="Use --exact without a gate."
+            "The original passes the gate, but no lossy encoding of it does.", hint="Use --exact without a gate."
         )
     return best
 

@@ -98,12 +98,12 @@ class AdapterValues:
         Raises
         ------
         CheckpointError
-            If they are of a type that is not kept, or hold NaN or infinity.
+            If they are of an unsupported type, or hold NaN or infinity.
         """
         up, down = self.checkpoint.read(pair.up), self.checkpoint.read(pair.down)
         for name, side in ((pair.up, up), (pair.down, down)):
             if as_array(side).dtype not in factors.STORED:
-                raise CheckpointError(f"The factor '{name}' is of type {side.dtype}, which is not kept.")
+                raise CheckpointError(f"The factor '{name}' is of type {side.dtype}, which is not supported.")
             _require_finite(name, side)
         return as_array(up.reshape(up.shape[0], -1)), as_array(down.reshape(down.shape[0], -1))
 
@@ -161,7 +161,7 @@ class AdapterValues:
         before = self._before(key, weight)
         if len(before) < rows:
             raise CheckpointError(
-                f"The adapter changes {rows} rows of '{key}'; the base has {len(before)}, and the adapter not the others.",
+                f"The adapter changes {rows} rows of '{key}'; the base has {len(before)}, and the adapter lacks the others.",
                 hint="Save it again with PEFT: save_pretrained(directory, save_embedding_layers=True).",
             )
         result = np.empty((rows - start, columns), dtype=array_dtype(dtype))
@@ -196,5 +196,6 @@ class AdapterValues:
 def _require_finite(name: str, tensor: torch.Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(
-            f"The adapter's '{name}' holds NaN or infinity.", hint="Its training has failed; commit an earlier one."
+            f"The adapter's '{name}' holds NaN or infinity.",
+            hint="Training has diverged; commit an earlier checkpoint.",
         )

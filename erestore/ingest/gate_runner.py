@@ -69,8 +69,8 @@ class Trials:
 
         if not self._try(layout, write, None, 0.0):
             raise GateError(
-                f"The original itself does not pass the gate `{self._gate.name}`.",
-                hint="Nothing was committed. Try the gate by hand, and ask less of the model.",
+                f"The original does not pass the gate `{self._gate.name}`.",
+                hint="Nothing was committed. Run the gate by hand, and relax it.",
             )
 
     def passes(self, variant: Variant, size: int, error: float) -> bool:

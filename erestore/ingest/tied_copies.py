@@ -52,7 +52,7 @@ def find_tied_copies(checkpoint: Checkpoint, matched: Mapping[str, str], base: M
         elif _HEAD.search(name):
             tied = "ties it to" if name in matched else "has it in"
             notes.append(
-                f"'{name}' differs from '{other}', and the base {tied} that tensor: it is kept as a tensor of its own."
+                f"'{name}' differs from '{other}', and the base {tied} that tensor: it is kept as a separate tensor."
             )
     return TiedCopies(originals, tuple(notes))
 

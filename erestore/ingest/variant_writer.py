@@ -125,8 +125,8 @@ class VariantWriter:
         """Write everything but the commit."""
         if (self.quality.exact or self.quality.exact_only) and not self.parent.is_reproducible:
             raise UsageError(
-                "A former commit of this line was encoded with ere, which decodes differently from machine to machine, "
-                "so an exact remainder over it is refused.",
+                "An earlier commit of this line was encoded with ere, which decodes differently on different machines, "
+                "so it cannot have an exact remainder.",
                 hint="Commit with --exact from the base, or from a parent that was encoded with the default codec.",
             )
         outcome = Outcome()
@@ -149,8 +149,8 @@ class VariantWriter:
                 return None
             if self._residual_bytes(budget, frame, ()) < 0:
                 raise UsageError(
-                    "The budget has no room for this checkpoint: what is kept as it is (new heads, side files, records) "
-                    "takes it all.",
+                    "The budget is too small for this checkpoint: tensors and files that are kept as they are (new heads, "
+                    "side files, records) use all of it.",
                     hint="Give a larger --budget.",
                 )
             return partial(self._residual_bytes, budget, frame)

@@ -203,7 +203,7 @@ def commit(
     TargetExistsError
         If the branch exists and `new` is set.
     GateError
-        If the original does not pass the gate of `quality`, or nothing that loses any of it does.
+        If the original does not pass the gate of `quality`, or no lossy encoding does.
     """
     if quality is not None and options:
         raise UsageError(f"`quality` and `{next(iter(options))}` both decide the quality.", hint="Give one of them.")

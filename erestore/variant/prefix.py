@@ -30,7 +30,7 @@ class Prefix:
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse contradictory options."""
         if (self.max_rank is None) == (self.max_bytes is None):
             raise UsageError("A rank and a number of bytes exclude each other.", hint="Give one of them.")
         if min(self.max_rank or 0, self.max_bytes or 0) < 0:

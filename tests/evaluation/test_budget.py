@@ -122,7 +122,7 @@ def test_a_budget_for_what_did_not_change_is_kept_too(place: Path) -> None:
     """Nothing is encoded then, but a new head is kept as it is."""
     save_file({**weights(1), "new.weight": torch.randn(80, 200)}, place / "head.safetensors")
     store = Store.open(place / "store")
-    with pytest.raises(UsageError, match="no room"):
+    with pytest.raises(UsageError, match="too small"):
         store.commit(place / "head.safetensors", base="base", name="head", quality=Quality(budget=20_000))
     assert not store.has_ref("head")
 

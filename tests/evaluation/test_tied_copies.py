@@ -95,7 +95,7 @@ def test_a_head_that_differs_is_its_own_tensor(world: World, choice: str, order:
     head = noise(20, 8, seed=5)
     done = commit(world, "untied", tuned(world, 2, lm_head__weight=head))
     assert done.notes == (
-        f"'{HEAD}' differs from '{EMBED}', and the base has it in that tensor: it is kept as a tensor of its own.",
+        f"'{HEAD}' differs from '{EMBED}', and the base has it in that tensor: it is kept as a separate tensor.",
     )
     with pytest.raises(CombinationError, match=HEAD):
         world.store.merge(order, name="m")
