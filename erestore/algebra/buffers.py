@@ -1,4 +1,4 @@
-"""Buffers: tensors in a checkpoint that are no parameters, which versions of a library save or leave out as they like."""
+"""Buffers: tensors in a checkpoint that are not parameters, which versions of a library save or leave out as they like."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _MASKS = re.compile(r"(?:^|\.)(?:attn|attention|self_attention)\.bias$")
 
 
 def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Tell whether a tensor is a buffer by its name, or is a causal mask, which has two dimensions or more unlike a bias."""
+    """Return whether a tensor is a buffer by its name, or is a causal mask, which has two dimensions or more unlike a bias."""
     return bool(_NAMES.search(name)) or (len(shape) > 1 and bool(_MASKS.search(name)))

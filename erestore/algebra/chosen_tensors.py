@@ -38,8 +38,8 @@ class ChosenTensors:
         self._places: dict[str, int] = {}
         self._patches: dict[str, Patch] = {}
 
-    def take(self, place: int, key: str) -> Parts:
-        """Take the tensor of the operand at a place.
+    def take(self, index: int, key: str) -> Parts:
+        """Take the tensor of the operand at an index.
 
         Returns
         -------
@@ -47,10 +47,10 @@ class ChosenTensors:
             What the result holds whole of it, empty if it has the base's value anyway; empty as well if it has to be
             computed: then :meth:`store` returns it.
         """
-        if key in (dense := self.combined.operands[place].manifest.dense):
+        if key in (dense := self.combined.operands[index].manifest.dense):
             return dense[key]
-        if self.is_computed(place, key):
-            self._places[key] = place
+        if self.is_computed(index, key):
+            self._places[key] = index
             return ()
         return self.base_parts(key)
 
@@ -60,15 +60,15 @@ class ChosenTensors:
         is_changed = any(self.combined.touches(operand, key) for operand in self.combined.operands)
         return (Part(Fraction(1), base),) if base is not None and is_changed else ()
 
-    def is_computed(self, place: int, key: str) -> bool:
-        """Tell whether an operand's tensor is neither held whole nor the base's."""
-        operand = self.combined.operands[place]
+    def is_computed(self, index: int, key: str) -> bool:
+        """Return whether an operand's tensor is neither held whole nor the base's."""
+        operand = self.combined.operands[index]
         is_whole = key in operand.manifest.dense
-        return not is_whole and (self.combined.touches(operand, key) or self.is_patched(place, key))
+        return not is_whole and (self.combined.touches(operand, key) or self.is_patched(index, key))
 
-    def is_patched(self, place: int, key: str) -> bool:
-        """Tell whether an operand's exact remainder has something of a tensor."""
-        patch = self.patch(self.combined.operands[place].manifest.patch)
+    def is_patched(self, index: int, key: str) -> bool:
+        """Return whether an operand's exact remainder has something of a tensor."""
+        patch = self.patch(self.combined.operands[index].manifest.patch)
         return patch is not None and key in patch.tensors
 
     def patch(self, oid: str | None) -> Patch | None:
@@ -85,8 +85,8 @@ class ChosenTensors:
             return {}
         fresh: dict[str, WholeTensor] = {}
         with TensorWriter(self.combined.objects, align=1) as writer:
-            for key, place in sorted(self._places.items()):
-                operand = self.combined.operands[place]
+            for key, index in sorted(self._places.items()):
+                operand = self.combined.operands[index]
                 tensor = self.combined.tensor(operand, key)
                 variant = Variant(self.combined.objects, operand.manifest, layout=self.combined.layout(operand))
                 content = raw_bytes(variant.stored(key, tensor.dtype, tensor.shape))

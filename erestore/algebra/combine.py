@@ -5,7 +5,7 @@ have no base to be a difference from, and are combined where that means somethin
 
 * a head that all variants have, in one shape and with one map of labels, is combined like everything else (one that the
   base has as well, where the maps agree of those that change it);
-* what only some of the variants have is taken if their coefficients sum to 1, since a scaled head is no head;
+* what only some of the variants have is taken if their coefficients sum to 1, since a scaled head is not a head;
 * rows that were added to a vocabulary likewise, where the vocabularies agree;
 * codes of quantised weights go with their scales: one variant's, or in conflict;
 * other tensors of integers are equal or in conflict.
@@ -86,8 +86,8 @@ def combine(objects: ObjectStore, operands: Sequence[Operand], choose: str | Non
     summed = each_once(operands)
     remaining = [operand for operand in summed if operand.coefficient] or summed[:1]
     conflicts = Conflicts([operand.name for operand in remaining], choose)
-    chosen = ChosenTensors(Combined(objects, remaining))
-    manifest, layout = _result(chosen, conflicts)
+    selection = ChosenTensors(Combined(objects, remaining))
+    manifest, layout = _result(selection, conflicts)
     conflicts.require_none()
     commits = (operand for operand in summed if is_oid(operand.commit))  # not parts of commits
     equal = next((operand for operand in commits if _same_value(operand.manifest, manifest)), None)
@@ -103,7 +103,7 @@ def combine(objects: ObjectStore, operands: Sequence[Operand], choose: str | Non
         () if equal else exact,
         tuple(conflicts.found),
         tuple(conflicts.notes),
-        chosen.written,
+        selection.written,
     )
 
 
@@ -112,21 +112,23 @@ def layout_oid(layout: Layout) -> str:
     return record_oid("layout", dump_canonical(layout.to_record()))
 
 
-def _result(chosen: ChosenTensors, conflicts: Conflicts) -> tuple[Manifest, Layout]:
-    combined = chosen.combined
-    quantised = QuantisedValues(combined, conflicts, chosen)
+def _result(selection: ChosenTensors, conflicts: Conflicts) -> tuple[Manifest, Layout]:
+    combined = selection.combined
+    quantised = QuantisedValues(combined, conflicts, selection)
     side_weights = SideWeights(combined, conflicts)
-    heads = decide_labelled_heads(combined, conflicts, chosen)
-    tensors = WholeTensors(combined, conflicts, side_weights, chosen, quantised.keys)
+    heads = decide_labelled_heads(combined, conflicts, selection)
+    tensors = WholeTensors(combined, conflicts, side_weights, selection, quantised.keys)
     dense, rows = tensors.dense() | quantised.parts(), tensors.rows()
-    present, others = find_presence(combined, conflicts, chosen)
-    from_one = {**heads, **others, **chosen.store()}
+    present, others = find_presence(combined, conflicts, selection)
+    from_one = {**heads, **others, **selection.store()}
     dense, rows = dense | from_one, {key: parts for key, parts in rows.items() if key not in from_one}
     primary, layout = ResultLayout(combined, conflicts, dense, rows, present).find()
     layout = side_weights.put_into(layout)
     side_weights.note_others(primary, layout)
     named = {tensor.key for tensor in layout.tensors.values()}
-    dense, rows = ({key: parts for key, parts in held.items() if key in named} for held in (dense, rows))
+    dense, rows = (
+        {key: parts for key, parts in parts_by_key.items() if key in named} for parts_by_key in (dense, rows)
+    )
     oid = primary.manifest.layout if layout == combined.layout(primary) else layout_oid(layout)
     return Manifest(primary.manifest.base, sum_terms(combined.operands), oid, dense, rows), layout
 

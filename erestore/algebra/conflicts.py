@@ -59,15 +59,15 @@ class Conflicts:
 
     def decide(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
         """Note a conflict over a tensor; return what the result has of it: the chosen one of those that have it."""
-        self.note(kind, key, reason, [self._names[place] for place in having])
+        self.note(kind, key, reason, [self._names[index] for index in having])
         if self.choose in (None, "drop"):
             self._drop(kind, key)
             return ()
         return having[min(having) if self.choose == "ours" else max(having)]
 
     def decide_among_all(self, kind: str, key: str, reason: str, having: Collection[int]) -> int | None:
-        """Note a conflict over a tensor that all have in some way; return the place of the chosen operand, None for none."""
-        self.note(kind, key, reason, [self._names[place] for place in having])
+        """Note a conflict over a tensor that all have in some way; return the index of the chosen operand, None for none."""
+        self.note(kind, key, reason, [self._names[index] for index in having])
         if self.choose in (None, "drop"):
             self._drop(kind, key)
             return None
@@ -76,8 +76,8 @@ class Conflicts:
     def decide_operand(
         self, kind: str, subject: str, keys: Collection[str], reason: str, places: Collection[int]
     ) -> int | None:
-        """Note a conflict over tensors that are one operand's or nobody's; return its place, None where they are left out."""
-        self.note(kind, subject, reason, [self._names[place] for place in places])
+        """Note a conflict over tensors that are one operand's or nobody's; return its index, None where they are left out."""
+        self.note(kind, subject, reason, [self._names[index] for index in places])
         if self.choose in (None, "drop"):
             self.dropped.update(keys)
             return None

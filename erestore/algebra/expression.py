@@ -37,11 +37,11 @@ class Token(NamedTuple):
 
     kind: str
     text: str
-    place: int
+    position: int
 
 
 def is_expression(text: str) -> bool:
-    """Tell whether `text` is more than the name of one revision."""
+    """Return whether `text` is more than the name of one revision."""
     return _MARKS.search(text) is not None
 
 
@@ -59,16 +59,16 @@ def parse_expression(text: str) -> dict[str, Fraction]:
 
 
 def _tokens(text: str) -> Iterator[Token]:
-    place = 0
-    while place < len(text):
-        found = _TOKENS.match(text, place)
-        if found is None:
-            _refuse(text, f"'{text[place]}' has no meaning in it")
-        if not found[0].isspace():
+    position = 0
+    while position < len(text):
+        match = _TOKENS.match(text, position)
+        if match is None:
+            _refuse(text, f"'{text[position]}' has no meaning in it")
+        if not match[0].isspace():
             yield Token(
-                "name" if re.match(_WORD, found[0]) and found[0] not in ("-", "/") else found[0], found[0], place
+                "name" if re.match(_WORD, match[0]) and match[0] not in ("-", "/") else match[0], match[0], position
             )
-        place = found.end()
+        position = match.end()
 
 
 def _refuse(text: str, reason: str) -> NoReturn:
@@ -97,12 +97,12 @@ class _Parser:
 
     def whole(self) -> dict[str, Fraction]:
         """Read all of it."""
-        found = self.form(self.sum())
-        if not found:
+        value = self.form(self.sum())
+        if not value:
             self.refuse("it names no revision")
         if self.next < len(self.tokens):
             self.refuse(f"'{self.tokens[self.next].text}' is not expected there")
-        return found
+        return value
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error."""
@@ -110,8 +110,8 @@ class _Parser:
 
     def peek(self, ahead: int = 0) -> str:
         """Return the kind of a coming token, empty at the end."""
-        place = self.next + ahead
-        return self.tokens[place].kind if place < len(self.tokens) else ""
+        position = self.next + ahead
+        return self.tokens[position].kind if position < len(self.tokens) else ""
 
     def take(self, *kinds: str) -> str | None:
         """Step over a token of one of these kinds; return which."""
@@ -159,8 +159,10 @@ class _Parser:
         if self.peek() == "(":
             return self.group(lambda parts: parts[0] if len(parts) == 1 else self.refuse("a comma is only for mean()"))
         if self.peek() != "name":
-            found = "it ends too early" if not self.peek() else f"'{self.tokens[self.next].text}' is not expected there"
-            self.refuse(found)
+            reason = (
+                "it ends too early" if not self.peek() else f"'{self.tokens[self.next].text}' is not expected there"
+            )
+            self.refuse(reason)
         token = self.tokens[self.next]
         self.next += 1
         if token.text == "mean" and self.peek() == "(":
@@ -175,7 +177,7 @@ class _Parser:
             return _Value(self.checked(value.number * by), {})
         if by == 1:
             return value
-        return _Value(None, {name: self.checked(own * by) for name, own in value.form.items()})
+        return _Value(None, {name: self.checked(coefficient * by) for name, coefficient in value.form.items()})
 
     def checked(self, number: Fraction) -> Fraction:
         """Return a coefficient, unless it is absurd."""
@@ -184,7 +186,7 @@ class _Parser:
         return number
 
     def is_multiplied(self) -> bool:
-        """Tell whether the token just taken follows ``*`` or ``/``."""
+        """Return whether the token just taken follows ``*`` or ``/``."""
         return self.next >= 2 and self.tokens[self.next - 2].kind in ("*", "/")
 
     def number(self, text: str) -> Fraction:

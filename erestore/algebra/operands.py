@@ -40,13 +40,13 @@ def require_one_base(operands: Sequence[Operand]) -> None:
 
 def each_once(operands: Iterable[Operand]) -> list[Operand]:
     """Return every commit once, with the sum of its coefficients."""
-    found: dict[str, Operand] = {}
+    summed: dict[str, Operand] = {}
     for operand in operands:
-        held = found.get(operand.commit)
-        found[operand.commit] = (
-            operand if held is None else held._replace(coefficient=held.coefficient + operand.coefficient)
+        former = summed.get(operand.commit)
+        summed[operand.commit] = (
+            operand if former is None else former._replace(coefficient=former.coefficient + operand.coefficient)
         )
-    return list(found.values())
+    return list(summed.values())
 
 
 def listed_names(operands: Iterable[Operand]) -> str:
@@ -88,14 +88,14 @@ class Combined:
         return self._layouts[oid]
 
     def has(self, operand: Operand, key: str) -> bool:
-        """Tell whether an operand has a tensor at all, its own or the base's."""
+        """Return whether an operand has a tensor at all, its own or the base's."""
         oid = operand.manifest.layout
         if oid not in self._keys:
             self._keys[oid] = frozenset(tensor.key for tensor in self.layout(operand).tensors.values())
         return key in self._keys[oid]
 
     def is_base(self, operand: Operand) -> bool:
-        """Tell whether an operand is the base, or changes nothing of it."""
+        """Return whether an operand is the base, or changes nothing of it."""
         return not operand.manifest.terms and not operand.manifest.dense
 
     def tensor(self, operand: Operand, key: str) -> LayoutTensor:
@@ -108,23 +108,23 @@ class Combined:
         return len({operand.manifest.layout for operand in self.operands}) > 1
 
     def names(self, places: Iterable[int]) -> tuple[str, ...]:
-        """Return the names of the operands at some places."""
-        return tuple(self.operands[place].name for place in places)
+        """Return the names of the operands at some indices."""
+        return tuple(self.operands[index].name for index in places)
 
     def listed(self, places: Iterable[int]) -> str:
         """Return these names as a sentence has them."""
-        return listed_names(self.operands[place] for place in places)
+        return listed_names(self.operands[index] for index in places)
 
     def weight(self, places: Iterable[int]) -> Fraction:
-        """Return the sum of the coefficients of the operands at some places."""
-        return sum((self.operands[place].coefficient for place in places), Fraction(0))
+        """Return the sum of the coefficients of the operands at some indices."""
+        return sum((self.operands[index].coefficient for index in places), Fraction(0))
 
     def others(self, places: Collection[int]) -> list[Operand]:
-        """Return the operands at all other places."""
-        return [operand for place, operand in enumerate(self.operands) if place not in places]
+        """Return the operands at all other indices."""
+        return [operand for index, operand in enumerate(self.operands) if index not in places]
 
     def touches(self, operand: Operand, key: str) -> bool:
-        """Tell whether a term of an operand changes a tensor of the base."""
+        """Return whether a term of an operand changes a tensor of the base."""
         return any(True for _ in self.terms(operand, key))
 
     def terms(self, operand: Operand, key: str) -> Iterator[Term]:
@@ -137,7 +137,7 @@ class Combined:
                 yield term
 
     def side_json(self, operand: Operand, name: str) -> Any:
-        """Return what a JSON side file of an operand holds; None if there is none, or it is no JSON."""
+        """Return what a JSON side file of an operand holds; None if there is none, or it is not JSON."""
         oid = self.layout(operand).side_files.get(name)
         if oid is None:
             return None

@@ -39,14 +39,14 @@ class QuantisedValues:
     ----------
     combined : Combined
     conflicts : Conflicts
-    chosen : ChosenTensors
+    selection : ChosenTensors
         Is told what is taken from one variant, where the sum of residuals is another value.
     """
 
-    def __init__(self, combined: Combined, conflicts: Conflicts, chosen: ChosenTensors) -> None:
+    def __init__(self, combined: Combined, conflicts: Conflicts, selection: ChosenTensors) -> None:
         self.combined = combined
         self.conflicts = conflicts
-        self.chosen = chosen
+        self.selection = selection
         self._weights = [self._of(operand) for operand in combined.operands]
 
     @property
@@ -58,23 +58,23 @@ class QuantisedValues:
 
     def parts(self) -> dict[str, Parts]:
         """Return what the result holds whole of these tensors."""
-        whole: dict[str, Parts] = {}
+        dense: dict[str, Parts] = {}
         for codes in sorted(set().union(*self._weights)):
-            sides = {place: weights[codes] for place, weights in enumerate(self._weights) if codes in weights}
+            sides = {index: weights[codes] for index, weights in enumerate(self._weights) if codes in weights}
             weight, members = sides[min(sides)]
             left = [value for value in self._values(codes, sides) if value.weight]
-            place = left[0].places[0]
+            index = left[0].places[0]
             if reason := self._reason(weight.scheme.name, sides, left):
-                keys = {key for _, each in sides.values() for key in each.values()}
-                chosen = self.conflicts.decide_operand(QUANTISED, weight.name, keys, reason, list(sides))
-                if chosen is None:
+                keys = {key for _, roles in sides.values() for key in roles.values()}
+                decided = self.conflicts.decide_operand(QUANTISED, weight.name, keys, reason, list(sides))
+                if decided is None:
                     continue
-                place = chosen
-            members = sides.get(place, (weight, members))[1]
+                index = decided
+            members = sides.get(index, (weight, members))[1]
             for key in members.values():
-                if parts := self.chosen.take(place, key) if reason else self._parts(place, key):
-                    whole[key] = parts
-        return whole
+                if parts := self.selection.take(index, key) if reason else self._parts(index, key):
+                    dense[key] = parts
+        return dense
 
     def _of(self, operand: Operand) -> dict[str, tuple[QuantisedWeight, Members]]:
         """Return an operand's quantised weights and the keys of their tensors, by the key of the codes."""
@@ -91,9 +91,9 @@ class QuantisedValues:
     def _reason(self, scheme: str, sides: Mapping[int, tuple[QuantisedWeight, Members]], left: Sequence[_Value]) -> str:
         """Say why a weight cannot be combined; empty where one value is left, and the sum of residuals is that."""
         if len(left) == 1:
-            place = left[0].places[0]
-            keys = sides[place][1].values() if place in sides else ()
-            is_patched = any(self.chosen.is_patched(place, key) for key in keys)
+            index = left[0].places[0]
+            keys = sides[index][1].values() if index in sides else ()
+            is_patched = any(self.selection.is_patched(index, key) for key in keys)
             return (
                 f"its {scheme} codes are in an exact remainder, of which a combination has nothing"
                 if is_patched
@@ -107,22 +107,22 @@ class QuantisedValues:
         """Return the values that operands have, and the base's, of which the coefficients leave ``1 - sum``."""
         total: dict[Hashable, _Value] = {}
 
-        def add(identity: Hashable, weight: Fraction, place: int) -> None:
+        def add(identity: Hashable, weight: Fraction, index: int) -> None:
             before = total.get(identity, _Value(Fraction(0), ()))
-            total[identity] = _Value(before.weight + weight, (*before.places, place))
+            total[identity] = _Value(before.weight + weight, (*before.places, index))
 
-        for place, operand in enumerate(self.combined.operands):
-            members = sides[place][1] if place in sides else {"codes": codes}
-            identity = tuple((role, *self._identity(place, key)) for role, key in sorted(members.items()))
-            add(identity, operand.coefficient, place)
+        for index, operand in enumerate(self.combined.operands):
+            members = sides[index][1] if index in sides else {"codes": codes}
+            identity = tuple((role, *self._identity(index, key)) for role, key in sorted(members.items()))
+            add(identity, operand.coefficient, index)
         members, base = sides[min(sides)][1], self.combined.base
         if rest := 1 - self.combined.weight(range(len(self.combined.operands))):
             add(tuple((role, base[key].digest) for role, key in sorted(members.items()) if key in base), rest, _BASE)
         return list(total.values())
 
-    def _identity(self, place: int, key: str) -> Iterator[Hashable]:
+    def _identity(self, index: int, key: str) -> Iterator[Hashable]:
         """Yield what tells an operand's tensor apart: where two are equal, so are the values."""
-        operand = self.combined.operands[place]
+        operand = self.combined.operands[index]
         manifest = operand.manifest
         if key in manifest.dense:
             parts = manifest.dense[key]
@@ -132,7 +132,7 @@ class QuantisedValues:
             yield manifest.digests.get(key) or self._linear_digest(operand, key)
         elif key in self.combined.base:
             yield self.combined.base[key].digest
-        if (patch := self.chosen.patch(manifest.patch)) is not None and key in patch.tensors:
+        if (patch := self.selection.patch(manifest.patch)) is not None and key in patch.tensors:
             yield patch.tensors[key].digest
 
     def _linear_digest(self, operand: Operand, key: str) -> str:
@@ -142,8 +142,8 @@ class QuantisedValues:
         variant = Variant(self.combined.objects, operand.manifest, layout=self.combined.layout(operand), lossy=True)
         return variant.linear_digest(key, tensor.dtype, rows)
 
-    def _parts(self, place: int, key: str) -> Parts:
+    def _parts(self, index: int, key: str) -> Parts:
         """Return what the result holds whole of the one value that is left: an operand's, or the base's."""
-        if place != _BASE:
-            return () if self.chosen.is_computed(place, key) else self.chosen.take(place, key)
-        return self.chosen.base_parts(key)
+        if index != _BASE:
+            return () if self.selection.is_computed(index, key) else self.selection.take(index, key)
+        return self.selection.base_parts(key)

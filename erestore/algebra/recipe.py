@@ -23,7 +23,7 @@ class Recipe:
     choose : str or None
         What to do about conflicts.
     max_error : str or None
-        Of a merge that is no linear combination, and is encoded: most of it that may be lost.
+        Of a merge that is not a linear combination, and is encoded: most of it that may be lost.
     statistics : tuple of str
         Digests of the files of statistics that were given.
     """
@@ -50,8 +50,10 @@ class Recipe:
     def from_record(cls, record: Any) -> Recipe:
         """Read what a commit records."""
         try:
-            held = tuple((str(each["name"]), str(each["commit"]), str(each["weight"])) for each in record["operands"])
+            operands = tuple(
+                (str(operand["name"]), str(operand["commit"]), str(operand["weight"])) for operand in record["operands"]
+            )
             rest = record.get("max_error"), tuple(record.get("statistics", ()))
-            return cls(str(record["strategy"]), held, dict(record["options"]), record["choose"], *rest)
+            return cls(str(record["strategy"]), operands, dict(record["options"]), record["choose"], *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError("A merge's recipe is malformed.") from error

@@ -46,9 +46,13 @@ class ResultLayout:
         """
         heights = self._heights() if self.combined.differ else {}
         primary = self._primary(heights)
-        own = self.combined.layout(primary)
-        layout = self._fit(own)
-        if layout != own and layout.structure is not None and layout.tensors.keys() != own.tensors.keys():
+        primary_layout = self.combined.layout(primary)
+        layout = self._fit(primary_layout)
+        if (
+            layout != primary_layout
+            and layout.structure is not None
+            and layout.tensors.keys() != primary_layout.tensors.keys()
+        ):
             reason = "the torch file around the weights has no place for tensors that come or go"
             raise CombinationError(
                 f"The variants cannot be combined as they are: {reason}.",
@@ -59,7 +63,7 @@ class ResultLayout:
 
     def _heights(self) -> dict[str, int]:
         """Return how many of the base's rows the result has of its tensors, where variants have different numbers of them."""
-        found: dict[str, dict[int, Fraction]] = {}
+        weights_by_key: dict[str, dict[int, Fraction]] = {}
         names: dict[tuple[str, int], list[str]] = {}
         for operand in self.combined.operands:
             for key, tensor in {
@@ -67,11 +71,11 @@ class ResultLayout:
             }.items():
                 if key in self.combined.base and tensor.shape and key not in operand.manifest.dense:
                     height = min(tensor.shape[0], self.combined.base[key].shape[0])
-                    weights = found.setdefault(key, {})
+                    weights = weights_by_key.setdefault(key, {})
                     weights[height] = weights.get(height, Fraction(0)) + operand.coefficient
                     names.setdefault((key, height), []).append(operand.name)
         heights = {}
-        for key, weights in found.items():
+        for key, weights in weights_by_key.items():
             left = [height for height, weight in weights.items() if weight] or [max(weights)]
             if len(left) > 1:
                 reason = f"the variants have {' and '.join(map(str, sorted(left)))} of its rows"
@@ -97,7 +101,7 @@ class ResultLayout:
             shapes = {tensor.key: tensor.shape for tensor in self.combined.layout(operand).tensors.values()}
             missing = sum(key not in shapes for key in self.dense)
             missing += sum(
-                key not in shapes or shapes[key][0] < self._height(key, own) for key, own in self.rows.items()
+                key not in shapes or shapes[key][0] < self._height(key, rows) for key, rows in self.rows.items()
             )
             missing += sum(key in shapes and shapes[key][0] < height for key, height in heights.items())
             missing += sum(is_there and key not in shapes for key, is_there in self.present.items())
@@ -127,8 +131,10 @@ class ResultLayout:
             return layout
         listed = {name for file in layout.files for name in file.tensors}
         added = [name for name in tensors if name not in listed]
-        kept = [replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files]
-        files = [file for file in kept if file.tensors or not file.module]
+        trimmed = [
+            replace(file, tensors=tuple(name for name in file.tensors if name in tensors)) for file in layout.files
+        ]
+        files = [file for file in trimmed if file.tensors or not file.module]
         homes = self._homes(next((file for file in files if not file.module), layout.files[-1]), added)
         placed = with_tensors(files, homes)
         ties = tuple(
@@ -156,9 +162,9 @@ class ResultLayout:
     def _fitted(self, tensor: LayoutTensor) -> LayoutTensor | None:
         """Return a layout's tensor in the shape and dtype that the result has it in; None where it does not have it."""
         if tensor.key in self.dense:
-            held = self.dense[tensor.key][0].tensor
-            floating = is_floating(tensor.dtype) and is_floating(held.dtype)
-            return replace(tensor, shape=held.shape, dtype=tensor.dtype if floating else held.dtype)
+            stored = self.dense[tensor.key][0].tensor
+            floating = is_floating(tensor.dtype) and is_floating(stored.dtype)
+            return replace(tensor, shape=stored.shape, dtype=tensor.dtype if floating else stored.dtype)
         if tensor.key not in self.combined.base:
             return None
         base = self.combined.base[tensor.key]

@@ -23,7 +23,7 @@ _LISTED = 5
 """Names of files in one note."""
 
 _AS_TENSORS = "tensors"
-"""State of a file whose tensors are known one by one: it is no side file of that variant."""
+"""State of a file whose tensors are known one by one: it is not a side file of that variant."""
 
 
 class SideWeights:
@@ -32,7 +32,7 @@ class SideWeights:
     Attributes
     ----------
     files : Mapping[str, int or None]
-        By path, the place of the operand whose file the result has, None where it has none; paths alone in which operands
+        By path, the index of the operand whose file the result has, None where it has none; paths alone in which operands
         differ.
     """
 
@@ -49,15 +49,15 @@ class SideWeights:
         path = next((path for path in self.files if self._is_in(key, path)), None)
         if path is None:
             return None
-        place = self.files[path]
-        return () if place is None else having.get(place, ())
+        index = self.files[path]
+        return () if index is None else having.get(index, ())
 
     def put_into(self, layout: Layout) -> Layout:
         """Return a layout with the side files that were decided on, and no others of theirs."""
         side_files = dict(layout.side_files)
-        for path, place in self.files.items():
+        for path, index in self.files.items():
             side_files.pop(path, None)
-            state = None if place is None else self._states[place].get(path)
+            state = None if index is None else self._states[index].get(path)
             if state not in (None, _AS_TENSORS):
                 side_files[path] = state
         return layout if side_files == layout.side_files else replace(layout, side_files=side_files)
@@ -97,11 +97,11 @@ class SideWeights:
 
     def _known(self, operand: Operand) -> dict[str, str]:
         layout = self.combined.layout(operand)
-        known = {path: oid for path, oid in layout.side_files.items() if may_hold_weights(path)}
-        return known | {file.name: _AS_TENSORS for file in layout.files if file.module}
+        states = {path: oid for path, oid in layout.side_files.items() if may_hold_weights(path)}
+        return states | {file.name: _AS_TENSORS for file in layout.files if file.module}
 
     def _holds_weights(self, path: str) -> bool:
-        """Tell whether any operand has weights in a side file."""
+        """Return whether any operand has weights in a side file."""
         states = {states[path] for states in self._states if path in states}
         return any(
             state == _AS_TENSORS or holds_weights(path, self.combined.objects.blob_start(state, START))
@@ -118,25 +118,25 @@ class SideWeights:
     def _decided(self, path: str) -> int | None:
         total: dict[str | None, Fraction] = {}
         places: dict[str | None, list[int]] = {}
-        for place, operand in enumerate(self.combined.operands):
+        for index, operand in enumerate(self.combined.operands):
             if is_oid(operand.commit):
-                state = self._states[place].get(path)
+                state = self._states[index].get(path)
                 total[state] = total.get(state, Fraction(0)) + operand.coefficient
-                places.setdefault(state, []).append(place)
+                places.setdefault(state, []).append(index)
         left = [state for state, weight in total.items() if weight] or list(total)[:1]
         if len(left) == 1:
-            kept = places[left[0]][0] if left[0] is not None else None
-            whose = "is left out" if kept is None else f"is that of '{self.combined.operands[kept].name}'"
+            owner = places[left[0]][0] if left[0] is not None else None
+            whose = "is left out" if owner is None else f"is that of '{self.combined.operands[owner].name}'"
             self.conflicts.notes.append(f"The file of weights '{path}' {whose}.")
-            return kept
-        having = sorted(place for state in left if state is not None for place in places[state])
+            return owner
+        having = sorted(index for state in left if state is not None for index in places[state])
         self.conflicts.note("file", path, self._reason(path, having), self.combined.names(having))
         if self.conflicts.choose == "drop":
             return None
         return having[-1] if self.conflicts.choose == "theirs" else having[0]
 
     def _reason(self, path: str, having: list[int]) -> str:
-        if any(self._states[place][path] == _AS_TENSORS for place in having):
+        if any(self._states[index][path] == _AS_TENSORS for index in having):
             return "some variants hold it as a file, committed before such files were read, and others as tensors"
         if len(having) == 1:
             return f"only {self.combined.listed(having)} has this file of weights, which is not read and not averaged"

@@ -22,14 +22,14 @@ def sum_terms(operands: Iterable[Operand]) -> tuple[Term, ...]:
     UsageError
         If a coefficient is beyond what can be stored.
     """
-    found = normal_terms(
+    terms = normal_terms(
         tuple(
             Term(term.residual, operand.coefficient * _exact(term.coefficient))
             for operand in operands
             for term in operand.manifest.terms
         )
     )
-    stored = (Term(oid, _stored(_exact(coefficient))) for oid, coefficient in found)
+    stored = (Term(oid, _stored(_exact(coefficient))) for oid, coefficient in terms)
     return tuple(term for term in stored if term.coefficient != 0)
 
 

@@ -144,7 +144,7 @@ class Carried:
             self._new.update(keys)
 
     def _is_changed(self, key: str) -> bool:
-        """Tell whether a tensor of the variant is not its old base's."""
+        """Return whether a tensor of the variant is not its old base's."""
         old, tensor = self.variant.base.get(key), self._tensors[key]
         if old is None or (old.dtype, old.shape) != (tensor.dtype, tensor.shape) or self.variant.terms(key):
             return True
@@ -152,7 +152,7 @@ class Carried:
         return parts is not None and any(part.tensor.digest != old.digest for part in parts)
 
     def _differs(self, key: str) -> bool:
-        """Tell whether the new base has another value than the old one, and than the variant."""
+        """Return whether the new base has another value than the old one, and than the variant."""
         old, new = self.variant.base.get(key), self.base.base.get(self.keys[key])
         if new is None or (old is not None and old.digest == new.digest):
             return False

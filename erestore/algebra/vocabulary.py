@@ -44,8 +44,8 @@ def class_labels(combined: Combined, operand: Operand) -> ClassLabels | None:
 
 
 def same_vocabulary(combined: Combined, places: Iterable[int]) -> bool:
-    """Tell whether the operands at some places have one vocabulary."""
-    return len({tuple(_vocabulary(combined, combined.operands[place])) for place in places}) == 1
+    """Return whether the operands at some indices have one vocabulary."""
+    return len({tuple(_vocabulary(combined, combined.operands[index])) for index in places}) == 1
 
 
 def _vocabulary(combined: Combined, operand: Operand) -> Iterator[str]:

@@ -24,7 +24,7 @@ class WholeTensors:
     combined : Combined
     conflicts : Conflicts
     side_weights : SideWeights
-    chosen : ChosenTensors
+    selection : ChosenTensors
         Is told what is taken from one variant.
     decided : collection of str
         Keys of tensors that are not combined here.
@@ -35,13 +35,13 @@ class WholeTensors:
         combined: Combined,
         conflicts: Conflicts,
         side_weights: SideWeights,
-        chosen: ChosenTensors,
+        selection: ChosenTensors,
         decided: Collection[str] = (),
     ) -> None:
         self.combined = combined
         self.conflicts = conflicts
         self.side_weights = side_weights
-        self.chosen = chosen
+        self.selection = selection
         self.decided = decided
 
     def dense(self) -> dict[str, Parts]:
@@ -54,20 +54,20 @@ class WholeTensors:
 
     def _all(
         self,
-        held: Callable[[Manifest], Mapping[str, Parts]],
+        parts_of: Callable[[Manifest], Mapping[str, Parts]],
         combined: Callable[[str, Mapping[int, Parts]], Parts],
     ) -> dict[str, Parts]:
-        found = {}
-        keys = dict.fromkeys(key for operand in self.combined.operands for key in held(operand.manifest))
+        results = {}
+        keys = dict.fromkeys(key for operand in self.combined.operands for key in parts_of(operand.manifest))
         for key in sorted(keys.keys() - self.decided):
             having = {
-                place: held(operand.manifest)[key]
-                for place, operand in enumerate(self.combined.operands)
-                if key in held(operand.manifest)
+                index: parts_of(operand.manifest)[key]
+                for index, operand in enumerate(self.combined.operands)
+                if key in parts_of(operand.manifest)
             }
             if parts := combined(key, having):
-                found[key] = parts
-        return found
+                results[key] = parts
+        return results
 
     def _dense(self, key: str, having: Mapping[int, Parts]) -> Parts:
         if (decided := self.side_weights.parts(key, having)) is not None:
@@ -121,18 +121,18 @@ class WholeTensors:
         """Integers are not combined: what is left after equal ones are summed is one tensor, or a conflict."""
         base = self.combined.base.get(key)
         total: dict[str, Fraction] = {}
-        held: dict[str, Parts] = {}
-        for place, operand in enumerate(self.combined.operands):
-            parts = having.get(place)
+        parts_by_digest: dict[str, Parts] = {}
+        for index, operand in enumerate(self.combined.operands):
+            parts = having.get(index)
             if parts is None and (base is None or not self.combined.has(operand, key)):
                 continue
             digest = parts[0].tensor.digest if parts else base.digest if base else ""
             total[digest] = total.get(digest, Fraction(0)) + operand.coefficient
-            held[digest] = parts or ()
+            parts_by_digest[digest] = parts or ()
         left = [digest for digest, weight in total.items() if weight] or list(total)[:1]
         if len(left) > 1:
             return self._decide_among_all("integers", key, "its values differ, and integers are not averaged", having)
-        return held[left[0]]
+        return parts_by_digest[left[0]]
 
     def _over_base(self, key: str, having: Mapping[int, Parts], base: WholeTensor) -> Parts:
         """Combine what the base has too and some variants hold whole: the base's own value is a part like others."""
@@ -146,16 +146,16 @@ class WholeTensors:
 
     def _decide_among_all(self, kind: str, key: str, reason: str, having: Mapping[int, Parts]) -> Parts:
         """Note a conflict over a tensor that the base has; return what the result holds whole of the chosen operand's."""
-        place = self.conflicts.decide_among_all(kind, key, reason, having)
-        if place is None or not self.combined.has(self.combined.operands[place], key):
+        index = self.conflicts.decide_among_all(kind, key, reason, having)
+        if index is None or not self.combined.has(self.combined.operands[index], key):
             return ()
-        return self.chosen.take(place, key)
+        return self.selection.take(index, key)
 
     def _sum(self, having: Mapping[int, Parts]) -> Parts:
         return sum_parts(self._weighted(having))
 
     def _weighted(self, having: Mapping[int, Parts]) -> list[tuple[Fraction, Parts]]:
-        return [(self.combined.operands[place].coefficient, parts) for place, parts in having.items()]
+        return [(self.combined.operands[index].coefficient, parts) for index, parts in having.items()]
 
     def _partly(self, having: Mapping[int, Parts]) -> str:
         """Say why what only some variants have cannot be taken; empty where it can."""
@@ -168,7 +168,9 @@ class WholeTensors:
         return f"only {self.combined.listed(having)} {verb} it, and it would be scaled by {weight}"
 
     def _same_labels(self, having: Mapping[int, Parts], parts: Parts) -> bool:
-        """Tell whether the variants whose tensors are left name their classes alike."""
+        """Return whether the variants whose tensors are left name their classes alike."""
         left = {part.tensor.digest for part in parts}
-        places = [place for place, own in having.items() if any(part.tensor.digest in left for part in own)]
-        return len({class_labels(self.combined, self.combined.operands[place]) for place in places}) == 1
+        places = [
+            index for index, tensor_parts in having.items() if any(part.tensor.digest in left for part in tensor_parts)
+        ]
+        return len({class_labels(self.combined, self.combined.operands[index]) for index in places}) == 1

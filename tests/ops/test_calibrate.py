@@ -94,7 +94,7 @@ def seen(model: BertModel, examples: list[dict[str, torch.Tensor]], layer: str) 
 
 @pytest.mark.parametrize("block", [1024, 50])
 def test_moments_are_those_of_what_goes_in(store: Store, models: Path, monkeypatch, block: int) -> None:
-    monkeypatch.setattr(calibration, "BLOCK", block)
+    monkeypatch.setattr(stored_calibration, "BLOCK", block)
     examples = inputs(6, 1)
     done = store.calibrate("base", examples)
     assert (done.samples, done.tensors) == (6, 13)
