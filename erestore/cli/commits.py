@@ -1,4 +1,4 @@
-"""Commands that put something into a store: init, import, commit."""
+"""Commands that make a store and write to it: init, import, commit."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def init(session: Session, *, url: str | None, shared: bool, repair: bool, as_js
     from erestore.ops.init import init as make
     from erestore.store import DIRECTORY
 
-    place = session.named_place() if url is None else url
-    if place is None:
-        place = str(Path(DIRECTORY).absolute())
+    location = session.named_location() if url is None else url
+    if location is None:
+        location = str(Path(DIRECTORY).absolute())
     sharing = "group" if shared else None
-    made = make(place, shared=sharing, repair=repair, **session.storage_options(place))
+    result = make(location, shared=sharing, repair=repair, **session.storage_options(location))
     if as_json:
-        click.echo(json_text(made))
+        click.echo(json_text(result))
     else:
-        session.result(f"{'Repaired the' if repair else 'Made an empty'} store at {made.store}.")
+        session.result(f"{'Repaired the' if repair else 'Made an empty'} store at {result.store}.")
 
 
 @verb(
@@ -86,8 +86,8 @@ def init(session: Session, *, url: str | None, shared: bool, repair: bool, as_js
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH")
 @click.option("--name", metavar="REF", help="Name of the base. Default: the name of the directory.")
-@click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
-@click.option("--author", metavar="TEXT", help="Who is importing. Default: user.name of the configuration.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="Message for the log.")
+@click.option("--author", metavar="TEXT", help="Author of the commit. Default: user.name of the configuration.")
 @json_option
 @click.pass_obj
 def import_(
@@ -104,7 +104,7 @@ def import_(
     if len(paths) > 1:
         raise UsageError("A base is imported by itself.", hint=f"erestore import {paths[0]}")
     (path,) = paths
-    if session.place() is None:
+    if session.location() is None:
         open_checkpoint(Path(path)).close()  # refuses what cannot succeed before a store is made for it
     with open_or_make(session) as store, progress_bar(session) as progress:
         store.author = author or store.author
@@ -141,10 +141,10 @@ def import_(
 @click.option("--parent", metavar="REVISION", help="The variant that PATH continues.")
 @click.option("--name", metavar="REF", help="Name of the variant. Default: the name of the directory.")
 @click.option("--new", is_flag=True, help="Refuse a name that exists, instead of committing its next version.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what the commit would take, and write nothing to the store.")
-@click.option("-m", "--message", default="", metavar="TEXT", help="What this is, for the log.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what the commit would take, without writing to the store.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="Message for the log.")
 @click.option("--metric", "metrics", multiple=True, metavar="KEY=VALUE", help="A result to record; may be repeated.")
-@click.option("--author", metavar="TEXT", help="Who is committing. Default: user.name of the configuration.")
+@click.option("--author", metavar="TEXT", help="Author of the commit. Default: user.name of the configuration.")
 @click.option(
     "--max-error",
     type=float,
@@ -160,8 +160,8 @@ def import_(
 @click.option(
     "--gate",
     metavar="COMMAND",
-    help="Lose as much as COMMAND allows. It is run on candidates, {path} standing for a checkpoint as checkout writes it, "
-    "and says with exit code 0 that it is good enough, with 1 to 125 that it is not. See above.",
+    help="Keep the smallest encoding that COMMAND accepts. It is run on candidates; {path} stands for a checkpoint as "
+    "checkout writes it. Exit code 0 accepts, 1 to 125 rejects. See above.",
 )
 @click.option("--exact", is_flag=True, help="Keep every bit, beside a linear part that can be merged.")
 @click.option("--exact-only", is_flag=True, help="Keep every bit and nothing else; cannot be merged.")
@@ -224,7 +224,7 @@ def commit(
     a command that is not found or was killed, ends the commit with nothing stored. With --exact it is the lossy part that
     has to pass.
     """
-    asked = _asked(
+    options = _quality_options(
         max_error=max_error,
         budget=_budget(budget) if budget is not None else None,
         gate=gate,
@@ -240,7 +240,7 @@ def commit(
     pairs = dict(_pair(metric) for metric in metrics)
     _require_paths(paths, "commit")
     if name is not None and len(paths) > 1:
-        raise UsageError("--name is of one variant.", hint="Leave it out: each is named after its directory.")
+        raise UsageError("--name needs a single PATH.", hint="Leave it out: each is named after its directory.")
     from erestore.encoding.quality import Quality
     from erestore.ops.commit import as_dry_run
 
@@ -248,9 +248,9 @@ def commit(
         if gate is not None:
             from erestore.cli.gate import command_gate
 
-            asked["gate"] = command_gate(gate, session, progress.paused)
-        Quality(**asked)  # refuses what makes no sense before anything is opened
-        if session.place() is None:
+            options["gate"] = command_gate(gate, session, progress.paused)
+        Quality(**options)  # refuses what makes no sense before anything is opened
+        if session.location() is None:
             for path in paths:
                 _check_sources(path, base)
         done = []
@@ -263,7 +263,7 @@ def commit(
                     parent=parent,
                     name=name,
                     message=message,
-                    quality=Quality(**{"max_error": store.setting("commit.max_error"), **asked}),
+                    quality=Quality(**{"max_error": store.setting("commit.max_error"), **options}),
                     metrics=pairs,
                     new=new,
                     progress=progress,
@@ -299,9 +299,9 @@ def open_or_make(session: Session) -> Store:
     from erestore.api import Store
     from erestore.store import DIRECTORY
 
-    place = session.place()
-    if place is not None:
-        return session.open(place)
+    location = session.location()
+    if location is not None:
+        return session.open(location)
     store = Store.init(Path(DIRECTORY))
     session.say(f"Made a store in {Path(DIRECTORY).absolute()}.")
     return session.open(store.url)
@@ -313,8 +313,8 @@ def _open_for_dry_run(session: Session) -> Iterator[Store]:
     from erestore.api import Store
     from erestore.dry_run import empty_store, scratch_store
 
-    place = session.place()
-    with empty_store(Store) if place is None else scratch_store(session.open(place)) as store:
+    location = session.location()
+    with empty_store(Store) if location is None else scratch_store(session.open(location)) as store:
         store.environment = os.environ
         yield store
 
@@ -330,25 +330,25 @@ def _check_sources(path: str, base: str | None) -> None:
     find_source(base)
 
 
-def _asked(**options: float | str | None) -> dict[str, Any]:
+def _quality_options(**options: float | str | None) -> dict[str, Any]:
     """Return the options of quality that were given, refusing those that do not go together."""
-    given = {key: value for key, value in options.items() if value is not None}
-    if given.get("codec") != "ere" and (only := sorted(given.keys() & {"rank", "bits", "alpha", "allocation"})):
+    settings = {key: value for key, value in options.items() if value is not None}
+    if settings.get("codec") != "ere" and (only := sorted(settings.keys() & {"rank", "bits", "alpha", "allocation"})):
         raise UsageError(f"--{only[0]} is for the ere codec.", hint="Add --codec ere, or leave it out.")
-    bounds = [f"--{key.replace('_', '-')}" for key in ("max_error", "budget", "gate") if key in given]
+    bounds = [f"--{key.replace('_', '-')}" for key in ("max_error", "budget", "gate") if key in settings]
     if len(bounds) > 1:
         raise UsageError(f"{' and '.join(bounds[:2])} both decide the quality.", hint="Give one of them.")
-    if "max_error" in given and given.get("codec") == "ere":
+    if "max_error" in settings and settings.get("codec") == "ere":
         raise UsageError("The size of the ere codec is fixed by --rank and --bits; it takes no --max-error.")
-    return given
+    return settings
 
 
 def _budget(text: str) -> int | float:
     """Return bytes, or the share of the checkpoint that a percentage is."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(%|[kMG]?)B?", text.strip())
-    if found is None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(%|[kMG]?)B?", text.strip())
+    if match is None:
         raise UsageError(f"'{text}' is not a budget.", hint="Write it as --budget 500k, --budget 1.5M or --budget 2%.")
-    number, unit = float(found[1]), found[2]
+    number, unit = float(match[1]), match[2]
     return number / 100 if unit == "%" else round(number * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[unit])
 
 
@@ -406,12 +406,12 @@ def _note(session: Session, done: CommitResult) -> None:
         session.notice(
             f"The chain's total rank of {done.flattened_rank:.3g} is past commit.flatten_rank: this was encoded on the base."
         )
-    whole = done.tensors.get("whole", 0) - len(done.not_finite)
+    unmatched = done.tensors.get("whole", 0) - len(done.not_finite)
     if (
-        2 * whole > sum(done.tensors.values()) and not done.is_adapter
+        2 * unmatched > sum(done.tensors.values()) and not done.is_adapter
     ):  # an adapter's factors were matched by their names
         session.notice(
-            f"Most tensors are not of the base '{done.base}': {whole} have no match there and were kept "
+            f"Most tensors are not of the base '{done.base}': {unmatched} have no match there and were kept "
             f"whole. If this was tuned from another base, {'' if done.dry_run else 'take it back with `erestore undo` and '}"
             "give that --base."
         )

@@ -126,7 +126,7 @@ def _print(sentence: str, hint: str) -> None:
     try:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {sentence}", err=True, color=_color())
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_color())
-    except OSError:  # nobody is listening any more; the exit code still tells
+    except OSError:  # nobody is reading any more; the exit code still tells
         pass
 
 

@@ -28,14 +28,14 @@ class Session:
     quiet: bool = False
     single_writer: bool | None = None
 
-    def place(self) -> str | Path | None:
+    def location(self) -> str | Path | None:
         """Return where the store is: ``--store``, else ``ERESTORE_STORE``, else the nearest ``.erestore`` upward."""
         from erestore.store import find_store
 
-        named = self.named_place()
+        named = self.named_location()
         return find_store(Path.cwd()) if named is None else named
 
-    def named_place(self) -> str | None:
+    def named_location(self) -> str | None:
         """Return the location that was named explicitly, or None."""
         if (
             self.store is not None
@@ -44,10 +44,10 @@ class Session:
         return os.environ.get("ERESTORE_STORE") or None
 
     def open(self, location: str | Path | None = None) -> Store:
-        """Open the store at `location`, by default at :meth:`place`."""
+        """Open the store at `location`, by default at :meth:`location`."""
         from erestore.api import Store
 
-        location = self.place() if location is None else location
+        location = self.location() if location is None else location
         if location is None:
             raise StoreNotFoundError(
                 f"There is no store in {Path.cwd()} or any folder above it.",

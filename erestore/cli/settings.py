@@ -45,7 +45,7 @@ def config(session: Session, *, key: str | None, value: str | None, user: bool, 
         raise UsageError("--unset takes a key and no value.")
     if key is not None:
         check_key(key)
-    location = session.place()
+    location = session.location()
     store = session.open(location) if location is not None else None
     if key is not None and (unset or value is not None):
         entry = set_config(store, key, value, user=user)

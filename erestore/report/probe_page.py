@@ -28,7 +28,7 @@ _FIGURES: dict[str, tuple[str, Callable[..., go.Figure]]] = {
 
 
 _CAPTIONS = {
-    "cosine": "Mean cosine with what the unaltered variant answers; 1 is no difference.",
+    "cosine": "Mean cosine with what the unaltered variant answers; 1 means no difference.",
     "error": "What the weights lose, over the squared norm of the residual.",
 }
 

@@ -19,14 +19,14 @@ COLORS = (54, 61, 31, 37, 36, 71, 112, 184, 226)
 """Of 256: from dark violet to yellow, as Viridis; the lightness rises, so that they can be told apart without their hue."""
 LEVELS = len(COLORS)
 _SPANS = 4.0, 1000.0
-"""The last level stands for at least and at most so many times as much as the first: noise is not blown up."""
+"""Bounds of the last level over the first, so that noise is not blown up."""
 _MINOR = 0.002
 """Layers that together hold this share of the squared change do not stretch the scale: norms move little, and say little."""
 _GAP = "  "
 _LABEL_SHARE = 0.4
 _TICKS = 5
 _WIDE, _WIDENED = 2, 24
-"""Blocks are so many characters wide, about square, where no more layers than that fit."""
+"""Width in characters of a block, about square, and the number of layers up to which it is used."""
 _MOST_ROWS, _MOST_COLUMNS = 24, 400
 _UNCHANGED = "."
 _RAMP = "█" * LEVELS
@@ -123,7 +123,7 @@ def paint(text: str, level: int) -> str:
 
 
 def _merge_layers(kind: KindDiff, depths: int, layers: int) -> list[ChangeNorms | None]:
-    """Return the layers of one kind, so many together in a column; None where it has none."""
+    """Return the layers of one kind, `layers` of them to a column; None where it has none."""
     columns: list[ChangeNorms | None] = []
     for start in range(0, depths, layers):
         here = [norms for depth, norms in kind.inside.items() if start <= depth < start + layers]

@@ -16,7 +16,7 @@ TOP = 5
 _OUTSTANDING = 0.1
 """Share of the change from which one tensor can stand out ..."""
 _ABOVE_NEXT = 2.0
-"""... if it also has so many times as much as the next that does not."""
+"""... if it also has this many times as much as the next that does not."""
 
 
 def summarise(

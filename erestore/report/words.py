@@ -153,7 +153,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def _rounded(value: float, digits: int) -> str:
-    """Return a number with so many significant digits, but never with digits before the point cut off."""
+    """Return a number with `digits` significant digits, and all of those before the point."""
     if not value:
         return "0"
     power = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
