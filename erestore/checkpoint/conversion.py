@@ -169,9 +169,9 @@ def _metadata(file: LayoutFile, kept_name: Mapping[str, str]) -> dict[str, str]:
     return {**ties, "format": "pt"}
 
 
-def _rename(names: Iterable[str], format: str, taken: Collection[str]) -> dict[str, str]:  # noqa: A002 - as above
+def _rename(names: Iterable[str], format: str, reserved: Collection[str]) -> dict[str, str]:  # noqa: A002 - as above
     renamed = {name: _new_name(name, format) for name in names}
-    if len({*renamed.values(), *taken}) < len(renamed) + len(taken):
+    if len({*renamed.values(), *reserved}) < len(renamed) + len(reserved):
         return {name: name + _SUFFIXES[format] for name in renamed}
     return renamed
 

@@ -43,7 +43,7 @@ def list_side_files(root: Path, weights: Mapping[str, str]) -> SideFiles:
         If a name cannot be kept, or a link leads out of the directory: committing would publish a file that is not part
         of the checkpoint. (Snapshots in the Hugging Face cache are links into its ``blobs``, which is fine.)
     """
-    kept: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     left_out = {name: reason for name, reason in weights.items() if reason}
     allowed = _allowed_targets(root)
     for name, path in _walk(root, ""):
@@ -54,13 +54,13 @@ def list_side_files(root: Path, weights: Mapping[str, str]) -> SideFiles:
         if reason := _reason_to_leave_out(name, path):
             left_out[name] = reason
             continue
-        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(folder) for folder in allowed):
             raise CheckpointError(
                 f"'{name}' is a link to a file outside the checkpoint.", hint="Replace it by a copy, or remove it."
             )
-        kept[name] = path
-    check_side_names([*kept, *(name for name, reason in weights.items() if not reason)])
-    return SideFiles(kept, left_out)
+        paths[name] = path
+    check_side_names([*paths, *(name for name, reason in weights.items() if not reason)])
+    return SideFiles(paths, left_out)
 
 
 def _walk(root: Path, prefix: str) -> Iterator[tuple[str, Path]]:

@@ -97,12 +97,12 @@ def torch_dtype(code: str) -> torch.dtype:
     """
     import torch
 
-    found = getattr(torch, _known(code).torch_name, None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, _known(code).torch_name, None)
+    if not isinstance(dtype, torch.dtype):
         raise CheckpointError(
             f"torch {torch.__version__} has no data type for {code}.", hint="Upgrade torch to read this checkpoint."
         )
-    return found
+    return dtype
 
 
 def array_dtype(code: str) -> np.dtype[Any]:

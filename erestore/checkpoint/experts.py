@@ -37,15 +37,15 @@ class FusedAgainstSingle(NamedTuple):
         )
 
 
-def fused_against_single(own: Iterable[str], base: Iterable[str]) -> FusedAgainstSingle | None:
+def fused_against_single(tensors: Iterable[str], base: Iterable[str]) -> FusedAgainstSingle | None:
     """Return whether of two checkpoints one has experts fused and the other one by one.
 
     Parameters
     ----------
-    own, base : iterable of str
+    tensors, base : iterable of str
         Names without a counterpart, without wrappers.
     """
-    ours, theirs = list(own), list(base)
+    ours, theirs = list(tensors), list(base)
     for ours_are_fused, fused_names, single_names in ((True, ours, theirs), (False, theirs, ours)):
         fused = next((name for name in fused_names if _FUSED.search(name)), None)
         single = next((name for name in single_names if _SINGLE.search(name)), None)

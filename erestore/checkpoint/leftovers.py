@@ -20,12 +20,12 @@ _Contents = frozenset[tuple[str, str, tuple[int, ...]]]
 """Tail of the name, kind of numbers and shape of every tensor below a prefix."""
 
 
-def match_towers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
+def match_towers(tensors: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
     """Return pairs of prefixes below which the same tensors are, names and shapes, as below no other prefix.
 
     Only stacks of layers count, of at least eight tensors: heads often have the same few tensors and are not the same.
     """
-    ours, theirs = _towers(own), _towers(base)
+    ours, theirs = _towers(tensors), _towers(base)
     pairs: list[Prefixes] = []
     for contents in sorted(ours.keys() & theirs.keys(), key=lambda contents: (-len(contents), min(ours[contents]))):
         if len(ours[contents]) == len(theirs[contents]) == 1:
@@ -38,7 +38,7 @@ def match_towers(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Pr
 
 
 def match_leftovers(
-    own: Mapping[str, Typed],
+    tensors: Mapping[str, Typed],
     base: Mapping[str, Typed],
     own_modules: Collection[str],
     base_modules: Collection[str],
@@ -47,16 +47,16 @@ def match_leftovers(
 
     Parameters
     ----------
-    own, base : Mapping[str, Typed]
+    tensors, base : Mapping[str, Typed]
         The tensors that are not matched yet.
     own_modules, base_modules : collection of str
         Names, with their dot, of the modules that have matched tensors. What is in front has to be one: below a module
         of which nothing is matched, such as a head for another task, a name means something else.
     """
-    ours, theirs = _by_tail(own), _by_tail(base)
+    ours, theirs = _by_tail(tensors), _by_tail(base)
     candidates = {
-        name: {key for key in (*theirs.get(name, ()), *_whole_tails(name, base)) if is_alike(own[name], base[key])}
-        for name in own
+        name: {key for key in (*theirs.get(name, ()), *_whole_tails(name, base)) if is_alike(tensors[name], base[key])}
+        for name in tensors
         if name not in _COMMON_WORDS
     }
     matched = {}
@@ -64,7 +64,9 @@ def match_leftovers(
         if len(keys) == 1:
             (key,) = keys
             rivals = {
-                other for other in (*ours.get(key, ()), *_whole_tails(key, own)) if is_alike(own[other], base[key])
+                other
+                for other in (*ours.get(key, ()), *_whole_tails(key, tensors))
+                if is_alike(tensors[other], base[key])
             }
             if rivals == {name} and key not in _COMMON_WORDS:
                 matched[name] = key
@@ -72,7 +74,7 @@ def match_leftovers(
         name: key
         for name, key in matched.items()
         if _is_in_matched_module(name, key, own_modules, base_modules)
-        and not _belong_to_other_modules(name, key, own, base)
+        and not _belong_to_other_modules(name, key, tensors, base)
     }
 
 
@@ -85,16 +87,16 @@ def _is_in_matched_module(name: str, key: str, own_modules: Collection[str], bas
     return key[: -len(name)] in base_modules
 
 
-def _belong_to_other_modules(name: str, key: str, own: Mapping[str, Typed], base: Mapping[str, Typed]) -> bool:
+def _belong_to_other_modules(name: str, key: str, tensors: Mapping[str, Typed], base: Mapping[str, Typed]) -> bool:
     """Return whether two modules both have a further parameter that is not alike, as heads for other tasks have a weight."""
     module, dot, _ = name.rpartition(".")
     other, _, _ = key.rpartition(".")
     if not dot or not other:
         return False
-    for sibling in own:
+    for sibling in tensors:
         parent, _, parameter = sibling.rpartition(".")
         counterpart = f"{other}.{parameter}"
-        if parent == module and counterpart in base and not is_alike(own[sibling], base[counterpart]):
+        if parent == module and counterpart in base and not is_alike(tensors[sibling], base[counterpart]):
             return True
     return False
 

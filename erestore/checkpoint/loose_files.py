@@ -35,13 +35,13 @@ def choose_safetensors(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...
         file.close()
         tensors[name] = set(file.tensors)
         rank_files += [name] if is_rank_file(file) else []
-    whole = [name for name in names if name not in rank_files]
-    if not whole:
+    candidates = [name for name in names if name not in rank_files]
+    if not candidates:
         return tuple(names), {}
-    _require_all_shards(root, whole)
+    _require_all_shards(root, candidates)
     files: list[str] = []
-    left_out = dict.fromkeys(rank_files, f"'{whole[0]}' holds the weights")
-    for name in sorted(whole, key=lambda name: (len(_stem(name)), name)):
+    left_out = dict.fromkeys(rank_files, f"'{candidates[0]}' holds the weights")
+    for name in sorted(candidates, key=lambda name: (len(_stem(name)), name)):
         twin = next((file for file in files if tensors[file] & tensors[name]), None)
         if twin is None:
             files.append(name)

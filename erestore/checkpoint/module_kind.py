@@ -167,8 +167,8 @@ def place(name: str) -> Place:
     Place
         The stack is whatever the name says, and the depth of a layer inside a stage is that of the stage.
     """
-    path, found = _parsed(name)
-    return replace(found, depth=path[0] if path else None)
+    path, location = _parsed(name)
+    return replace(location, depth=path[0] if path else None)
 
 
 def places(names: Iterable[str]) -> dict[str, Place]:
@@ -187,20 +187,20 @@ def places(names: Iterable[str]) -> dict[str, Place]:
     """
     parsed = {name: _parsed(name) for name in names}
     layers: dict[str, set[tuple[int, ...]]] = {}
-    for path, found in parsed.values():
+    for path, location in parsed.values():
         if path:
-            layers.setdefault(found.stack, set()).add(path)
+            layers.setdefault(location.stack, set()).add(path)
     numbered = {stack: sorted(paths) for stack, paths in layers.items()}
     staged = {stack: _inner(paths) for stack, paths in numbered.items() if max(map(len, paths)) > 1}
 
-    def located(path: tuple[int, ...], found: Place) -> Place:
-        stack = found.stack if len(layers) > 1 else ""
+    def located(path: tuple[int, ...], location: Place) -> Place:
+        stack = location.stack if len(layers) > 1 else ""
         if not path:
-            return replace(found, stack=stack)
-        inner = staged.get(found.stack)
-        return replace(found, stack=stack, depth=bisect_left(inner, path) if inner else path[0])
+            return replace(location, stack=stack)
+        inner = staged.get(location.stack)
+        return replace(location, stack=stack, depth=bisect_left(inner, path) if inner else path[0])
 
-    return {name: located(*each) for name, each in parsed.items()}
+    return {name: located(*parse) for name, parse in parsed.items()}
 
 
 def kind_order(kind: str) -> int:
@@ -247,20 +247,20 @@ def _layer(parts: list[str]) -> tuple[tuple[int, ...], list[str], list[str]]:
         holder = parts[at - 1] if at else ""
         if _is_number(part) and not at and len(parts) > 1:
             continue  # a whole model can be the first step of a sequence
-        if own := _NUMBERED.fullmatch(part):
-            path = (int(own[1]),)
+        if number := _NUMBERED.fullmatch(part):
+            path = (int(number[1]),)
         elif _is_number(part) and _SEQUENCES.fullmatch(holder):
             return (), [], parts
         elif _is_number(part):
             path = (int(part),)
         else:
             continue
-        if any(_SEQUENCES.fullmatch(each) for each in parts[:at]):
+        if any(_SEQUENCES.fullmatch(text) for text in parts[:at]):
             return (), [], parts
-        found = _below(parts, at, path)
-        if own or _LISTS.fullmatch(holder):
-            return found
-        fallback = fallback or found
+        layer = _below(parts, at, path)
+        if number or _LISTS.fullmatch(holder):
+            return layer
+        fallback = fallback or layer
     return fallback or ((), [], parts)
 
 
@@ -278,8 +278,8 @@ def _below(parts: list[str], at: int, path: tuple[int, ...]) -> tuple[tuple[int,
 def _kind(parts: list[str], *, outside: bool) -> str:
     """Return what a module does from the part of its name inside its layer, or all of it `outside` of layers."""
     path = ".".join(parts).lower()
-    if outside and (found := _first(_OUTSIDE, path)):
-        return found
+    if outside and (kind := _first(_OUTSIDE, path)):
+        return kind
     if _NORM.search(path):
         return "norm"
     if _SCALE.search(path):
@@ -288,13 +288,13 @@ def _kind(parts: list[str], *, outside: bool) -> str:
         cross = "cross-" if _CROSS.search(path) else ""
         return f"{cross}attention {_first(_ATTENTION, path.partition('att')[2]) or 'other'}"
     if outside or "embed" in path:
-        found = _first(_EMBEDDINGS, path)
-        if found:
-            return found
+        kind = _first(_EMBEDDINGS, path)
+        if kind:
+            return kind
     if not outside and _ROUTER.search(path):
         return "router"
-    if not outside and (found := _first(_MLP, path)):
-        return f"{'expert' if _EXPERT.search(path) else 'MLP'} {found}"
+    if not outside and (kind := _first(_MLP, path)):
+        return f"{'expert' if _EXPERT.search(path) else 'MLP'} {kind}"
     return _generic(parts)
 
 
@@ -304,17 +304,17 @@ def _first(rules: Iterable[tuple[str, str]], path: str) -> str | None:
 
 def _generic(parts: list[str]) -> str:
     """Return the path of a module without numbers and without the lists that only hold them."""
-    kept = [part for part in parts if not _is_number(part)]
-    while len(kept) > 1 and kept[-1] in ("layers", "layer", "blocks", "block"):
-        kept.pop()
-    return ".".join(kept)
+    names = [part for part in parts if not _is_number(part)]
+    while len(names) > 1 and names[-1] in ("layers", "layer", "blocks", "block"):
+        names.pop()
+    return ".".join(names)
 
 
 def _stack(parts: list[str]) -> str:
     """Return which list of layers a path leads to: what it says first of encoder, decoder or modality, else its own name."""
     for part in parts:
-        if found := _STACK.search(part):
-            what = "vision" if found["what"] == "visual" else found["what"]
-            return " ".join(filter(None, (what, found["part"], found["coder"])))
+        if match := _STACK.search(part):
+            what = "vision" if match["what"] == "visual" else match["what"]
+            return " ".join(filter(None, (what, match["part"], match["coder"])))
     holder = next((part for part in reversed(parts) if not _is_number(part)), "")
     return holder.removesuffix("_layers").removesuffix("_blocks") if holder.endswith(("_layers", "_blocks")) else ""

@@ -18,7 +18,7 @@ from erestore.checkpoint.experts import FusedAgainstSingle, fused_against_single
 from erestore.checkpoint.leftovers import match_leftovers, match_towers
 from erestore.checkpoint.prefixes import Prefixes, best_pair, modules, renamed, splits
 from erestore.checkpoint.quantised_weights import mark_codes
-from erestore.checkpoint.shapes import Codes, Typed, describe_form, elements, fits, shared_elements
+from erestore.checkpoint.shapes import QuantisedCodes, Typed, describe_form, elements, fits, shared_elements
 from erestore.checkpoint.spelling import Spelling, by_spelling, moved, name_by_name, spell, unwrapped, wrappers_of
 from erestore.errors import CheckpointError
 
@@ -97,10 +97,10 @@ class Match:
             raise CheckpointError(f"{self.experts.sentence}.", hint=self.experts.hint)
         form, hint = _ARCHITECTURE
         if self.mismatched:
-            name, (own, base) = next(iter(self.mismatched.items()))
-            first = f"'{name}' is {describe_form(own, base)} here and {describe_form(base, own)} in the base"
-            if isinstance(own, Codes) != isinstance(base, Codes):
-                form, hint = _QUANTISED if isinstance(own, Codes) else _QUANTISED_BASE
+            name, (tensor, base) = next(iter(self.mismatched.items()))
+            first = f"'{name}' is {describe_form(tensor, base)} here and {describe_form(base, tensor)} in the base"
+            if isinstance(tensor, QuantisedCodes) != isinstance(base, QuantisedCodes):
+                form, hint = _QUANTISED if isinstance(tensor, QuantisedCodes) else _QUANTISED_BASE
         else:
             first = f"the base has nothing like '{self.unmatched_own[0]}'"
         share = self.matched_elements / self.total_elements
@@ -112,7 +112,7 @@ class Match:
 
 
 def match_names(
-    own: Mapping[str, Typed],
+    tensors: Mapping[str, Typed],
     base: Mapping[str, Typed],
     conversions: Callable[[], Spelling | None] | None = None,
 ) -> Match:
@@ -120,7 +120,7 @@ def match_names(
 
     Parameters
     ----------
-    own : Mapping[str, TensorInfo]
+    tensors : Mapping[str, TensorInfo]
         The checkpoint's tensors by name.
     base : Mapping[str, TensorInfo or WholeTensor]
         The base's.
@@ -133,7 +133,7 @@ def match_names(
     Match
         Call :meth:`Match.require_same_architecture` to refuse a wrong base.
     """
-    matching = _Matching(mark_codes(own), mark_codes(base))
+    matching = _Matching(mark_codes(tensors), mark_codes(base))
     matching.match_equal_names()
     matching.match(name_by_name(unwrapped))
     if any(moved(name) != unwrapped(name) for name in (*matching.left_own, *matching.left_base)):
@@ -165,8 +165,8 @@ class _Matching:
 
     def match_equal_names(self) -> None:
         """Match names that agree as they are."""
-        own, base = self.own, self.base
-        self.add({name: name for name in own if name in base and fits(own[name], base[name])})
+        tensors, base = self.own, self.base
+        self.add({name: name for name in tensors if name in base and fits(tensors[name], base[name])})
 
     def add(self, keys: Mapping[str, str]) -> None:
         """Match names that are left on both sides."""
@@ -180,7 +180,8 @@ class _Matching:
             return
         texts = spelling(self.own), spelling(self.base)
         self._add_spelled(
-            texts, lambda own, base: {name: name for name in own if name in base and fits(own[name], base[name])}
+            texts,
+            lambda tensors, base: {name: name for name in tensors if name in base and fits(tensors[name], base[name])},
         )
         least = math.ceil(_SMALLEST_SHARE * self.total)
         while pair := best_pair(*self._spelled(texts), least, self._matched(texts)):
@@ -188,8 +189,8 @@ class _Matching:
         for pair in match_towers(*self._spelled(texts)):
             self._add_pair(texts, pair)
         if 2 * self.matched_elements >= self.total:
-            own, base = texts
-            own_modules = modules(own[name] for name in self.keys)
+            tensors, base = texts
+            own_modules = modules(tensors[name] for name in self.keys)
             base_modules = modules(base[key] for key in self.keys.values())
             self._add_spelled(texts, partial(match_leftovers, own_modules=own_modules, base_modules=base_modules))
 
@@ -206,32 +207,32 @@ class _Matching:
 
     def _names(self, texts: _Texts) -> tuple[dict[str, str], dict[str, str]]:
         """Return the names that are left on both sides by their spellings."""
-        own, base = texts
-        return by_spelling(self.left_own, own), by_spelling(self.left_base, base)
+        names, base = texts
+        return by_spelling(self.left_own, names), by_spelling(self.left_base, base)
 
     def _spelled(self, texts: _Texts) -> tuple[dict[str, Typed], dict[str, Typed]]:
-        own, base = self._names(texts)
+        names, base = self._names(texts)
         return (
-            {text: self.left_own[name] for text, name in own.items()},
+            {text: self.left_own[name] for text, name in names.items()},
             {text: self.left_base[key] for text, key in base.items()},
         )
 
     def _matched(self, texts: _Texts) -> dict[str, str]:
         """Return the names that are matched, as they are spelled."""
-        own, base = texts
-        return {own[name]: base[key] for name, key in self.keys.items()}
+        names, base = texts
+        return {names[name]: base[key] for name, key in self.keys.items()}
 
     def _add_spelled(
         self,
         texts: _Texts,
         find: Callable[[Mapping[str, Typed], Mapping[str, Typed]], Mapping[str, str]],
     ) -> None:
-        own, base = self._names(texts)
-        self.add({own[text]: base[key] for text, key in find(*self._spelled(texts)).items()})
+        names, base = self._names(texts)
+        self.add({names[text]: base[key] for text, key in find(*self._spelled(texts)).items()})
 
     def _add_pair(self, texts: _Texts, pair: Prefixes) -> None:
         self.pairs.append(pair)
-        self._add_spelled(texts, lambda own, base: renamed(pair, own, base))
+        self._add_spelled(texts, lambda tensors, base: renamed(pair, tensors, base))
 
     def result(self) -> Match:
         """Return what is matched."""
@@ -253,9 +254,9 @@ class _Matching:
         )
 
     def _mismatched(self) -> dict[str, tuple[Typed, Typed]]:
-        own, base = (spell(left, name_by_name(unwrapped)) for left in (self.left_own, self.left_base))
+        names, base = (spell(left, name_by_name(unwrapped)) for left in (self.left_own, self.left_base))
         mismatched = {}
-        for text, name in own.items():
+        for text, name in names.items():
             for pair in (Prefixes("", ""), *self.pairs):
                 key = base.get(pair.rename(text) or "")
                 if key is not None:
@@ -264,12 +265,12 @@ class _Matching:
         return mismatched if mismatched or self.keys else _mismatched_tails(self.own, self.base)
 
 
-def _mismatched_tails(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, tuple[Typed, Typed]]:
+def _mismatched_tails(tensors: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, tuple[Typed, Typed]]:
     tails = {tail: key for key in base for _, tail in splits(key) if "." in tail}
     mismatched = {}
-    for name in own:
+    for name in tensors:
         for _, tail in splits(name):
             if tail in tails:
-                mismatched[name] = own[name], base[tails[tail]]
+                mismatched[name] = tensors[name], base[tails[tail]]
                 break
     return mismatched

@@ -86,8 +86,8 @@ def _open_file(path: Path) -> Checkpoint:
 def _open_directory(path: Path) -> Checkpoint:
     model = find_model(path)
     adapter = None if model else find_adapter(path)
-    chosen = model or adapter or find_loose_weights(path)
-    folders = ({"": chosen} if chosen else {}) | find_module_weights(path, has_model=chosen is not None)
+    main = model or adapter or find_loose_weights(path)
+    folders = ({"": main} if main else {}) | find_module_weights(path, has_model=main is not None)
     readers, weights = _open_folders(path, folders)
     if adapter:
         readers |= _open_trained_beside(path, readers)

@@ -9,7 +9,7 @@ from erestore.checkpoint.shapes import Typed
 from erestore.errors import CheckpointError
 
 
-def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: Match) -> None:
+def refuse_partial(tensors: Mapping[str, Typed], base: Mapping[str, Typed], match: Match) -> None:
     """Refuse a checkpoint that lacks values of the base's tensors.
 
     Raises
@@ -18,8 +18,8 @@ def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: M
         If a tensor is empty where the base's has values, or most matrices have fewer rows than the base's: a vocabulary
         shrinks in one or two of them.
     """
-    pairs = {name: (own[name], base[key]) for name, key in match.keys.items()}
-    named_alike = {name: (own[name], base[name]) for name in own if name in base}
+    pairs = {name: (tensors[name], base[key]) for name, key in match.keys.items()}
+    named_alike = {name: (tensors[name], base[name]) for name in tensors if name in base}
     empty = [
         name
         for name, (ours, theirs) in {**named_alike, **match.mismatched, **pairs}.items()
@@ -27,7 +27,7 @@ def refuse_partial(own: Mapping[str, Typed], base: Mapping[str, Typed], match: M
     ]
     if empty:
         raise CheckpointError(
-            f"{len(empty)} of {len(own)} tensors are empty where the base has values, such as '{empty[0]}': "
+            f"{len(empty)} of {len(tensors)} tensors are empty where the base has values, such as '{empty[0]}': "
             "their values were not gathered before they were saved (DeepSpeed ZeRO-3).",
             hint="Run the zero_to_fp32.py that DeepSpeed put into the training checkpoint, or save again with "
             "stage3_gather_16bit_weights_on_model_save.",

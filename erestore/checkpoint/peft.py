@@ -106,8 +106,10 @@ class PeftCheckpoint(OpenedCheckpoint):
             If the base lacks an adapted weight, or has it in another shape.
         """
         targets = {name: _upright(name, "F32", factors.shape) for name, factors in self.parts.factors.items()}
-        found = match_names(targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()})
-        names = AdapterNames(base, found, spellings)
+        matched = match_names(
+            targets, {key: _upright(key, info.dtype, tuple(info.shape)) for key, info in base.items()}
+        )
+        names = AdapterNames(base, matched, spellings)
         quantised = find_quantised(base)
         keys = {name: key for name in self.parts.whole if (key := names.key(name)) is not None}
         additions = {name: tensor for name, tensor in self.parts.whole.items() if name not in keys}
@@ -128,9 +130,10 @@ class PeftCheckpoint(OpenedCheckpoint):
         key = names.key(name)
         shape = tuple(names.base[key].shape) if key is not None else ()
         shapes = [factors.shape, factors.shape[::-1]] if factors.kind == "linear" else [factors.shape]
-        fitting = [own for own in shapes if own == shape] or [own for own in shapes if _has_grown(own, shape)]
+        fitting = [form for form in shapes if form == shape] or [form for form in shapes if _has_grown(form, shape)]
         weight = next(
-            (each for each in quantised if key == each.codes or (key is None and _is_tail(name, each.name))), None
+            (entry for entry in quantised if key == entry.codes or (key is None and _is_tail(name, entry.name))),
+            None,
         )
         if weight is not None:
             raise CheckpointError(
@@ -152,9 +155,9 @@ class PeftCheckpoint(OpenedCheckpoint):
         return key, dataclasses.replace(factors, transpose=transpose, shape=fitting[0])
 
 
-def _has_grown(whole: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def _has_grown(grown: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Return whether a shape is another with rows added to it, as a vocabulary gets them."""
-    return len(whole) == len(shape) == 2 and whole[1:] == shape[1:] and whole[0] > shape[0]
+    return len(grown) == len(shape) == 2 and grown[1:] == shape[1:] and grown[0] > shape[0]
 
 
 def _bias_key(name: str, names: AdapterNames) -> str:

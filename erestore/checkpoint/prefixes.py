@@ -27,7 +27,7 @@ class Prefixes(NamedTuple):
 
 
 def best_pair(
-    own: Mapping[str, Typed], base: Mapping[str, Typed], least: int, matched: Mapping[str, str] = _NOTHING
+    tensors: Mapping[str, Typed], base: Mapping[str, Typed], least: int, matched: Mapping[str, str] = _NOTHING
 ) -> Prefixes | None:
     """Return the pair that matches most elements, of those that match at least so many.
 
@@ -37,7 +37,7 @@ def best_pair(
 
     Parameters
     ----------
-    own, base : Mapping[str, Typed]
+    tensors, base : Mapping[str, Typed]
         The tensors that are not matched yet.
     least : int
     matched : Mapping[str, str]
@@ -45,11 +45,11 @@ def best_pair(
     """
     stacks = {(_stack(name), _stack(key)) for name, key in matched.items()}
     scored: dict[tuple[tuple[str, str], ...], tuple[int, int, Prefixes]] = {}
-    for pair in _candidates(own, base):
-        keys = renamed(pair, own, base)
-        elements = sum(shared_elements(own[name], base[key]) for name, key in keys.items())
+    for pair in _candidates(tensors, base):
+        keys = renamed(pair, tensors, base)
+        elements = sum(shared_elements(tensors[name], base[key]) for name, key in keys.items())
         if elements >= max(1, least) and not is_other_half(pair) and not _is_in_other_stack(pair, stacks):
-            left = sum(name.startswith(pair.own) for name in own) + sum(key.startswith(pair.base) for key in base)
+            left = sum(name.startswith(pair.own) for name in tensors) + sum(key.startswith(pair.base) for key in base)
             scored.setdefault(tuple(sorted(keys.items())), (elements, 2 * len(keys) - left, pair))
     for names, score in sorted(scored.items(), key=lambda item: item[1][:2], reverse=True):
         rivals = [other for other, (*rank, _) in scored.items() if other != names and tuple(rank) == score[:2]]
@@ -60,20 +60,20 @@ def best_pair(
 
 def is_other_half(pair: Prefixes) -> bool:
     """Return whether one prefix is of an encoder and the other of a decoder, which are not the same whatever is in them."""
-    own, base = pair.own.split("."), pair.base.split(".")
-    while own and base and own[-1] == base[-1]:
-        own.pop()
+    parts_here, base = pair.own.split("."), pair.base.split(".")
+    while parts_here and base and parts_here[-1] == base[-1]:
+        parts_here.pop()
         base.pop()
-    halves = [{half for part in parts for half in _HALVES if part == half} for parts in (own, base)]
+    halves = [{half for part in parts for half in _HALVES if part == half} for parts in (parts_here, base)]
     return bool(halves[0] and halves[1]) and halves[0].isdisjoint(halves[1])
 
 
-def renamed(pair: Prefixes, own: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, str]:
+def renamed(pair: Prefixes, tensors: Mapping[str, Typed], base: Mapping[str, Typed]) -> dict[str, str]:
     """Return the names that a pair of prefixes makes names of fitting tensors of the base."""
     return {
         name: key
-        for name in own
-        if (key := pair.rename(name)) is not None and key in base and fits(own[name], base[key])
+        for name in tensors
+        if (key := pair.rename(name)) is not None and key in base and fits(tensors[name], base[key])
     }
 
 
@@ -89,14 +89,14 @@ def splits(name: str) -> Iterator[tuple[str, str]]:
 def _stack(name: str) -> str:
     """Return what is in front of the last number of a layer in a name or prefix; empty if there is none."""
     parts = name.split(".")
-    numbers = [place for place, part in enumerate(parts) if part.isdecimal()]
+    numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
     return "".join(f"{part}." for part in parts[: numbers[-1]]) if numbers else ""
 
 
 def _is_in_other_stack(pair: Prefixes, stacks: Collection[tuple[str, str]]) -> bool:
     """Return whether a pair is of one layer, of a stack whose other layers are matched to those of another stack."""
-    own, base = _stack(pair.own), _stack(pair.base)
-    partners = {theirs for ours, theirs in stacks if own and ours == own}
+    stack, base = _stack(pair.own), _stack(pair.base)
+    partners = {theirs for ours, theirs in stacks if stack and ours == stack}
     return bool(partners) and base not in partners
 
 
@@ -105,7 +105,7 @@ def modules(names: Iterable[str]) -> set[str]:
     return {prefix for name in names for prefix, _ in splits(name)}
 
 
-def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
+def _candidates(tensors: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Prefixes]:
     """Return the pairs of prefixes that names of equal shape suggest by a common tail, the weightiest first.
 
     A tail that many names share (``bias``) says little: of each own name only the longest one that the base has counts.
@@ -118,7 +118,7 @@ def _candidates(own: Mapping[str, Typed], base: Mapping[str, Typed]) -> list[Pre
             if len(keys) < _PAIRS_TRIED:
                 keys.append(key)
     votes: Counter[Prefixes] = Counter()
-    for name, tensor in own.items():
+    for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         for prefix, tail in splits(name):
             if keys := tails.get((tail, shape), []):

@@ -24,7 +24,7 @@ ACTIVATIONS = tuple(
 """Scales of what goes in and comes out. Nothing of the weight's value, but they were measured together with its codes."""
 
 
-class Part(NamedTuple):
+class SchemePart(NamedTuple):
     """What a scheme keeps beside the codes of a weight.
 
     Attributes
@@ -53,10 +53,10 @@ class Scheme:
     ----------
     name : str
     codes : str
-        Name of the codes, as of a :class:`Part`.
+        Name of the codes, as of a :class:`SchemePart`.
     dtypes : frozenset of str
         Of the codes; empty for any.
-    parts : tuple of Part
+    parts : tuple of SchemePart
     value : str
         Function of :mod:`erestore.checkpoint.dequantisation` from arrays by role and ``quantization_config`` to the weight;
         empty where that is the library's alone. A name, so that commands that compute nothing load no arrays.
@@ -69,7 +69,7 @@ class Scheme:
     name: str
     codes: str
     dtypes: frozenset[str]
-    parts: tuple[Part, ...]
+    parts: tuple[SchemePart, ...]
     value: str = ""
     bytes_a_scale: int = 0
     takes_module: bool = False
@@ -85,8 +85,8 @@ class Scheme:
         return stem + "weight" if not stem or stem.endswith(".") else None
 
 
-def _optional(role: str, *names: str) -> Part:
-    return Part(role, names, is_needed=False)
+def _optional(role: str, *names: str) -> SchemePart:
+    return SchemePart(role, names, is_needed=False)
 
 
 _ZERO_POINT = _optional("zero_point", "{w}_zero_point")
@@ -98,7 +98,7 @@ SCHEMES = (
         "nvfp4",
         "{m}weight_packed",
         _PAIRS,
-        (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("divisor", ("{w}_global_scale",))),
+        (SchemePart("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), SchemePart("divisor", ("{w}_global_scale",))),
         "nvfp4",
         bytes_a_scale=8,
     ),
@@ -106,7 +106,7 @@ SCHEMES = (
         "nvfp4",
         "{w}",
         _PAIRS,
-        (Part("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), Part("factor", ("{w}_scale_2",))),
+        (SchemePart("scale", ("{w}_scale",), frozenset({"F8_E4M3"})), SchemePart("factor", ("{w}_scale_2",))),
         "nvfp4",
         bytes_a_scale=8,
     ),
@@ -114,7 +114,7 @@ SCHEMES = (
         "mxfp4",
         "{m}weight_packed",
         _PAIRS,
-        (Part("scale", ("{w}_scale",), _EXPONENTS),),
+        (SchemePart("scale", ("{w}_scale",), _EXPONENTS),),
         "mxfp4",
         bytes_a_scale=16,
     ),
@@ -122,14 +122,14 @@ SCHEMES = (
         "mxfp6",
         "{m}weight_packed",
         frozenset({"U8"}),
-        (Part("scale", ("{w}_scale",), _EXPONENTS),),
+        (SchemePart("scale", ("{w}_scale",), _EXPONENTS),),
         bytes_a_scale=24,
     ),
     Scheme(
         "mxfp4",
         "{w}_blocks",
         frozenset({"U8"}),
-        (Part("scale", ("{w}_scales",), _EXPONENTS),),
+        (SchemePart("scale", ("{w}_scales",), _EXPONENTS),),
         "mxfp4_blocks",
     ),
     Scheme(
@@ -137,8 +137,8 @@ SCHEMES = (
         "{m}weight_packed",
         frozenset({"I32"}),
         (
-            Part("scale", ("{w}_scale",)),
-            Part("shape", ("{w}_shape",)),
+            SchemePart("scale", ("{w}_scale",)),
+            SchemePart("shape", ("{w}_shape",)),
             _ZERO_POINT,
             _optional("group_index", "{w}_g_idx"),
         ),
@@ -148,21 +148,25 @@ SCHEMES = (
         "gptq",
         "{m}qweight",
         frozenset({"I32"}),
-        (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",)), Part("group_index", ("{m}g_idx",))),
+        (
+            SchemePart("scale", ("{m}scales",)),
+            SchemePart("zero_point", ("{m}qzeros",)),
+            SchemePart("group_index", ("{m}g_idx",)),
+        ),
         "gptq",
     ),
     Scheme(
         "awq",
         "{m}qweight",
         frozenset({"I32"}),
-        (Part("scale", ("{m}scales",)), Part("zero_point", ("{m}qzeros",))),
+        (SchemePart("scale", ("{m}scales",)), SchemePart("zero_point", ("{m}qzeros",))),
         "awq",
     ),
     Scheme(
         "bitsandbytes int8",
         "{w}",
         frozenset({"I8"}),
-        (Part("scale", ("{m}SCB",)), _optional("format", "{m}weight_format")),
+        (SchemePart("scale", ("{m}SCB",)), _optional("format", "{m}weight_format")),
         "bitsandbytes_int8",
     ),
     Scheme(
@@ -170,9 +174,9 @@ SCHEMES = (
         "{w}",
         frozenset({"U8"}),
         (
-            Part("absmax", ("{w}.absmax",)),
-            Part("quant_map", ("{w}.quant_map",)),
-            Part("state", ("{w}.quant_state.bitsandbytes__nf4", "{w}.quant_state.bitsandbytes__fp4")),
+            SchemePart("absmax", ("{w}.absmax",)),
+            SchemePart("quant_map", ("{w}.quant_map",)),
+            SchemePart("state", ("{w}.quant_state.bitsandbytes__nf4", "{w}.quant_state.bitsandbytes__fp4")),
             _optional("nested_absmax", "{w}.nested_absmax"),
             _optional("nested_quant_map", "{w}.nested_quant_map"),
         ),
@@ -183,7 +187,7 @@ SCHEMES = (
         "{m}_weight_qdata",
         FP8 | {"I8", "U8", "I32"},
         (
-            Part("scale", ("{m}_weight_scale", "{m}_weight_scale_and_zero")),
+            SchemePart("scale", ("{m}_weight_scale", "{m}_weight_scale_and_zero")),
             _optional("zero_point", "{m}_weight_zero_point"),
             _optional("pre_scale", "{m}_weight_act_pre_scale"),
             _optional("tensor_scale", "{m}_weight_per_tensor_scale"),
@@ -194,35 +198,49 @@ SCHEMES = (
         "quanto",
         "{w}._data",
         FP8 | {"I8", "U8"},
-        (Part("scale", ("{w}._scale",)), _optional("zero_point", "{w}._shift")),
+        (SchemePart("scale", ("{w}._scale",)), _optional("zero_point", "{w}._shift")),
     ),
     Scheme(
         "fp8",
         "{w}",
         FP8,
-        (Part("scale", ("{w}_scale_inv", "{w}_scale", "{m}scale", "{m}qscale_weight", "{m}scale_weight")),),
+        (SchemePart("scale", ("{w}_scale_inv", "{w}_scale", "{m}scale", "{m}qscale_weight", "{m}scale_weight")),),
         "scaled",
     ),
     Scheme(
         "int8",
         "{w}",
         frozenset({"I8"}),
-        (Part("scale", ("{w}_scale", "{w}_scale_inv")), _ZERO_POINT),
+        (SchemePart("scale", ("{w}_scale", "{w}_scale_inv")), _ZERO_POINT),
         "scaled",
     ),
-    Scheme("hqq", "{m}W_q", frozenset(), (Part("scale", ("{m}scale",)), Part("zero", ("{m}zero",))), takes_module=True),
-    Scheme("aqlm", "{m}codes", INTEGERS, (Part("codebooks", ("{m}codebooks",)),), takes_module=True),
     Scheme(
-        "vptq", "{m}indices", INTEGERS, (Part("centroids", ("{m}centroids.weight",)), *_CENTROIDS), takes_module=True
+        "hqq",
+        "{m}W_q",
+        frozenset(),
+        (SchemePart("scale", ("{m}scale",)), SchemePart("zero", ("{m}zero",))),
+        takes_module=True,
     ),
-    Scheme("spqr", "{m}dense_weights", INTEGERS, (Part("offsets", ("{m}row_offsets",)),), takes_module=True),
+    Scheme("aqlm", "{m}codes", INTEGERS, (SchemePart("codebooks", ("{m}codebooks",)),), takes_module=True),
     Scheme(
-        "higgs", "{w}", INTEGERS, (Part("scale", ("{m}scales",)), Part("tables", ("{m}tables",))), takes_module=True
+        "vptq",
+        "{m}indices",
+        INTEGERS,
+        (SchemePart("centroids", ("{m}centroids.weight",)), *_CENTROIDS),
+        takes_module=True,
     ),
-    Scheme("mlx", "{w}", frozenset({"U32"}), (Part("scale", ("{m}scales",)), *_OFFSETS)),
-    Scheme("eetq", "{w}", frozenset({"I8"}), (Part("scale", ("{w}_scales",)),)),
-    Scheme("packed", "{m}weight_packed", INTEGERS, (Part("scale", ("{w}_scale",)),), takes_module=True),
-    Scheme("packed", "{m}qweight", INTEGERS, (Part("scale", ("{m}scales",)),), takes_module=True),
-    Scheme("packed", "{w}", INTEGERS, (Part("scale", ("{w}_scale",)),), takes_module=True),
+    Scheme("spqr", "{m}dense_weights", INTEGERS, (SchemePart("offsets", ("{m}row_offsets",)),), takes_module=True),
+    Scheme(
+        "higgs",
+        "{w}",
+        INTEGERS,
+        (SchemePart("scale", ("{m}scales",)), SchemePart("tables", ("{m}tables",))),
+        takes_module=True,
+    ),
+    Scheme("mlx", "{w}", frozenset({"U32"}), (SchemePart("scale", ("{m}scales",)), *_OFFSETS)),
+    Scheme("eetq", "{w}", frozenset({"I8"}), (SchemePart("scale", ("{w}_scales",)),)),
+    Scheme("packed", "{m}weight_packed", INTEGERS, (SchemePart("scale", ("{w}_scale",)),), takes_module=True),
+    Scheme("packed", "{m}qweight", INTEGERS, (SchemePart("scale", ("{m}scales",)),), takes_module=True),
+    Scheme("packed", "{w}", INTEGERS, (SchemePart("scale", ("{w}_scale",)),), takes_module=True),
 )
 """Every scheme that is recognised; of several that fit, the first counts."""

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from erestore.checkpoint.quantisation_schemes import ACTIVATIONS, FP8, INTEGERS, SCHEMES, Scheme
-from erestore.checkpoint.shapes import Codes, Typed
+from erestore.checkpoint.shapes import QuantisedCodes, Typed
 
 if TYPE_CHECKING:
     from erestore.arrays import Array
@@ -104,7 +104,7 @@ def stated_quantisation(files: Iterable[str], read: Callable[[str], bytes]) -> M
     names = sorted(
         (name for name in files if PurePosixPath(name).name == "config.json"), key=lambda name: name.count("/")
     )
-    return next((found for name in names if (found := quantisation_configuration(read(name)))), {})
+    return next((configuration for name in names if (configuration := quantisation_configuration(read(name)))), {})
 
 
 def find_quantised(
@@ -119,33 +119,33 @@ def find_quantised(
     configuration : Mapping[str, Any], optional
         ``quantization_config`` of the model's ``config.json``.
     """
-    taken: set[str] = set()
+    members: set[str] = set()
     weights = []
     modules = _Modules(tensors)
     for name in tensors:
         weight = next(_recognised(name, modules, configuration or {}), None)
-        if weight is not None and taken.isdisjoint(weight.members):
-            taken.update(weight.members)
+        if weight is not None and members.isdisjoint(weight.members):
+            members.update(weight.members)
             weights.append(weight)
     if configuration:
-        rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+        rest = {name: tensor for name, tensor in tensors.items() if name not in members}
         weights += _of_unknown_scheme(_Modules(rest), configuration)
     return tuple(weights)
 
 
 def needs_configuration(tensors: Mapping[str, Typed]) -> bool:
     """Return whether a configuration decides what some tensors are: codes of no known scheme, or a model's integers."""
-    taken = {name for weight in find_quantised(tensors) for name in weight.members}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    members = {name for weight in find_quantised(tensors) for name in weight.members}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in members}
     return any(_of_unknown_scheme(_Modules(rest), {}))
 
 
 def mark_codes(tensors: Mapping[str, Typed]) -> dict[str, Typed]:
-    """Return tensors, the codes among them as :class:`erestore.checkpoint.shapes.Codes`."""
+    """Return tensors, the codes among them as :class:`erestore.checkpoint.shapes.QuantisedCodes`."""
     marked = dict(tensors)
     for weight in find_quantised(tensors):
         codes = tensors[weight.codes]
-        marked[weight.codes] = Codes(codes.dtype, tuple(codes.shape), weight.scheme.name)
+        marked[weight.codes] = QuantisedCodes(codes.dtype, tuple(codes.shape), weight.scheme.name)
     return marked
 
 
@@ -203,7 +203,7 @@ def _recognised(name: str, modules: _Modules, configuration: Mapping[str, Any]) 
             continue
         parts = {"codes": name}
         for part in scheme.parts:
-            member = next((each for each in _spelled(part.names, weight) if each in tensors), None)
+            member = next((candidate for candidate in _spelled(part.names, weight) if candidate in tensors), None)
             if member is not None and (not part.dtypes or tensors[member].dtype in part.dtypes):
                 parts[part.role] = member
             elif part.is_needed:
@@ -211,8 +211,12 @@ def _recognised(name: str, modules: _Modules, configuration: Mapping[str, Any]) 
         else:
             if not _is_scaled_by(scheme, tensors[name], tensors[parts["scale"]] if "scale" in parts else None):
                 continue
-            activations = (each for each in _spelled((*ACTIVATIONS, "{w}_activation_scale"), weight) if each in tensors)
-            parts |= {f"activation {number}": each for number, each in enumerate(activations)}
+            activations = (
+                candidate
+                for candidate in _spelled((*ACTIVATIONS, "{w}_activation_scale"), weight)
+                if candidate in tensors
+            )
+            parts |= {f"activation {number}": candidate for number, candidate in enumerate(activations)}
             parts |= modules.beside(parts) if scheme.takes_module else {}
             yield QuantisedWeight(weight, scheme, parts, _block(tensors, parts, configuration), configuration)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import torch_dtype, torch_shape
 from erestore.checkpoint.safetensors_header import Header, build_header, header_length, parse_header
-from erestore.checkpoint.streams import Block, Place, Work, write_exactly, write_tensors
+from erestore.checkpoint.streams import Block, FileExtent, Work, write_exactly, write_tensors
 from erestore.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -144,5 +144,5 @@ def write_safetensors(
     prefix, header = build_header({name: (info.dtype, info.shape) for name, info in tensors.items()}, metadata)
     with path.open("xb", buffering=0) as file:
         write_exactly(file, prefix)
-        places = (Place(name, entry.start, entry.stop - entry.start) for name, entry in header.entries.items())
+        places = (FileExtent(name, entry.start, entry.stop - entry.start) for name, entry in header.entries.items())
         write_tensors(file, places, read, work)

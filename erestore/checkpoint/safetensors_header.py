@@ -25,7 +25,7 @@ SMALL_FILE = 1 << 16
 file of one data type comes back byte for byte."""
 
 
-class Entry(NamedTuple):
+class HeaderEntry(NamedTuple):
     """One tensor: code, shape, and where its data is, in bytes from the start of the file."""
 
     dtype: str
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 class Header(NamedTuple):
     """What a header says: tensors by name (sorted, as their order has no meaning) and free-form metadata."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, HeaderEntry]
     metadata: Mapping[str, str]
 
 
@@ -123,8 +123,8 @@ def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Map
         bits = DTYPES[tensors[name][0]].bits
         if alignment < ALIGNMENT:
             return True, -bits, 0, name
-        whole = sizes[name] % ALIGNMENT == 0 and sizes[name] > 0
-        return not whole, 0 if whole else -bits, -sizes[name], name
+        is_aligned = sizes[name] % ALIGNMENT == 0 and sizes[name] > 0
+        return not is_aligned, 0 if is_aligned else -bits, -sizes[name], name
 
     fields: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     order = sorted(tensors, key=place)
@@ -148,10 +148,10 @@ class _DuplicateError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    record = dict(pairs)
+    if len(record) != len(pairs):
         raise _DuplicateError("its header has one key twice")
-    return found
+    return record
 
 
 def _check_text(text: str) -> None:
@@ -167,7 +167,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _entry(name: str, field: Any, data_start: int) -> Entry:
+def _entry(name: str, field: Any, data_start: int) -> HeaderEntry:
     try:
         code, shape, (start, stop) = field["dtype"], _sizes(field["shape"]), _sizes(field["data_offsets"])
         if not isinstance(code, str) or set(field) != {"dtype", "shape", "data_offsets"}:
@@ -186,10 +186,10 @@ def _entry(name: str, field: Any, data_start: int) -> Entry:
         raise ValueError(f"the shape of {name[:80]!r} splits a byte")
     if stop - start != tensor_bytes(code, shape):
         raise ValueError(f"the data of {name[:80]!r} has another size than its shape asks for")
-    return Entry(code, shape, data_start + start, data_start + stop)
+    return HeaderEntry(code, shape, data_start + start, data_start + stop)
 
 
-def _check_cover(entries: Mapping[str, Entry], data_start: int, file_size: int) -> None:
+def _check_cover(entries: Mapping[str, HeaderEntry], data_start: int, file_size: int) -> None:
     offset = data_start
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start != offset:

@@ -23,7 +23,7 @@ class Typed(Protocol):
 
 
 @dataclass(frozen=True)
-class Codes:
+class QuantisedCodes:
     """Codes of a quantised weight, which no plain weight is a variant of, whatever its shape."""
 
     dtype: str
@@ -34,34 +34,36 @@ class Codes:
 def describe_form(tensor: Typed, other: Typed) -> str:
     """Return what tells a tensor from another that it does not fit: its shape, and where the data types do, those."""
     shape = str(list(tensor.shape))
-    if isinstance(tensor, Codes):
+    if isinstance(tensor, QuantisedCodes):
         return f"{tensor.scheme} codes ({tensor.dtype} {shape})"
     return shape if comparable(tensor, other) else f"{tensor.dtype} {shape}"
 
 
-def fits(own: Typed, base: Typed) -> bool:
+def fits(tensor: Typed, base: Typed) -> bool:
     """Return whether one tensor can be a variant of another.
 
     Both hold real numbers or both have the same data type, and the shapes are equal or, for numbers, differ in the
     first of two or more dimensions only.
     """
-    if not comparable(own, base):
+    if not comparable(tensor, base):
         return False
-    if tuple(own.shape) == tuple(base.shape):
+    if tuple(tensor.shape) == tuple(base.shape):
         return True
-    return is_floating(own.dtype) and len(own.shape) >= 2 and tuple(own.shape[1:]) == tuple(base.shape[1:])
+    return is_floating(tensor.dtype) and len(tensor.shape) >= 2 and tuple(tensor.shape[1:]) == tuple(base.shape[1:])
 
 
-def is_alike(own: Typed, base: Typed) -> bool:
+def is_alike(tensor: Typed, base: Typed) -> bool:
     """Return whether one tensor can be a variant of another and has its shape."""
-    return comparable(own, base) and tuple(own.shape) == tuple(base.shape)
+    return comparable(tensor, base) and tuple(tensor.shape) == tuple(base.shape)
 
 
-def comparable(own: Typed, base: Typed) -> bool:
+def comparable(tensor: Typed, base: Typed) -> bool:
     """Return whether both tensors hold real numbers, or both have one data type; codes are comparable to codes."""
-    if isinstance(own, Codes) != isinstance(base, Codes):
+    if isinstance(tensor, QuantisedCodes) != isinstance(base, QuantisedCodes):
         return False
-    return is_floating(own.dtype) == is_floating(base.dtype) and (is_floating(own.dtype) or own.dtype == base.dtype)
+    return is_floating(tensor.dtype) == is_floating(base.dtype) and (
+        is_floating(tensor.dtype) or tensor.dtype == base.dtype
+    )
 
 
 def elements(tensors: Iterable[Typed]) -> int:
@@ -69,6 +71,6 @@ def elements(tensors: Iterable[Typed]) -> int:
     return sum(math.prod(tensor.shape) for tensor in tensors)
 
 
-def shared_elements(own: Typed, base: Typed) -> int:
+def shared_elements(tensor: Typed, base: Typed) -> int:
     """Return how many elements two tensors that fit have in common."""
-    return min(math.prod(own.shape), math.prod(base.shape))
+    return min(math.prod(tensor.shape), math.prod(base.shape))

@@ -28,7 +28,7 @@ ASSEMBLED = "model.safetensors"
 _RANK = re.compile(r"shard-(\d+)-")
 
 
-class Block(NamedTuple):
+class ShardBlock(NamedTuple):
     """Part of a tensor: the file that holds it, its first index in every dimension, and its shape."""
 
     file: SafetensorsFile
@@ -40,7 +40,7 @@ class Block(NamedTuple):
         """One past the last index in every dimension."""
         return tuple(start + size for start, size in zip(self.start, self.shape, strict=True))
 
-    def overlaps(self, other: Block) -> bool:
+    def overlaps(self, other: ShardBlock) -> bool:
         """Return whether two blocks share an element."""
         ranges = zip(self.start, self.stop, other.start, other.stop, strict=True)
         return all(max(start, first) < min(stop, last) for start, stop, first, last in ranges)
@@ -134,7 +134,7 @@ def _rank(path: Path) -> str:
     return rank[1] if rank else path.name
 
 
-def _rows(block: Block, name: str, first: int, last: int) -> torch.Tensor:
+def _rows(block: ShardBlock, name: str, first: int, last: int) -> torch.Tensor:
     if len(block.shape) > 1:
         return block.file.rows(name, first - block.start[0], last - block.start[0])
     return block.file.read(name)[first - block.start[0] : last - block.start[0]]
@@ -161,18 +161,18 @@ def _starts(file: SafetensorsFile) -> dict[str, tuple[int, ...]]:
     return starts
 
 
-def _blocks(files: list[SafetensorsFile]) -> dict[str, list[Block]]:
-    blocks: dict[str, list[Block]] = {}
+def _blocks(files: list[SafetensorsFile]) -> dict[str, list[ShardBlock]]:
+    blocks: dict[str, list[ShardBlock]] = {}
     for file in files:
         for name, start in _starts(file).items():
-            block = Block(file, start, file.tensors[name].shape)
+            block = ShardBlock(file, start, file.tensors[name].shape)
             # What every process has whole may be in every file.
             if not any(other[1:] == block[1:] for other in blocks.setdefault(name, [])):
                 blocks[name].append(block)
     return blocks
 
 
-def _whole(name: str, blocks: list[Block]) -> TensorInfo:
+def _whole(name: str, blocks: list[ShardBlock]) -> TensorInfo:
     codes = {block.file.tensors[name].dtype for block in blocks}
     shape = tuple(max(stops) for stops in zip(*(block.stop for block in blocks), strict=True))
     elements = sum(math.prod(block.shape) for block in blocks)

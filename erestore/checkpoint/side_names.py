@@ -52,16 +52,16 @@ def check_side_names(names: Iterable[str]) -> None:
     CheckpointError
         If one is refused by :func:`check_side_name`, two differ in case only, or one is a folder of another.
     """
-    seen: dict[str, str] = {}
+    by_folded: dict[str, str] = {}
     folders: dict[str, str] = {}
     for name in names:
         folded = check_side_name(name).casefold()
-        if folded in seen:
+        if folded in by_folded:
             raise CheckpointError(
-                f"The file names '{seen[folded]}' and '{name}' are the same where case does not count.",
+                f"The file names '{by_folded[folded]}' and '{name}' are the same where case does not count.",
                 hint="Rename one of them.",
             )
-        seen[folded] = name
+        by_folded[folded] = name
         parts = folded.split("/")
         original = name.split("/")
         for depth in range(1, len(parts)):
@@ -72,6 +72,6 @@ def check_side_names(names: Iterable[str]) -> None:
                     f"The folders '{other}' and '{folder}' are the same where case does not count.",
                     hint="Rename one of them.",
                 )
-    for folded, name in seen.items():
+    for folded, name in by_folded.items():
         if folded in folders:
             raise CheckpointError(f"'{name}' is both a file and a folder.", hint="Rename one of them.")

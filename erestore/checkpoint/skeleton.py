@@ -156,12 +156,12 @@ def assemble(structure: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         if kind in sequences:
             return sequences[kind](decode(item) for item in value)
         if kind in _MAPPINGS:
-            found = _MAPPINGS[kind]()
+            mapping = _MAPPINGS[kind]()
             for key, item in value:  # update() would count the pairs of a Counter
-                found[decode(key)] = decode(item)
+                mapping[decode(key)] = decode(item)
             if "attributes" in node:
-                found.__dict__.update(decode(node["attributes"]))
-            return found
+                mapping.__dict__.update(decode(node["attributes"]))
+            return mapping
         return _decode_scalar(kind, value)
 
     try:
@@ -224,14 +224,14 @@ def _likelihood(key: str) -> int:
     return -int(any(word in key.lower() for word in _AVERAGES))
 
 
-def _dictionaries(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
-    if not isinstance(value, dict | list | tuple) or id(value) in seen:
+def _dictionaries(value: Any, key: str, visited: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if not isinstance(value, dict | list | tuple) or id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     if isinstance(value, dict):
         yield key, value
     for name, item in value.items() if isinstance(value, dict) else ((key, item) for item in value):
-        yield from _dictionaries(item, str(name), seen)
+        yield from _dictionaries(item, str(name), visited)
 
 
 def _placeholder(value: torch.Tensor, name: str) -> dict[str, Any]:
@@ -300,6 +300,6 @@ def _decode_scalar(kind: str, value: Any) -> Any:
             return bytearray.fromhex(value)
         case "device":
             return torch.device(value)
-        case "dtype" if isinstance(found := getattr(torch, value), torch.dtype):
-            return found
+        case "dtype" if isinstance(dtype := getattr(torch, value), torch.dtype):
+            return dtype
     raise ValueError(kind)

@@ -35,7 +35,7 @@ def write_exactly(file: FileIO, content: Block) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class FileExtent:
     """Where a tensor's bytes go in a file."""
 
     name: str
@@ -43,19 +43,19 @@ class Place:
     size: int
 
 
-Work = Callable[[Callable[[Place], None], Iterable[Place]], Iterable[None]]
+Work = Callable[[Callable[[FileExtent], None], Iterable[FileExtent]], Iterable[None]]
 """``map`` in its simplest form."""
 
 
 def write_tensors(
-    file: FileIO, places: Iterable[Place], read: Callable[[str], Iterable[Block]], work: Work = map
+    file: FileIO, places: Iterable[FileExtent], read: Callable[[str], Iterable[Block]], work: Work = map
 ) -> None:
     """Write tensors into one file, each at its place.
 
     Parameters
     ----------
     file : FileIO
-    places : iterable of Place
+    places : iterable of FileExtent
     read : Callable
         Gives a tensor's bytes by name, as blocks in order.
     work : Callable
@@ -67,31 +67,31 @@ def write_tensors(
         If a tensor's blocks do not come to its size; a file with another amount of data would be misread from there on.
     """
 
-    def write(place: Place) -> None:
-        _write_at(file.fileno(), place, read(place.name))
+    def write(extent: FileExtent) -> None:
+        _write_at(file.fileno(), extent, read(extent.name))
 
-    written = iter(work(write, places))
+    results = iter(work(write, places))
     try:
-        for _ in written:
+        for _ in results:
             pass
     finally:  # an interrupt too must find nothing writing any more: the file is closed next
-        if isinstance(written, Generator):
-            written.close()
+        if isinstance(results, Generator):
+            results.close()
 
 
-def _write_at(descriptor: int, place: Place, blocks: Iterable[Block]) -> None:
-    position, stop = place.offset, place.offset + place.size
+def _write_at(descriptor: int, extent: FileExtent, blocks: Iterable[Block]) -> None:
+    position, stop = extent.offset, extent.offset + extent.size
     for block in blocks:
         size = memoryview(block).nbytes
         if position + size > stop:
-            raise _wrong_size(place, position - place.offset + size)
+            raise _wrong_size(extent, position - extent.offset + size)
         view = memoryview(block).cast("B") if size else memoryview(b"")  # empty many-dimensional views cannot be cast
         while view:
-            written = os.pwrite(descriptor, view, position)
-            position, view = position + written, view[written:]
+            count = os.pwrite(descriptor, view, position)
+            position, view = position + count, view[count:]
     if position != stop:
-        raise _wrong_size(place, position - place.offset)
+        raise _wrong_size(extent, position - extent.offset)
 
 
-def _wrong_size(place: Place, size: int) -> CorruptionError:
-    return CorruptionError(f"The tensor '{place.name}' came to {size} bytes where {place.size} are recorded.")
+def _wrong_size(extent: FileExtent, size: int) -> CorruptionError:
+    return CorruptionError(f"The tensor '{extent.name}' came to {size} bytes where {extent.size} are recorded.")

@@ -138,9 +138,9 @@ def _explain(path: Path, error: Exception) -> CheckpointError:
             hint="If you trust it, save it with protocol 2: "
             f"torch.save(torch.load('{path.name}', weights_only=False), 'other.pt').",
         )
-    if found := _NEEDS_CODE.search(reason):
+    if match := _NEEDS_CODE.search(reason):
         return CheckpointError(
-            f"'{path.name}' needs to run code ({found.group(1).rstrip('.')}) to be read, which erestore never does.",
+            f"'{path.name}' needs to run code ({match.group(1).rstrip('.')}) to be read, which erestore never does.",
             hint=_AGAIN,
         )
     return _damaged(path)

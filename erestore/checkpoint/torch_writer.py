@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from erestore.checkpoint.abc import TensorInfo
 from erestore.checkpoint.dtypes import tensor_bytes, torch_dtype, torch_shape
 from erestore.checkpoint.skeleton import assemble
-from erestore.checkpoint.streams import Block, Place, Work, write_tensors
+from erestore.checkpoint.streams import Block, FileExtent, Work, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +59,10 @@ def write_torch(
     offsets = _stage(staged_path, {n: info for n, info in tensors.items() if first_name.get(n, n) == n}, read, work)
     try:
         memory = _map(staged_path)
-        made: dict[str, torch.Tensor] = {}
+        views: dict[str, torch.Tensor] = {}
         for name in offsets:
-            made[name] = _view(memory, offsets[name], tensors[name])
-        values = {name: made[first_name.get(name, name)] for name in tensors}
+            views[name] = _view(memory, offsets[name], tensors[name])
+        values = {name: views[first_name.get(name, name)] for name in tensors}
         content = values if structure is None else assemble(structure, values)
         _save(content, path)
     finally:
@@ -72,16 +72,16 @@ def write_torch(
 def _stage(
     path: Path, tensors: Mapping[str, TensorInfo], read: Callable[[str], Iterable[Block]], work: Work
 ) -> dict[str, int]:
-    places: list[Place] = []
+    places: list[FileExtent] = []
     end = 0
     for name, info in tensors.items():
         offset = -(-end // _ALIGNMENT) * _ALIGNMENT
-        places.append(Place(name, offset, tensor_bytes(info.dtype, info.shape)))
+        places.append(FileExtent(name, offset, tensor_bytes(info.dtype, info.shape)))
         end = offset + places[-1].size
     with path.open("xb", buffering=0) as file:
         file.truncate(end)
         write_tensors(file, places, read, work)
-    return {place.name: place.offset for place in places}
+    return {extent.name: extent.offset for extent in places}
 
 
 def _map(path: Path) -> torch.UntypedStorage:

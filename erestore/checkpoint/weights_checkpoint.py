@@ -91,9 +91,9 @@ class OpenedCheckpoint(Checkpoint):
         """See :attr:`Checkpoint.notes`."""
         return self.file_notes
 
-    def set_side_files(self, kept: Mapping[str, Path], left_out: Mapping[str, str]) -> None:
+    def set_side_files(self, side_files: Mapping[str, Path], left_out: Mapping[str, str]) -> None:
         """Make this the checkpoint of a whole directory, with its other files; a bare file has none."""
-        self.is_directory, self.side_files, self.left_out = True, kept, left_out
+        self.is_directory, self.side_files, self.left_out = True, side_files, left_out
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor: on the CPU, contiguous, bits untouched; see the contract."""

@@ -70,29 +70,29 @@ def write_checkpoint(
     UsageError
         If a sharded checkpoint would have to become one file, or the format is unknown.
     """
-    layout, written = convert(layout, format)
+    layout, generated = convert(layout, format)
     for name in (layout.format, *(file.format for file in layout.files if file.module)):
         if name not in ("safetensors", "torch"):
             raise UnsupportedFormatError(f"A layout has the unknown format '{name[:40]}'.")
-    check_side_names([*(file.name for file in layout.files), *layout.side_files, *written])
+    check_side_names([*(file.name for file in layout.files), *layout.side_files, *generated])
     if not layout.is_directory and len(layout.files) != 1:
         raise UsageError("A checkpoint of several files cannot be written as one file.")
     skeletons = structure if isinstance(structure, dict) else {}
-    with replacing(Path(target), is_directory=layout.is_directory, force=force) as place:
+    with replacing(Path(target), is_directory=layout.is_directory, force=force) as target_path:
         for file in layout.files:
-            path = place / file.name if layout.is_directory else place
+            path = target_path / file.name if layout.is_directory else target_path
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_weights(path, layout, file, read, skeletons.get(file.name), work)
         if layout.is_directory:
-            for name, content in written.items():
-                _write_file(place / name, [content])
+            for name, content in generated.items():
+                _write_file(target_path / name, [content])
             for name in layout.side_files:
                 if is_index(name):
-                    _write_file(place / name, [fitting_index(layout, name, b"".join(side_files(name)))])
+                    _write_file(target_path / name, [fitting_index(layout, name, b"".join(side_files(name)))])
                 else:
-                    _write_file(place / name, side_files(name))
-            if marker is not None and not (place / MARKER).exists():
-                _write_file(place / MARKER, [marker])
+                    _write_file(target_path / name, side_files(name))
+            if marker is not None and not (target_path / MARKER).exists():
+                _write_file(target_path / MARKER, [marker])
 
 
 def _write_weights(

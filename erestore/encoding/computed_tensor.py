@@ -109,7 +109,7 @@ class RowStatistics:
         first, last = np.searchsorted(self._places, [block.start * self._columns, block.stop * self._columns])
         self._sample[first:last] = rest.reshape(-1)[self._places[first:last] - block.start * self._columns]
 
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor, step_plan.Curve]:
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor, step_plan.RateCurve]:
         """Describe the rows of the difference; see :func:`erestore.encoding.profile.describe_rows`."""
         scales = as_tensor(np.sqrt(self._squares / max(1, self._columns)))
         return describe_rows(scales, as_tensor(self._places // max(1, self._columns)), as_tensor(self._sample))

@@ -26,7 +26,7 @@ from erestore.objects.residual_writer import ResidualWriter
 from erestore.objects.squared_errors import Errors, ratio
 from erestore.progress import Progress
 from erestore.residual import step_plan
-from erestore.residual.evenness import OWN_CHANGES, Loss, Reference, References, even_step, shared
+from erestore.residual.evenness import OWN_CHANGES, Loss, LossReference, References, even_step, shared
 from erestore.spool import TensorSpool
 from erestore.storage.objects import ObjectStore
 
@@ -166,7 +166,7 @@ class Passes:
             for module, keys in modules.items()
         }
 
-    def _reference(self, key: str) -> Reference:
+    def _reference(self, key: str) -> LossReference:
         return self.references.of(key, self.profiled[key].norm)
 
     def _share_of(self, error: float) -> float:

@@ -17,7 +17,7 @@ from erestore.encoding.delta import Difference, Differences, evaluated, side_by_
 from erestore.encoding.target import Target
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
 from erestore.merge.linear import Average, LinearStrategy
-from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, Rows, TiledOperands
 from erestore.merge.tiles import combination
 from erestore.objects.structure import quantisation_of
 from erestore.residual.operators import Operator, Product, Tiled
@@ -144,12 +144,12 @@ class NonlinearMerge(Differences):
         return [statistic(key, shape) for statistic in self._statistics]
 
 
-def _factors(terms: Terms, base: Rows, shape: tuple[int, int]) -> Factors:
+def _factors(terms: Terms, base: Rows, shape: tuple[int, int]) -> MatrixFactors:
     """Return what a variant adds to the base as factors; where some of it has none, the matrix itself is one of them."""
     rows, columns = shape
     parts = [(coefficient, Matrix.of(sections)) for coefficient, sections in terms]
     if any(matrix.others for _, matrix in parts):
         delta = evaluated(terms, columns, base)(0, rows)
-        return Factors(delta, np.eye(columns)) if columns <= rows else Factors(np.eye(rows), delta.T)
+        return MatrixFactors(delta, np.eye(columns)) if columns <= rows else MatrixFactors(np.eye(rows), delta.T)
     product = side_by_side(parts, shape)
-    return Factors(as_array(product.left), as_array(product.right))
+    return MatrixFactors(as_array(product.left), as_array(product.right))

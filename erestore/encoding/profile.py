@@ -21,7 +21,7 @@ from erestore.residual.codecs.gamma import GAMMA_BITS
 from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.rounding import round_to
 from erestore.residual.spectrum import decompose
-from erestore.residual.step_plan import Curve, Profile, gaussian
+from erestore.residual.step_plan import Profile, RateCurve, gaussian
 
 SAMPLE = 4096
 """Values of a residual that stand for its distribution."""
@@ -161,7 +161,7 @@ def _energy(delta: torch.Tensor) -> float:
     return sum(float((delta[a:b].to(torch.float64) ** 2).sum()) for a, b in row_blocks(*delta.shape))
 
 
-def _rows(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Curve]:
+def _rows(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, RateCurve]:
     """Return scales of rows to half an octave, how many rows have each, and the curve of values over their row's scale."""
     scales = torch.cat([delta[a:b].to(torch.float64).square().mean(dim=1).sqrt() for a, b in row_blocks(*delta.shape)])
     places = sample_places(delta.numel())
@@ -177,7 +177,7 @@ def sample_places(elements: int) -> torch.Tensor:
 
 def describe_rows(
     scales: torch.Tensor, rows: torch.Tensor, sample: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, Curve]:
+) -> tuple[torch.Tensor, torch.Tensor, RateCurve]:
     """Return scales to half an octave, how many rows have each, and the curve of a sample over its rows' scales.
 
     Parameters
@@ -193,4 +193,4 @@ def describe_rows(
     sample = sample / scales[rows]
     sample = sample[torch.isfinite(sample)]
     size = sample.square().mean().sqrt() if len(sample) else torch.zeros(())
-    return 2.0 ** (exponents / 2), counts.to(torch.float64), Curve.of(sample / size) if float(size) else gaussian()
+    return 2.0 ** (exponents / 2), counts.to(torch.float64), RateCurve.of(sample / size) if float(size) else gaussian()

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from erestore.errors import UsageError
 from erestore.merge.configuration import configuration_of, parse
-from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, Rows, TiledOperands
 
 Kind = Literal["linear", "elementwise", "factors"]
 
@@ -111,7 +111,7 @@ class FactorStrategy(MergeStrategy):
         return "factors"
 
     @abstractmethod
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """Return factors of the merged difference; of columns ``(m, 0)`` and ``(n, 0)`` where it vanishes.
 
         Raises

@@ -21,7 +21,7 @@ import numpy as np
 
 from erestore.arrays import Array
 from erestore.merge.factored_svd import balanced, basis
-from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, Rows, TiledOperands
 from erestore.merge.tiles import rows_of
 
 
@@ -40,21 +40,21 @@ class Cores(NamedTuple):
     right: Array
     cores: tuple[Array, ...]
 
-    def restored(self, core: Array) -> Factors:
+    def restored(self, core: Array) -> MatrixFactors:
         """Return factors of the matrix that a core stands for."""
         if core.shape[0] <= core.shape[1]:
-            return Factors(self.left, self.right @ core.T)
-        return Factors(self.left @ core, self.right)
+            return MatrixFactors(self.left, self.right @ core.T)
+        return MatrixFactors(self.left @ core, self.right)
 
 
-def project(factors: tuple[Factors, ...]) -> Cores:
+def project(factors: tuple[MatrixFactors, ...]) -> Cores:
     """Return variants in their core space."""
     even = [balanced(variant) for variant in factors]
     left, right = (basis(np.concatenate(sides, axis=1)) for sides in zip(*even, strict=True))
     return Cores(left, right, tuple((left.T @ variant.left) @ (right.T @ variant.right).T for variant in even))
 
 
-def merge_tiled(operands: FactoredOperands, prepare: Callable[[TiledOperands], Rows]) -> Factors:
+def merge_tiled(operands: FactoredOperands, prepare: Callable[[TiledOperands], Rows]) -> MatrixFactors:
     """Merge the cores of variants by what works on row tiles."""
     projected = project(tuple(operands.factors))
     shape = (projected.left.shape[1], projected.right.shape[1])

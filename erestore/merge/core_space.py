@@ -12,7 +12,7 @@ from erestore.merge.dare import Dare
 from erestore.merge.delegate import WrappingStrategy
 from erestore.merge.iso_c import IsoC
 from erestore.merge.linear import Average, TaskArithmetic, Weighted
-from erestore.merge.operands import FactoredOperands, Factors
+from erestore.merge.operands import FactoredOperands, MatrixFactors
 from erestore.merge.ties import Ties
 from erestore.merge.tsv import Tsv
 
@@ -37,7 +37,7 @@ class CoreSpace(WrappingStrategy):
     allowed = {kind.name: kind for kind in (Tsv, IsoC, Ties, Dare, Average, Weighted, TaskArithmetic)}  # noqa: RUF012 - a ClassVar above
     default = "tsv"
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
         operands = operands.without_zero_weights()
@@ -46,6 +46,6 @@ class CoreSpace(WrappingStrategy):
         assert isinstance(self.inner, FactorStrategy)
         projected = project(tuple(operands.factors))
         shape = (projected.left.shape[1], projected.right.shape[1])
-        cores = [Factors(core, np.eye(shape[1])) for core in projected.cores]
+        cores = [MatrixFactors(core, np.eye(shape[1])) for core in projected.cores]
         left, right = self.inner.merge(replace(operands, shape=shape, factors=cores))
-        return Factors(projected.left @ left, projected.right @ right)
+        return MatrixFactors(projected.left @ left, projected.right @ right)

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from erestore.arrays import Array
-from erestore.merge.operands import Factors
+from erestore.merge.operands import MatrixFactors
 
 _LEAST = 128
 """Size that a matrix counts as at least, where its rank is told from rounding."""
 
 
-class Spectrum(NamedTuple):
+class SingularComponents(NamedTuple):
     """A matrix ``left * values @ right.T``.
 
     Attributes
@@ -32,17 +32,17 @@ class Spectrum(NamedTuple):
     values: Array
     right: Array
 
-    def leading(self, rank: int) -> Spectrum:
+    def leading(self, rank: int) -> SingularComponents:
         """Return the first components."""
-        return Spectrum(self.left[:, :rank], self.values[:rank], self.right[:, :rank])
+        return SingularComponents(self.left[:, :rank], self.values[:rank], self.right[:, :rank])
 
 
-def spectrum(factors: Factors) -> Spectrum:
+def spectrum(factors: MatrixFactors) -> SingularComponents:
     """Decompose ``left @ right.T``; components that rounding alone could have made are left out."""
     left, right = (np.linalg.qr(side) for side in factors)
     inner, values, outer = np.linalg.svd(left.R @ right.R.T, full_matrices=False)
     rank = _rank(values, max(len(factors.left), len(factors.right)))
-    return Spectrum(left.Q @ inner[:, :rank], values[:rank], right.Q @ outer[:rank].T)
+    return SingularComponents(left.Q @ inner[:, :rank], values[:rank], right.Q @ outer[:rank].T)
 
 
 def basis(columns: Array) -> Array:
@@ -66,17 +66,17 @@ def orthogonalised(columns: Array) -> Array:
     return product
 
 
-def combined(factors: Sequence[Factors], weights: Sequence[float]) -> Factors:
+def combined(factors: Sequence[MatrixFactors], weights: Sequence[float]) -> MatrixFactors:
     """Return ``sum(w_i A_i B_i^T)`` by putting the factors side by side."""
     left = np.concatenate([weight * term.left for weight, term in zip(weights, factors, strict=True)], axis=1)
-    return Factors(left, np.concatenate([term.right for term in factors], axis=1))
+    return MatrixFactors(left, np.concatenate([term.right for term in factors], axis=1))
 
 
-def balanced(factors: Factors) -> Factors:
+def balanced(factors: MatrixFactors) -> MatrixFactors:
     """Return ``U sqrt(S)`` and ``V sqrt(S)``: factors that depend on the matrix alone, but for signs."""
     components = spectrum(factors)
     roots = np.sqrt(components.values)
-    return Factors(components.left * roots, components.right * roots)
+    return MatrixFactors(components.left * roots, components.right * roots)
 
 
 def _rank(values: Array, size: int) -> int:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from erestore.merge.abc import FactorStrategy, MergeStrategy
 from erestore.merge.factored_svd import combined, spectrum
-from erestore.merge.operands import FactoredOperands, Factors
+from erestore.merge.operands import FactoredOperands, MatrixFactors
 from erestore.merge.scaled_mean import ScaledMean
 
 
@@ -35,10 +35,10 @@ class IsoC(FactorStrategy):
         """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean(self.scale)
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
         operands = operands.without_zero_weights()
         components = spectrum(combined(operands.factors, [float(weight) for weight in operands.weights]))
         level = float(components.values.mean()) if len(components.values) else 0.0
-        return Factors(components.left * (float(self.scale) * level), components.right)
+        return MatrixFactors(components.left * (float(self.scale) * level), components.right)

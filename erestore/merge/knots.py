@@ -13,7 +13,7 @@ from erestore.merge.dare import Dare
 from erestore.merge.delegate import WrappingStrategy
 from erestore.merge.factored_svd import spectrum
 from erestore.merge.linear import Average, TaskArithmetic, Weighted
-from erestore.merge.operands import FactoredOperands, Factors, Rows, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, Rows, TiledOperands
 from erestore.merge.ties import Ties
 from erestore.merge.tiles import tiles
 
@@ -40,7 +40,7 @@ class Knots(WrappingStrategy):
     allowed = {kind.name: kind for kind in (Ties, Dare, Average, Weighted, TaskArithmetic)}  # noqa: RUF012 - a ClassVar above
     default = "ties"
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
         operands = operands.without_zero_weights()
@@ -51,7 +51,7 @@ class Knots(WrappingStrategy):
             lefts.R[:, start:stop] @ side.R.T for side, (start, stop) in zip(rights, pairwise(edges), strict=True)
         ]
         small = np.concatenate(blocks, axis=1)
-        components = spectrum(Factors(small, np.eye(small.shape[1])))
+        components = spectrum(MatrixFactors(small, np.eye(small.shape[1])))
         places = np.cumsum([0, *(block.shape[1] for block in blocks)])
         parts = [components.right[start:stop] for start, stop in pairwise(places)]
         shape = (len(components.values), operands.shape[1])
@@ -65,7 +65,7 @@ class Knots(WrappingStrategy):
         rows, merged = self.prepared(tiled), np.empty(shape)
         for start, stop in tiles(shape):
             merged[start:stop] = rows(start, stop)
-        return Factors(lefts.Q @ (components.left * components.values), merged.T)
+        return MatrixFactors(lefts.Q @ (components.left * components.values), merged.T)
 
 
 def _transposed(basis: Array, part: Array) -> Rows:

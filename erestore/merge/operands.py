@@ -14,7 +14,7 @@ Rows = Callable[[int, int], Array]
 """Evaluates rows ``start:stop`` of a matrix, float64, as often as it is asked to."""
 
 
-class Factors(NamedTuple):
+class MatrixFactors(NamedTuple):
     """A matrix ``left @ right.T``.
 
     Attributes
@@ -100,11 +100,11 @@ class FactoredOperands(Operands):
 
     Attributes
     ----------
-    factors : sequence of Factors
+    factors : sequence of MatrixFactors
         Of each variant; of any rank, 0 too.
     """
 
-    factors: Sequence[Factors]
+    factors: Sequence[MatrixFactors]
 
     def without_zero_weights(self) -> FactoredOperands:
         """Return the same without variants of weight 0."""

@@ -11,7 +11,7 @@ import numpy as np
 from erestore.arrays import Array, widen
 from erestore.errors import UsageError
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, Kind, MergeStrategy
-from erestore.merge.operands import FactoredOperands, Factors, Operands, Rows, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, Operands, Rows, TiledOperands
 from erestore.merge.scaled_mean import ScaledMean
 from erestore.merge.sign_election import require_shares
 
@@ -59,7 +59,7 @@ class RegMean(FactorStrategy, ElementwiseStrategy):
         """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean()
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
         operands = operands.without_zero_weights()
@@ -69,7 +69,7 @@ class RegMean(FactorStrategy, ElementwiseStrategy):
             for moments, weight, factors in zip(_moments(operands), operands.weights, operands.factors, strict=True)
         ]
         right = np.linalg.solve(total, np.concatenate(sides, axis=1))
-        return Factors(np.concatenate([factors.left for factors in operands.factors], axis=1), right)
+        return MatrixFactors(np.concatenate([factors.left for factors in operands.factors], axis=1), right)
 
     def prepare(self, operands: TiledOperands) -> Rows:
         """See :meth:`ElementwiseStrategy.prepare`; it is the same, for what is not known by factors."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, Kind, MergeStrategy
 from erestore.merge.configuration import require_choice
 from erestore.merge.core import merge_tiled
-from erestore.merge.operands import FactoredOperands, Factors
+from erestore.merge.operands import FactoredOperands, MatrixFactors
 
 SPACES = ("full", "core")
 
@@ -32,7 +32,7 @@ class SpacedStrategy(ElementwiseStrategy, FactorStrategy):
         """See :attr:`MergeStrategy.kind`."""
         return "factors" if self.space == "core" else "elementwise"
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         return merge_tiled(operands.without_zero_weights(), self.prepare)
 

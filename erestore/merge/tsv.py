@@ -9,7 +9,7 @@ import numpy as np
 
 from erestore.merge.abc import FactorStrategy, MergeStrategy
 from erestore.merge.factored_svd import orthogonalised, spectrum
-from erestore.merge.operands import FactoredOperands, Factors
+from erestore.merge.operands import FactoredOperands, MatrixFactors
 from erestore.merge.scaled_mean import ScaledMean
 
 
@@ -41,7 +41,7 @@ class Tsv(FactorStrategy):
         """See :meth:`FactorStrategy.fallback`."""
         return ScaledMean(self.scale)
 
-    def merge(self, operands: FactoredOperands) -> Factors:
+    def merge(self, operands: FactoredOperands) -> MatrixFactors:
         """See :meth:`FactorStrategy.merge`."""
         self.check(operands.weights)
         operands = operands.without_zero_weights()
@@ -54,4 +54,4 @@ class Tsv(FactorStrategy):
         values = [
             float(weight) * components.values for weight, components in zip(operands.weights, spectra, strict=True)
         ]
-        return Factors(left * (float(self.scale) * np.concatenate(values)), right)
+        return MatrixFactors(left * (float(self.scale) * np.concatenate(values)), right)

@@ -94,7 +94,7 @@ def _decode(
     """
     guesses = regrouped(predicted, exact_remainder.CHUNK)
     for number, (part, guess) in enumerate(zip(parts, guesses, strict=True)):
-        position = exact_remainder.Place(number * exact_remainder.CHUNK, columns)
+        position = exact_remainder.ElementSpan(number * exact_remainder.CHUNK, columns)
         try:
             block = exact_remainder.decode(part, guess, position) if codec == CODEC else difference.decode(part, guess)
         except CorruptionError as error:

@@ -11,7 +11,7 @@ from erestore.objects.residual import EVALUATOR
 from erestore.objects.squared_errors import Errors
 from erestore.residual import entropy
 from erestore.residual.codecs.abc import EncodedPart, EncodedSection
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 from erestore.storage.objects import ObjectStore
 from erestore.storage.segments import PutResult
 
@@ -28,7 +28,7 @@ class _OpenSegment:
 
     number: int
     parts: list[bytes] = field(default_factory=list)
-    layout: list[Group] = field(default_factory=list)
+    layout: list[RunGroup] = field(default_factory=list)
     size: int = 0
 
 
@@ -105,7 +105,7 @@ class ResidualWriter:
         segment = self._open[part.band]
         segment.parts.append(part.content)
         segment.size += len(part.content)
-        segment.layout += part.layout or (Group(1, 1, len(part.content)),)
+        segment.layout += part.layout or (RunGroup(1, 1, len(part.content)),)
         if segment.size >= SEGMENT_BYTES or len(segment.layout) >= _SEGMENT_GROUPS:
             self._close(part.band)
         return segment.number

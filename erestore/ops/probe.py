@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erestore.analysis.inference.features import Features, ModelFeatures, Reference
+from erestore.analysis.inference.features import Features, ModelFeatures, ReferenceFeatures
 from erestore.analysis.inference.live_model import Examples, load_live, split_texts_and_inputs, tokenized
 from erestore.analysis.probe.measure import Bench, Survey
-from erestore.analysis.probe.perturbation import Encoding, Perturbation, Removal, Truncation
+from erestore.analysis.probe.perturbation import EreEncoding, Perturbation, Removal, Truncation
 from erestore.analysis.probe.perturbed_weights import AlteredWeights
 from erestore.analysis.probe.settings import ProbeSettings
 from erestore.analysis.probe.tensors import PARTS, Decompositions, ProbedVariant, is_matrix
@@ -111,7 +111,7 @@ def probe(
         answers = features
         if inputs is not None:
             answers = stack.enter_context(_live(store, probed.variant, inputs, model))
-        reference = None if answers is None else Reference.of(answers, AlteredWeights(survey.probed, None))
+        reference = None if answers is None else ReferenceFeatures.of(answers, AlteredWeights(survey.probed, None))
         bench = Bench(survey.probed, answers, reference, progress)
         return _result(store, found, tensors, survey, bench, settings)
 
@@ -223,7 +223,7 @@ def _allocation(
     layers = _Layers(spectra, survey.probed)
     ways: list[tuple[str, float | None]] = [("uniform", None), *(("ere", alpha) for alpha in settings.alphas)]
     tried = [
-        Encoding("residual", layers.ranks(way, settings.rank, alpha or 0.0), settings.bits, project=True)
+        EreEncoding("residual", layers.ranks(way, settings.rank, alpha or 0.0), settings.bits, project=True)
         for way, alpha in ways
     ]
     points = tuple(
@@ -245,7 +245,7 @@ def _stiefel(
 ) -> StiefelProbe:
     layers = _Layers(spectra, survey.probed)
     ranks = layers.ranks("ere", settings.rank, settings.alpha)
-    tried = [Encoding("residual", ranks, bits, project) for project in (True, False) for bits in ere.BITS]
+    tried = [EreEncoding("residual", ranks, bits, project) for project in (True, False) for bits in ere.BITS]
     points = tuple(
         StiefelPoint(each.bits, each.project, layers.size(each), survey.error("residual", seen), seen.cosine)
         for each, seen in zip(tried, bench.measure(tried, "projection"), strict=True)
@@ -270,6 +270,6 @@ class _Layers:
         found = allocation.ALLOCATIONS[way](list(self._spectra.values()), shapes, rank, alpha)
         return dict(zip(self._spectra, found, strict=True))
 
-    def size(self, encoding: Encoding) -> int:
+    def size(self, encoding: EreEncoding) -> int:
         """Return the bytes that the codes of all layers take."""
         return sum(ere.size(self._shapes[key], rank, encoding.bits) for key, rank in encoding.ranks.items())

@@ -43,9 +43,9 @@ def clusters(matrices: Sequence[NDArray[Any]]) -> list[NDArray[np.int64]]:
         return [np.zeros(len(matrix), dtype=np.int64) for matrix in matrices]
     counts = np.zeros((len(present), 2 * _CELLS + 1))
     for matrix, level in zip(matrices, levels, strict=True):
-        for place, value in enumerate(present):
+        for index, value in enumerate(present):
             if (members := matrix[level == value]).size:
-                counts[place] += np.bincount(_cells(members.reshape(-1)), minlength=counts.shape[1])
+                counts[index] += np.bincount(_cells(members.reshape(-1)), minlength=counts.shape[1])
     merged = _merge(counts)
     return [
         np.where(np.isfinite(level), merged[np.searchsorted(present, np.maximum(level, present[0]))] + 1, 0)
@@ -63,7 +63,7 @@ def _cells(codes: NDArray[Any]) -> NDArray[np.int64]:
 
 def _merge(counts: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the class of every level after neighbours were merged while that saves bits, counted from 0."""
-    classes = [[place] for place in range(len(counts))]
+    classes = [[level] for level in range(len(counts))]
     sums = list(counts)
     costs = [_cost(row) for row in sums]
     while len(classes) > 1:
@@ -83,6 +83,6 @@ def _merge(counts: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _cost(counts: NDArray[np.float64]) -> float:
     """Return bits of a class's codes and table."""
-    held = counts[counts > 0]
-    total = held.sum()
-    return float(total * np.log2(total) - (held * np.log2(held)).sum()) + _TABLE_BITS + _ENTRY_BITS * len(held)
+    nonzero = counts[counts > 0]
+    total = nonzero.sum()
+    return float(total * np.log2(total) - (nonzero * np.log2(nonzero)).sum()) + _TABLE_BITS + _ENTRY_BITS * len(nonzero)

@@ -22,7 +22,7 @@ SPARSE_LEVEL = 9
 SPARSE = 0.25
 
 
-def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.Group] = ()) -> tuple[str, bytes]:
+def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.RunGroup] = ()) -> tuple[str, bytes]:
     """Return the stage that stores `content` in the fewest bytes, and those bytes.
 
     Parameters
@@ -30,7 +30,7 @@ def encode(content: bytes, *, level: int = LEVEL, layout: Sequence[runs.Group] =
     content : bytes
     level : int
         Of zstandard.
-    layout : sequence of Group
+    layout : sequence of RunGroup
         Where runs of integers are in `content`, if anywhere.
     """
     integers = sum(group.runs * group.length for group in layout if group.width > 1)

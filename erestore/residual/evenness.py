@@ -23,7 +23,7 @@ _LEAST = 1 / 16
 multiple of the base, the rest need not be kept as well as that."""
 
 
-class Reference(NamedTuple):
+class LossReference(NamedTuple):
     """What the loss of one tensor is compared with.
 
     Attributes
@@ -58,10 +58,10 @@ class References:
     missed: Mapping[str, float] = field(default_factory=dict)
     changes: Mapping[str, float] | None = None
 
-    def of(self, key: str, norm: float) -> Reference:
+    def of(self, key: str, norm: float) -> LossReference:
         """Return the reference of a tensor whose residual has a squared norm."""
         missed = min(norm, self.missed.get(key, 0.0))
-        return Reference(norm - missed if self.changes is None else self.changes.get(key, 0.0), missed)
+        return LossReference(norm - missed if self.changes is None else self.changes.get(key, 0.0), missed)
 
     def total(self, norm: float) -> float:
         """Return what the share that all lose together is of, for a residual of a squared norm."""
@@ -76,7 +76,7 @@ class Loss(NamedTuple):
     """Squared error of one tensor without any limit, and what it is compared with."""
 
     error: float
-    reference: Reference
+    reference: LossReference
 
 
 def shared(losses: Iterable[Loss], spread: float) -> float:
@@ -94,11 +94,11 @@ def shared(losses: Iterable[Loss], spread: float) -> float:
     ``sum(min(e, m + spread * s * c)) = s * sum(m + c)``. The left side is concave in ``s``, so going through tensors from the
     largest ``(e - m) / c`` down finds it.
     """
-    known = [loss for loss in losses if any(loss.reference)]
-    free = math.fsum(loss.error for loss in known)
-    rest = math.fsum(math.fsum(loss.reference) for loss in known)
+    comparable = [loss for loss in losses if any(loss.reference)]
+    free = math.fsum(loss.error for loss in comparable)
+    rest = math.fsum(math.fsum(loss.reference) for loss in comparable)
     least = _LEAST * free / rest if rest else 0.0
-    beyond = [(max(0.0, error - reference.missed), reference.change) for error, reference in known]
+    beyond = [(max(0.0, error - reference.missed), reference.change) for error, reference in comparable]
     for error, change in sorted(beyond, key=lambda pair: -pair[0] / pair[1] if pair[1] else -math.inf):
         if rest <= 0 or spread * free * change >= error * rest:
             break

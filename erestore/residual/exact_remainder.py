@@ -31,7 +31,7 @@ LARGEST_DRIFT = 8
 HEAD = struct.Struct("<BBBB")
 
 
-class Place(NamedTuple):
+class ElementSpan(NamedTuple):
     """Where the elements of a part are in their tensor, seen as a matrix.
 
     Attributes
@@ -109,12 +109,12 @@ class Guess:
     @classmethod
     def of(cls, predicted: Array, shift: int) -> Guess:
         """Take a prediction apart."""
-        held, width = bits_of(predicted)
-        magnitude = held & width.largest
+        bits, width = bits_of(predicted)
+        magnitude = bits & width.largest
         if shift:
             # In two steps: the largest magnitudes must not leave the integers' range.
             magnitude = (magnitude >> shift) + (magnitude >> (shift - 1) & 1)
-        return cls(width, shift, magnitude, held & ~width.largest)
+        return cls(width, shift, magnitude, bits & ~width.largest)
 
     @property
     def fraction(self) -> int:
@@ -123,13 +123,13 @@ class Guess:
 
     def exponent(self) -> Array:
         """Return the exponents, as they are stored."""
-        found: Array = self.magnitude >> self.fraction
-        return found
+        exponents: Array = self.magnitude >> self.fraction
+        return exponents
 
     def significand(self, bits: int) -> Array:
         """Return the highest `bits` bits of the significand."""
-        found: Array = (self.magnitude >> (self.fraction - bits)) & ((1 << bits) - 1)
-        return found
+        significands: Array = (self.magnitude >> (self.fraction - bits)) & ((1 << bits) - 1)
+        return significands
 
     def difference(self, values: Array) -> Array:
         """Return value minus prediction, in order-preserving integers."""
@@ -138,17 +138,17 @@ class Guess:
 
     def value(self, difference: Array) -> Array:
         """Undo :meth:`difference`: return the values' bits."""
-        held = self._ordered(self.width.wrapped(difference + self.magnitude)) << self.shift
-        return self.width.wrapped(held) ^ self.sign
+        bits = self._ordered(self.width.wrapped(difference + self.magnitude)) << self.shift
+        return self.width.wrapped(bits) ^ self.sign
 
-    def _ordered(self, held: Array) -> Array:
+    def _ordered(self, bits: Array) -> Array:
         """Map bits to integers that increase with the value; its own inverse."""
-        negative = held >> (8 * held.itemsize - 1)
-        found: Array = held ^ (negative & (self.width.largest >> self.shift))
-        return found
+        negative = bits >> (8 * bits.itemsize - 1)
+        ordered: Array = bits ^ (negative & (self.width.largest >> self.shift))
+        return ordered
 
 
-def decode(part: bytes, predicted: Array, place: Place) -> Array:
+def decode(part: bytes, predicted: Array, span: ElementSpan) -> Array:
     """Return the values of one part.
 
     Parameters
@@ -157,7 +157,7 @@ def decode(part: bytes, predicted: Array, place: Place) -> Array:
         As long as the values at most.
     predicted : ndarray
         Flat, not empty, the same elements as predicted when encoding.
-    place : Place
+    span : ElementSpan
 
     Raises
     ------
@@ -177,12 +177,12 @@ def decode(part: bytes, predicted: Array, place: Place) -> Array:
     drift = reader.array(1 << drift_bits, integer) if drift_bits else None
     flags = None
     if has_flags:
-        rows = place.rows(count)
+        rows = span.rows(count)
         flags = np.unpackbits(reader.array(-(-rows // 8), np.dtype(np.uint8)), count=rows, bitorder="little")
     thresholds = reader.array(ranges - 1, np.dtype("<u2"))
     if np.any(thresholds[1:] <= thresholds[:-1]):
         raise CorruptionError("The classes of an exact remainder's part are out of order.")
-    classes = classes_of(guess, flags, thresholds, place)
+    classes = classes_of(guess, flags, thresholds, span)
     lengths = reader.array(ranges + has_flags, np.dtype("<u4")).tolist()
     difference = np.empty(count, dtype=integer)
     for number, length in enumerate(lengths):
@@ -199,12 +199,12 @@ def decode(part: bytes, predicted: Array, place: Place) -> Array:
     return guess.value(difference).astype(f"i{predicted.itemsize}", copy=False).view(predicted.dtype)
 
 
-def classes_of(guess: Guess, flags: Array | None, thresholds: Array, place: Place) -> Array:
+def classes_of(guess: Guess, flags: Array | None, thresholds: Array, span: ElementSpan) -> Array:
     """Return each element's class: how many thresholds its exponent reaches; one more than all for rows that are flagged."""
     table = np.searchsorted(thresholds, np.arange(1 << (guess.width.bits - guess.width.fraction)), side="right")
     classes = table.astype(np.uint8)[guess.exponent()]
     if flags is not None:
-        classes[place.spread(flags, len(classes)).astype(bool)] = len(thresholds) + 1
+        classes[span.spread(flags, len(classes)).astype(bool)] = len(thresholds) + 1
     return classes
 
 

@@ -71,11 +71,11 @@ def quantise(
     long = rounding(fitted.T * gain).T
     used = _largest(long) > 0
     long, short = long[:, used.to(long.device)], short[:, used.to(short.device)]
-    kept = used.nonzero().flatten().tolist()
+    components = used.nonzero().flatten().tolist()
     bounds = [int(a) * int(b) for a, b in zip(_largest(long), _largest(short), strict=True)]
-    groups, shifts = cut_groups([mantissas[k] for k in kept], [exponents[k] for k in kept], bounds)
+    groups, shifts = cut_groups([mantissas[k] for k in components], [exponents[k] for k in components], bounds)
     left, right = (long, short) if side == "right" else (short, long)
-    integers = [np.array(values, dtype=np.int64) for values in ([mantissas[k] for k in kept], shifts)]
+    integers = [np.array(values, dtype=np.int64) for values in ([mantissas[k] for k in components], shifts)]
     return Codes(as_array(left), as_array(right), integers[0], integers[1], groups)
 
 
@@ -96,9 +96,9 @@ def prefix_errors(codes: Codes, rest: torch.Tensor) -> dict[int, float]:
     left, right = (as_tensor(side).to(rest) for side in codes.sides())
     inner = (left * (rest @ right)).sum(dim=0, dtype=torch.float64)
     gram = ((left.T @ left) * (right.T @ right)).to(torch.float64)
-    whole = squared_norm(rest)
+    total = squared_norm(rest)
     return {
-        band: whole + float(2 * inner[start:].sum() + gram[start:, start:].sum())
+        band: total + float(2 * inner[start:].sum() + gram[start:, start:].sum())
         for band, (start, _) in enumerate(bands(codes.rank))
     }
 

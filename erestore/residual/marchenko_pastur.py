@@ -40,5 +40,5 @@ def singular_value_quantiles(shape: tuple[int, int], ranks: Sequence[int]) -> li
         density[0] = high
     share = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(values))])
     wanted = [1 - (rank - 0.5) / short for rank in ranks]
-    found: list[float] = (np.interp(wanted, share / share[-1], values) / high).tolist()
-    return found
+    quantiles: list[float] = (np.interp(wanted, share / share[-1], values) / high).tolist()
+    return quantiles

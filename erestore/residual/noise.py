@@ -28,5 +28,5 @@ class NormalNoise:
 
     def rows(self, count: int, columns: int) -> Array:
         """Return the numbers of the next rows, float32 ``(count, columns)``."""
-        found: Array = self._generator.standard_normal((count, columns), dtype=np.float32)
-        return found
+        numbers: Array = self._generator.standard_normal((count, columns), dtype=np.float32)
+        return numbers

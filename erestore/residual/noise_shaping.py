@@ -120,7 +120,7 @@ def _lowered(values: Tensor, zones: Tensor, dearer: float, rows: Tensor) -> Tens
     codes = torch.round(sizes)
     last = zones.shape[1]
     for _ in range(_LOWERED):
-        place = (codes - 1).clamp(0, last - 1).to(torch.int64)
-        below = (codes > 0) & (codes <= last) & (sizes < codes - 0.5 + dearer * zones[rows, place])
+        index = (codes - 1).clamp(0, last - 1).to(torch.int64)
+        below = (codes > 0) & (codes <= last) & (sizes < codes - 0.5 + dearer * zones[rows, index])
         codes = codes - below.to(codes.dtype)
     return torch.copysign(codes, values)

@@ -168,10 +168,10 @@ class Tiled(Operator):
         """Return the matrix, evaluated now and held if it is small."""
         if shape[0] * shape[1] > HELD:
             return cls(shape, evaluate)
-        held = np.empty(shape)
+        matrix = np.empty(shape)
         for start, stop in row_tiles(shape, TILE):
-            held[start:stop] = evaluate(start, stop)
-        return cls(shape, lambda start, stop: held[start:stop])
+            matrix[start:stop] = evaluate(start, stop)
+        return cls(shape, lambda start, stop: matrix[start:stop])
 
     def rows(self, start: int, stop: int) -> Array:
         """See :meth:`Operator.rows`."""
@@ -179,17 +179,17 @@ class Tiled(Operator):
 
     def times(self, x: Tensor) -> Tensor:
         """See :meth:`Operator.times`."""
-        found = torch.empty((self.shape[0], x.shape[1]), dtype=x.dtype)
+        product = torch.empty((self.shape[0], x.shape[1]), dtype=x.dtype)
         for start, stop in row_tiles(self.shape, TILE):
-            found[start:stop] = as_tensor(self.evaluate(start, stop)).to(x.dtype) @ x
-        return found
+            product[start:stop] = as_tensor(self.evaluate(start, stop)).to(x.dtype) @ x
+        return product
 
     def transposed_times(self, x: Tensor) -> Tensor:
         """See :meth:`Operator.transposed_times`."""
-        found = torch.zeros((self.shape[1], x.shape[1]), dtype=torch.float64)
+        product = torch.zeros((self.shape[1], x.shape[1]), dtype=torch.float64)
         for start, stop in row_tiles(self.shape, TILE):
-            found += as_tensor(self.evaluate(start, stop)).to(x.dtype).T @ x[start:stop]
-        return found.to(x.dtype)
+            product += as_tensor(self.evaluate(start, stop)).to(x.dtype).T @ x[start:stop]
+        return product.to(x.dtype)
 
     @property
     def wants_gram(self) -> bool:
@@ -202,11 +202,11 @@ class Tiled(Operator):
             return _alive(*gram.decompose(), "right")
         gram = RowGram(self.shape[0])
         panels = list(row_tiles(self.shape, HELD))
-        for place, (start, stop) in enumerate(panels):
-            own = as_tensor(self.evaluate(start, stop))
-            gram.matrix[start:stop, start:stop] = own @ own.T
-            for first, last in panels[:place]:
-                gram.matrix[start:stop, first:last] = own @ as_tensor(self.evaluate(first, last)).T
+        for index, (start, stop) in enumerate(panels):
+            panel = as_tensor(self.evaluate(start, stop))
+            gram.matrix[start:stop, start:stop] = panel @ panel.T
+            for first, last in panels[:index]:
+                gram.matrix[start:stop, first:last] = panel @ as_tensor(self.evaluate(first, last)).T
         return _alive(*gram.decompose(), "left")
 
 

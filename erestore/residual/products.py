@@ -73,20 +73,20 @@ class Matrix:
     def factors(self, rows: slice = slice(None)) -> Iterator[tuple[Array, Array]]:
         """Yield the float64 factors of every section; see :meth:`erestore.residual.codecs.abc.Section.factors`."""
         for section in self.factored:
-            if (found := section.factors(rows)) is not None:
-                yield found
+            if (factors := section.factors(rows)) is not None:
+                yield factors
 
     def add_rows(self, total: Array, start: int, base: Array | None) -> None:
         """Add to `total` the rows from `start` on; `base` holds the same rows of the base's tensor where they are needed."""
         stop = min(start + len(total), self.shape[0])
         if stop <= start:
             return
-        held = total[: stop - start]
+        target = total[: stop - start]
         for left, right in self.factors(slice(start, stop)):
-            held += left @ right.T
-        base = np.broadcast_to(0.0, held.shape) if base is None else base[: stop - start]
+            target += left @ right.T
+        base = np.broadcast_to(0.0, target.shape) if base is None else base[: stop - start]
         for section in self.others:
-            held += section.rows(start, stop, base)
+            target += section.rows(start, stop, base)
 
 
 def gram(matrices: Sequence[Matrix], base: Rows | None = None) -> Array:
@@ -98,30 +98,30 @@ def gram(matrices: Sequence[Matrix], base: Rows | None = None) -> Array:
     base : Rows, optional
         The base's tensor, for matrices that need it.
     """
-    found = np.zeros((len(matrices), len(matrices)))
+    products = np.zeros((len(matrices), len(matrices)))
     if not matrices:
-        return found
+        return products
     if prefers_factors(matrices, matrices):
         shape, pieces = _shape(matrices, matrices), list(_pieces(matrices))
         for number, one in enumerate(pieces):
             first = _stack(matrices[one], shape)
             for two in pieces[:number]:
-                found[one, two] = _by_factors(first, _stack(matrices[two], shape))
-            found[one, one] = _by_factors(first, first)
+                products[one, two] = _by_factors(first, _stack(matrices[two], shape))
+            products[one, one] = _by_factors(first, first)
     else:
         pieces = list(_chunks(len(matrices)))
         for number, one in enumerate(pieces):
             for two in pieces[: number + 1]:
-                found[one, two] = _by_tiles(matrices[one], None if one == two else matrices[two], base)
-    lower = np.tril(found)
-    return lower + np.tril(found, -1).T
+                products[one, two] = _by_tiles(matrices[one], None if one == two else matrices[two], base)
+    lower = np.tril(products)
+    return lower + np.tril(products, -1).T
 
 
 def cross_products(ones: Sequence[Matrix], twos: Sequence[Matrix], base: Rows | None = None) -> Array:
     """Return the inner products of each of `ones` with each of `twos`, float64 ``(N, M)``; see :func:`gram`."""
-    found = np.zeros((len(ones), len(twos)))
+    products = np.zeros((len(ones), len(twos)))
     if not (ones and twos):
-        return found
+        return products
     if prefers_factors(ones, twos):
         shape, pieces = _shape(ones, twos), list(_pieces(twos))
         for start in range(0, len(pieces), STACKS):
@@ -129,12 +129,12 @@ def cross_products(ones: Sequence[Matrix], twos: Sequence[Matrix], base: Rows | 
             for one in _pieces(ones):
                 first = _stack(ones[one], shape)
                 for two, second in seconds:
-                    found[one, two] = _by_factors(first, second)
+                    products[one, two] = _by_factors(first, second)
     else:
         for one in _chunks(len(ones)):
             for two in _chunks(len(twos)):
-                found[one, two] = _by_tiles(ones[one], twos[two], base)
-    return found
+                products[one, two] = _by_tiles(ones[one], twos[two], base)
+    return products
 
 
 def prefers_factors(ones: Sequence[Matrix], twos: Sequence[Matrix]) -> bool:
@@ -160,13 +160,13 @@ def _chunks(count: int) -> Iterator[slice]:
 def _pieces(matrices: Sequence[Matrix]) -> Iterator[slice]:
     """Cut matrices into runs whose float64 factors, and products of them, take no more than they should."""
     start, size, components = 0, 0, 0
-    for place, matrix in enumerate(matrices):
-        own = 8 * sum(matrix.shape) * matrix.components
-        is_full = size + own > STACK_BYTES or components + matrix.components > STACK_COMPONENTS
-        if place > start and is_full:
-            yield slice(start, place)
-            start, size, components = place, 0, 0
-        size += own
+    for index, matrix in enumerate(matrices):
+        bytes_added = 8 * sum(matrix.shape) * matrix.components
+        is_full = size + bytes_added > STACK_BYTES or components + matrix.components > STACK_COMPONENTS
+        if index > start and is_full:
+            yield slice(start, index)
+            start, size, components = index, 0, 0
+        size += bytes_added
         components += matrix.components
     yield slice(start, len(matrices))
 
@@ -175,7 +175,7 @@ def _by_factors(first: _Stack, second: _Stack) -> Array:
     """Multiply factors."""
     if first.multipliers is None or second.multipliers is None:
         first, second = first.widened(), second.widened()
-    found = np.zeros((first.count, second.count))
+    total = np.zeros((first.count, second.count))
     if first.places and second.places:
         products = (first.left @ second.left.T).astype(np.float64, copy=False)
         products *= first.right @ second.right.T
@@ -184,8 +184,8 @@ def _by_factors(first: _Stack, second: _Stack) -> Array:
         rows = np.add.reduceat(products, first.starts, axis=0)
         if second.multipliers is not None:
             rows *= second.multipliers
-        found[np.ix_(first.places, second.places)] = np.add.reduceat(rows, second.starts, axis=1)
-    return found
+        total[np.ix_(first.places, second.places)] = np.add.reduceat(rows, second.starts, axis=1)
+    return total
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,15 @@ class _Stack:
 
 
 def _stack(matrices: Sequence[Matrix], shape: tuple[int, int]) -> _Stack:
-    places = [place for place, matrix in enumerate(matrices) if matrix.components]
-    ends = list(accumulate((matrices[place].components for place in places), initial=0))
-    sections = [section for place in places for section in matrices[place].factored]
+    places = [index for index, matrix in enumerate(matrices) if matrix.components]
+    ends = list(accumulate((matrices[index].components for index in places), initial=0))
+    sections = [section for index in places for section in matrices[index].factored]
     rows = slice(0, shape[0])
-    integers = [found for section in sections if (found := section.integers(rows)) is not None]
+    integers = [exact for section in sections if (exact := section.integers(rows)) is not None]
     if len(integers) == len(sections):
-        left, right = _fill(((each[0], each[1]) for each in integers), ends[-1], shape, np.dtype(np.float32))
+        left, right = _fill(((piece[0], piece[1]) for piece in integers), ends[-1], shape, np.dtype(np.float32))
         if max(_largest(left), _largest(right)) < _EXACT_NORM:
-            multipliers = np.concatenate([np.zeros(0), *(each[2] for each in integers)])
+            multipliers = np.concatenate([np.zeros(0), *(piece[2] for piece in integers)])
             return _Stack(len(matrices), left, right, ends[:-1], places, multipliers)
     factors = (pair for section in sections if (pair := section.factors(rows)) is not None)
     left, right = _fill(factors, ends[-1], shape, np.dtype(np.float64))
@@ -253,14 +253,14 @@ def _by_tiles(ones: Sequence[Matrix], twos: Sequence[Matrix] | None, base: Rows 
     count = len(ones) + len(twos or ())
     step = max(1, TILE_BYTES // max(1, 8 * columns * count))
     needs_base = any(matrix.needs_base for matrix in (*ones, *(twos or ())))
-    found = np.zeros((len(ones), len(twos or ones)))
+    products = np.zeros((len(ones), len(twos or ones)))
     for start in range(0, rows, step):
         stop = min(rows, start + step)
-        own = base(start, stop) if base is not None and needs_base else None
-        first = _tiles(ones, start, (stop - start, columns), own)
-        second = first if twos is None else _tiles(twos, start, (stop - start, columns), own)
-        found += first @ second.T
-    return found
+        base_rows = base(start, stop) if base is not None and needs_base else None
+        first = _tiles(ones, start, (stop - start, columns), base_rows)
+        second = first if twos is None else _tiles(twos, start, (stop - start, columns), base_rows)
+        products += first @ second.T
+    return products
 
 
 def _tiles(matrices: Sequence[Matrix], start: int, shape: tuple[int, int], base: Array | None) -> Array:

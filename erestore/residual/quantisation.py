@@ -71,12 +71,12 @@ def dead_zones(values: torch.Tensor) -> torch.Tensor:
     """
     codes = torch.round(values)
     levels = _levels(codes)
-    found = torch.ones((len(values), _LARGEST - 1), dtype=values.dtype, device=values.device)  # zeros stay zeros
+    zones = torch.ones((len(values), _LARGEST - 1), dtype=values.dtype, device=values.device)  # zeros stay zeros
     for level in torch.unique(levels[torch.isfinite(levels)]):
         members = levels == level
         moves = SLOPE / 2 * _code_bits(_lower(values[members], codes[members]).abs()).diff()
-        found[members] = torch.nn.functional.pad(moves, (0, found.shape[1]))[: found.shape[1]].to(values.dtype)
-    return found
+        zones[members] = torch.nn.functional.pad(moves, (0, zones.shape[1]))[: zones.shape[1]].to(values.dtype)
+    return zones
 
 
 def usable_step(values: torch.Tensor, step: float) -> dyadic.Dyadic:
@@ -124,8 +124,8 @@ def _lower(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     bits = _code_bits(sizes)
     numbers = torch.arange(1, len(bits), dtype=torch.float64, device=values.device)
     boundaries = torch.cummax(numbers - 0.5 + SLOPE / 2 * bits.diff(), dim=0).values.to(torch.float32)
-    found = torch.bucketize(values.abs().to(torch.float32), boundaries)  # fine enough below the largest that is lowered
-    return torch.where(sizes >= _LARGEST, codes, torch.copysign(found.to(values.dtype), values))
+    level = torch.bucketize(values.abs().to(torch.float32), boundaries)  # fine enough below the largest that is lowered
+    return torch.where(sizes >= _LARGEST, codes, torch.copysign(level.to(values.dtype), values))
 
 
 def _code_bits(sizes: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from erestore.arrays import Array, fraction_bits
 from erestore.residual import pco
-from erestore.residual.exact_remainder import CHUNK, HEAD, Guess, Place, bits_of, classes_of
+from erestore.residual.exact_remainder import CHUNK, HEAD, ElementSpan, Guess, bits_of, classes_of
 
 _DRIFT_BITS = (4, 6)
 _SAMPLE = 1 << 15
@@ -57,8 +57,8 @@ class _Division:
 
 def encode(values: Array, predicted: Array, columns: int) -> Iterator[bytes]:
     """Encode an array given its prediction (same dtype and shape) and its columns: yield a part for every :data:`CHUNK`."""
-    for value, guess, place in _chunks(values, predicted, columns):
-        part = _encode(_divide(value, guess, place), place)
+    for value, guess, span in _chunks(values, predicted, columns):
+        part = _encode(_divide(value, guess, span), span)
         raw = value.tobytes()
         yield part if len(part) < len(raw) else raw
 
@@ -71,35 +71,35 @@ def cost(values: Array, predicted: Array, columns: int) -> float:
     return sum(_divide(*chunk).bits for chunk in judged) * values.size / max(1, elements)
 
 
-def _chunks(values: Array, predicted: Array, columns: int) -> Iterator[tuple[Array, Array, Place]]:
+def _chunks(values: Array, predicted: Array, columns: int) -> Iterator[tuple[Array, Array, ElementSpan]]:
     """Yield the elements of every part, flat, and their place."""
     flat, guesses = values.reshape(-1), predicted.reshape(-1)
     for start in range(0, len(flat), CHUNK):
-        yield flat[start : start + CHUNK], guesses[start : start + CHUNK], Place(start, columns)
+        yield flat[start : start + CHUNK], guesses[start : start + CHUNK], ElementSpan(start, columns)
 
 
-def _divide(values: Array, predicted: Array, place: Place) -> _Division:
+def _divide(values: Array, predicted: Array, span: ElementSpan) -> _Division:
     """Choose what is taken out of a part, and its classes."""
     guess = Guess.of(predicted, _common_zeros(values))
     difference = guess.difference(values)
-    flags = _still_rows(difference, place) if place.columns >= _LEAST_COLUMNS else None
+    flags = _still_rows(difference, span) if span.columns >= _LEAST_COLUMNS else None
     if flags is None:
-        return _with_drift(guess, difference, None, place)
+        return _with_drift(guess, difference, None, span)
     return min(
-        (_with_drift(guess, difference, choice, place) for choice in (None, flags)), key=lambda division: division.bits
+        (_with_drift(guess, difference, choice, span) for choice in (None, flags)), key=lambda division: division.bits
     )
 
 
 def _common_zeros(values: Array) -> int:
     """Return how many low bits are zero in all values, of the significand's at most."""
-    seen = int(np.bitwise_or.reduce(bits_of(values)[0]))
+    union = int(np.bitwise_or.reduce(bits_of(values)[0]))
     most = fraction_bits(values.dtype)
-    return min(most, (seen & -seen).bit_length() - 1) if seen else most
+    return min(most, (union & -union).bit_length() - 1) if union else most
 
 
-def _still_rows(difference: Array, place: Place) -> Array | None:
+def _still_rows(difference: Array, span: ElementSpan) -> Array | None:
     """Return flags of the rows that changed by much less than others, or None: the best cut of the rows' mean logarithms."""
-    starts = place.row_starts(len(difference))
+    starts = span.row_starts(len(difference))
     if len(starts) < 2:
         return None
     sizes = np.diff(starts, append=len(difference))
@@ -116,9 +116,9 @@ def _still_rows(difference: Array, place: Place) -> Array | None:
     return flags if means[flags].mean() + _APART < means[~flags].mean() else None
 
 
-def _with_drift(guess: Guess, difference: Array, flags: Array | None, place: Place) -> _Division:
+def _with_drift(guess: Guess, difference: Array, flags: Array | None, span: ElementSpan) -> _Division:
     """Take out the drift of the flagged rows, or else of all, if that pays; choose the classes."""
-    still = None if flags is None else place.spread(flags, len(difference))
+    still = None if flags is None else span.spread(flags, len(difference))
     drift = _drift(guess, difference, still)
     if drift is not None:
         difference = guess.width.wrapped(difference - drift[guess.significand(len(drift).bit_length() - 1)])
@@ -126,7 +126,7 @@ def _with_drift(guess: Guess, difference: Array, flags: Array | None, place: Pla
     bits = 0.0 if drift is None else 8.0 * drift.nbytes
     exponent = guess.exponent()
     if still is not None:
-        bits += place.rows(len(difference)) + float(_histogram_bits(np.bincount(codes[still], minlength=_HALF_OCTAVES)))
+        bits += span.rows(len(difference)) + float(_histogram_bits(np.bincount(codes[still], minlength=_HALF_OCTAVES)))
         codes, exponent = codes[~still], exponent[~still]
     thresholds, ranges_bits = _ranges(exponent, codes)
     return _Division(guess, difference, drift, flags, thresholds, bits + ranges_bits)
@@ -136,21 +136,21 @@ def _drift(guess: Guess, difference: Array, still: Array | None) -> Array | None
     """Return the median difference by leading bits of the significand, if it is worth storing."""
     members = np.flatnonzero(still) if still is not None else np.arange(len(difference))
     sample = members[:: max(1, len(members) // _SAMPLE)]
-    held = difference[sample]
+    sampled = difference[sample]
     scale = len(members) / max(1, len(sample))
-    best, found = scale * _logarithms(held), None
+    best, drift_chosen = scale * _logarithms(sampled), None
     for bits in _DRIFT_BITS:
         if bits > guess.fraction:
             continue
         significand = guess.significand(bits)[sample]
         order = np.argsort(significand, kind="stable")
-        groups = np.split(held[order], np.searchsorted(significand[order], np.arange(1, 1 << bits)))
+        groups = np.split(sampled[order], np.searchsorted(significand[order], np.arange(1, 1 << bits)))
         middles = [np.partition(group, len(group) // 2)[len(group) // 2] if len(group) else 0 for group in groups]
-        drift = np.array(middles, dtype=held.dtype)
-        bits_taken = scale * _logarithms(guess.width.wrapped(held - drift[significand])) + 8.0 * drift.nbytes
+        drift = np.array(middles, dtype=sampled.dtype)
+        bits_taken = scale * _logarithms(guess.width.wrapped(sampled - drift[significand])) + 8.0 * drift.nbytes
         if bits_taken < best:
-            best, found = bits_taken, drift
-    return found
+            best, drift_chosen = bits_taken, drift
+    return drift_chosen
 
 
 def _logarithms(difference: Array) -> float:
@@ -169,11 +169,13 @@ _EXTRA = np.maximum(0, _OCTAVES - 128).astype(np.float64)
 
 def _histogram_bits(counts: Array) -> Array:
     """Return the estimated bits of classes, given their numbers of differences by code (last axis)."""
-    held = counts.astype(np.float64)
-    total = held.sum(axis=-1)
-    logarithms = np.log2(np.maximum(held, 1))
-    found: Array = total * np.log2(np.maximum(total, 1)) - (held * logarithms).sum(axis=-1) + held @ _EXTRA + _TABLE
-    return found
+    numbers = counts.astype(np.float64)
+    total = numbers.sum(axis=-1)
+    logarithms = np.log2(np.maximum(numbers, 1))
+    bits: Array = (
+        total * np.log2(np.maximum(total, 1)) - (numbers * logarithms).sum(axis=-1) + numbers @ _EXTRA + _TABLE
+    )
+    return bits
 
 
 _RANGES = 250
@@ -189,7 +191,7 @@ def _ranges(exponent: Array, codes: Array) -> tuple[Array, float]:
     counts = np.pad(counts, (0, -len(counts) % _HALF_OCTAVES)).reshape(-1, _HALF_OCTAVES)
     present = np.flatnonzero(counts.any(axis=1))
     classes, firsts = list(counts[present]), (present + lowest).tolist()
-    single = [float(_histogram_bits(each)) for each in classes]
+    single = [float(_histogram_bits(histogram)) for histogram in classes]
     while len(classes) > 1:
         merged = _histogram_bits(np.stack([a + b for a, b in pairwise(classes)]))
         saved = np.array(single[:-1]) + np.array(single[1:]) - merged
@@ -202,14 +204,14 @@ def _ranges(exponent: Array, codes: Array) -> tuple[Array, float]:
     return np.array(firsts[1:], dtype=np.uint16), sum(single)
 
 
-def _encode(division: _Division, place: Place) -> bytes:
+def _encode(division: _Division, span: ElementSpan) -> bytes:
     """Write a part down."""
     drift, flags, thresholds = division.drift, division.flags, division.thresholds
     drift_bits = 0 if drift is None else len(drift).bit_length() - 1
-    classes = classes_of(division.guess, flags, thresholds, place)
+    classes = classes_of(division.guess, flags, thresholds, span)
     ranges = len(thresholds) + 1
     members = [division.difference[classes == number] for number in range(ranges + (flags is not None))]
-    chunks = [pco.compress(each) if len(each) else b"" for each in members]
+    chunks = [pco.compress(member) if len(member) else b"" for member in members]
     return b"".join(
         (
             HEAD.pack(division.guess.shift, drift_bits, flags is not None, ranges),

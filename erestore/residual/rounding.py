@@ -81,8 +81,8 @@ def _to_odd(values: Array) -> Array:
     odd += _BELOW_FLOAT32
     odd |= bits
     odd &= ~_BELOW_FLOAT32
-    found: Array = odd.view(np.float64).astype(np.float32)
-    return found
+    rounded: Array = odd.view(np.float64).astype(np.float32)
+    return rounded
 
 
 def _to_bfloat16(values: Array) -> Array:

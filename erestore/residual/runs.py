@@ -37,7 +37,7 @@ GROUPS = 1 << 16
 """Most groups in a segment."""
 
 
-class Group(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs that follow each other in a segment.
 
     Attributes
@@ -58,20 +58,20 @@ class Group(NamedTuple):
         return self.width * self.runs * self.length
 
 
-def encode(content: bytes, layout: Sequence[Group]) -> bytes:
+def encode(content: bytes, layout: Sequence[RunGroup]) -> bytes:
     """Return the stored form of a segment whose bytes `layout` describes from first to last."""
     groups = [group for group in layout if group.size]
     pieces = list(_pieces(content, groups))
     numbers: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(groups)
     chunks: list[tuple[int, bytes]] = []
     for width, dtype in _TYPES.items():
-        held = [place for place, group in enumerate(groups) if group.width == width]
-        matrices = [pieces[place].view(dtype).reshape(groups[place].runs, groups[place].length) for place in held]
-        for place, found in zip(held, clusters(matrices), strict=True):
-            numbers[place] = np.where(found, found + len(chunks), 0).astype(np.uint8)
-        highest = max((int(numbers[place].max()) for place in held), default=0)
+        indices = [index for index, group in enumerate(groups) if group.width == width]
+        matrices = [pieces[index].view(dtype).reshape(groups[index].runs, groups[index].length) for index in indices]
+        for index, levels in zip(indices, clusters(matrices), strict=True):
+            numbers[index] = np.where(levels, levels + len(chunks), 0).astype(np.uint8)
+        highest = max((int(numbers[index].max()) for index in indices), default=0)
         for number in range(len(chunks) + 1, highest + 1):
-            members = [m[numbers[p] == number].reshape(-1) for p, m in zip(held, matrices, strict=True)]
+            members = [m[numbers[p] == number].reshape(-1) for p, m in zip(indices, matrices, strict=True)]
             chunks.append((width, pco.compress(np.concatenate(members))))
     plain = b"".join(piece.tobytes() for piece, group in zip(pieces, groups, strict=True) if group.width == 1)
     if plain:
@@ -81,18 +81,18 @@ def encode(content: bytes, layout: Sequence[Group]) -> bytes:
             _HEAD.pack(len(groups), len(chunks)),
             np.array([tuple(group) for group in groups], dtype=_GROUP).tobytes(),
             np.array([(width, len(stored)) for width, stored in chunks], dtype=_CHUNK).tobytes(),
-            *(found.tobytes() for found in numbers),
+            *(levels.tobytes() for levels in numbers),
         )
     )
     packed = compression.compress(directory, _LEVEL)
     return b"".join((_HEAD.pack(len(directory), len(packed)), packed, *(stored for _, stored in chunks)))
 
 
-def _pieces(content: bytes, groups: Sequence[Group]) -> Iterator[NDArray[np.uint8]]:
+def _pieces(content: bytes, groups: Sequence[RunGroup]) -> Iterator[NDArray[np.uint8]]:
     """Cut a segment's bytes at its groups."""
-    position, whole = 0, np.frombuffer(content, dtype=np.uint8)
+    position, data = 0, np.frombuffer(content, dtype=np.uint8)
     for group in groups:
-        yield whole[position : position + group.size]
+        yield data[position : position + group.size]
         position += group.size
     assert position == len(content)
 
@@ -123,11 +123,11 @@ def decode(stored: bytes, size: int) -> bytes:
             target[:] = streams[-1].take(group.size)
             continue
         matrix = target.view(_TYPES[group.width]).reshape(group.runs, group.length)
-        held = classes[run : run + group.runs]
+        levels = classes[run : run + group.runs]
         run += group.runs
-        for number in np.unique(held):
+        for number in np.unique(levels):
             if number:
-                mask = held == number
+                mask = levels == number
                 matrix[mask] = streams[number - 1].take(int(mask.sum()) * group.length).reshape(-1, group.length)
     return result.tobytes()
 
@@ -145,7 +145,7 @@ class _Stream:
         return self._values[self._position - count : self._position]
 
 
-def _read_directory(stored: bytes, size: int) -> tuple[list[Group], list[tuple[int, int]], NDArray[np.uint8], int]:
+def _read_directory(stored: bytes, size: int) -> tuple[list[RunGroup], list[tuple[int, int]], NDArray[np.uint8], int]:
     """Return groups, chunks as width and stored length, classes of the runs of integers, and where chunks begin."""
     if len(stored) < _HEAD.size:
         raise CorruptionError("A segment of runs is truncated.")
@@ -160,7 +160,7 @@ def _read_directory(stored: bytes, size: int) -> tuple[list[Group], list[tuple[i
     position = _HEAD.size + count * _GROUP.itemsize
     if count > GROUPS or chunk_count > _CHUNKS or position + chunk_count * _CHUNK.itemsize > raw:
         raise CorruptionError("A directory of runs is truncated, or has too many groups or chunks.")
-    groups = [Group(*map(int, row)) for row in np.frombuffer(directory, _GROUP, count, _HEAD.size)]
+    groups = [RunGroup(*map(int, row)) for row in np.frombuffer(directory, _GROUP, count, _HEAD.size)]
     chunks = [(int(row[0]), int(row[1])) for row in np.frombuffer(directory, _CHUNK, chunk_count, position)]
     position += chunk_count * _CHUNK.itemsize
     classes = np.frombuffer(directory, np.uint8, offset=position)
@@ -174,18 +174,18 @@ def _read_directory(stored: bytes, size: int) -> tuple[list[Group], list[tuple[i
     return groups, chunks, classes, _HEAD.size + packed
 
 
-def _counts(groups: Sequence[Group], classes: NDArray[np.uint8], chunks: int) -> dict[int, tuple[int, int]]:
+def _counts(groups: Sequence[RunGroup], classes: NDArray[np.uint8], chunks: int) -> dict[int, tuple[int, int]]:
     """Return width and number of elements of every chunk, by its number."""
     counts = dict.fromkeys(range(1, chunks + 1), (0, 0))
     run = 0
     for group in groups:
         if group.width == 1:
-            held, members = [chunks], [group.runs]
+            chunk_numbers, members = [chunks], [group.runs]
         else:
             numbers, sizes = np.unique(classes[run : run + group.runs], return_counts=True)
             run += group.runs
-            held, members = numbers.tolist(), sizes.tolist()
-        for number, runs in zip(held, members, strict=True):
+            chunk_numbers, members = numbers.tolist(), sizes.tolist()
+        for number, runs in zip(chunk_numbers, members, strict=True):
             if number == 0 and group.width != 1:
                 continue
             width, count = counts.get(number, (-1, 0))

@@ -184,13 +184,13 @@ def singular_values_of_product(left: Tensor, right: Tensor) -> Tensor:
         Descending; zero where they are below rounding, and from ``r`` on.
     """
     length = min(left.shape[0], right.shape[0])
-    found = torch.zeros(length, dtype=torch.float64)
+    padded = torch.zeros(length, dtype=torch.float64)
     core = torch.linalg.qr(left, mode="r").R @ torch.linalg.qr(right, mode="r").R.T
     values = torch.linalg.svdvals(core)[:length]
     if values.numel():
         floor = max(left.shape[0], right.shape[0]) * torch.finfo(torch.float64).eps * values[0]
-        found[: len(values)] = torch.where(values > floor, values, 0)
-    return found
+        padded[: len(values)] = torch.where(values > floor, values, 0)
+    return padded
 
 
 def effective_rank(singular_values: Tensor) -> float:

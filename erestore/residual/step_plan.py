@@ -34,7 +34,7 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Curve:
+class RateCurve:
     """What quantising numbers of one distribution costs, by their scale over the step.
 
     Attributes
@@ -47,7 +47,7 @@ class Curve:
     error: torch.Tensor
 
     @classmethod
-    def of(cls, sample: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor] = quantise_runs) -> Curve:
+    def of(cls, sample: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor] = quantise_runs) -> RateCurve:
         """Tabulate the curve of a sample, flat and of root mean square 1, under a way of rounding."""
         bits, error = [], []
         for octave in _GRID.tolist():
@@ -61,9 +61,9 @@ class Curve:
     def at(self, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return bits and squared error an element for scales in steps, float64, positive."""
         octaves = torch.log2(scales.clamp(min=1e-30))
-        place = ((octaves - _GRID[0]) * 2).clamp(0, len(_GRID) - 1.001)
-        low = place.floor().to(torch.int64)
-        share = place - low
+        position = ((octaves - _GRID[0]) * 2).clamp(0, len(_GRID) - 1.001)
+        low = position.floor().to(torch.int64)
+        share = position - low
         bits = self.bits[low] * (1 - share) + self.bits[low + 1] * share
         error = self.error[low] * (1 - share) + self.error[low + 1] * share
         below, above = octaves < _GRID[0], octaves > _GRID[-1]
@@ -73,10 +73,10 @@ class Curve:
 
 
 @cache
-def gaussian(rounding: Callable[[torch.Tensor], torch.Tensor] = round_codes) -> Curve:
+def gaussian(rounding: Callable[[torch.Tensor], torch.Tensor] = round_codes) -> RateCurve:
     """Return the curve of the normal distribution, which columns of singular vectors are close to."""
     shares = (torch.arange(8192, dtype=torch.float64) + 0.5) / 8192
-    return Curve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), rounding)
+    return RateCurve.of(math.sqrt(2) * torch.erfinv(2 * shares - 1), rounding)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Profile:
         ``(m, n)``.
     energy : float
         Squared norm of the residual after its gamma term.
-    curve : Curve
+    curve : RateCurve
         Of its values over the root mean square of their row.
     row_scales, row_counts : torch.Tensor
         Float64: root mean squares of rows, to half an octave, and how many rows have each.
@@ -106,7 +106,7 @@ class Profile:
 
     shape: tuple[int, int]
     energy: float
-    curve: Curve
+    curve: RateCurve
     row_scales: torch.Tensor
     row_counts: torch.Tensor
     singular_values: torch.Tensor | None = None
@@ -167,8 +167,8 @@ def _components(profile: Profile, step: float) -> tuple[torch.Tensor, torch.Tens
     assert sigma is not None
     error = bits = torch.zeros_like(sigma)
     for length in profile.shape:
-        each, lost = gaussian(profile.objective.rounding).at(sigma / (math.sqrt(length) * step))
-        bits, error = bits + length * each, error + length * lost * step**2
+        cost, lost = gaussian(profile.objective.rounding).at(sigma / (math.sqrt(length) * step))
+        bits, error = bits + length * cost, error + length * lost * step**2
     return error, bits + _COMPONENT_BITS
 
 
@@ -194,7 +194,7 @@ def plans(profile: Profile, step: float) -> list[Plan]:
     nothing = Plan(0, remainder=False, error=profile.energy + left, bits=0.0)
     if profile.energy == 0:
         return [nothing]
-    found = [nothing, Plan(0, True, *_remainder(profile, step, profile.energy))]
+    candidates = [nothing, Plan(0, True, *_remainder(profile, step, profile.energy))]
     sigma = profile.singular_values
     if sigma is not None and len(sigma) and float(sigma[0]) < _TALLEST * step:
         error, bits = _components(profile, step)
@@ -205,10 +205,10 @@ def plans(profile: Profile, step: float) -> list[Plan]:
         for rank in sorted({round(share * longest) for share in _SHARES} - {0}):
             lost, size = float(error[:rank].sum()), float(bits[:rank].sum()) + SECTION_BITS
             tail = max(0.0, profile.energy - float(energy[:rank].sum()))
-            found.append(Plan(rank, False, lost + tail, size))
+            candidates.append(Plan(rank, False, lost + tail, size))
             rest = _remainder(profile, step, tail, lost)
-            found.append(Plan(rank, True, rest[0], size + rest[1]))
-    return sorted(found, key=lambda each: each.cost(profile.price(step)))
+            candidates.append(Plan(rank, True, rest[0], size + rest[1]))
+    return sorted(candidates, key=lambda plan: plan.cost(profile.price(step)))
 
 
 def plan(profile: Profile, step: float) -> Plan:

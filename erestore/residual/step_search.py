@@ -42,20 +42,20 @@ class StepSearch:
         bool
             Whether to go on. If not, the last step that met the bound is the answer; there is none if none did.
         """
-        place, level = math.log(self.step), math.log(max(ratio, 1e-12))
-        self._seen.append((place, level))
-        met = [seen for seen in self._seen if seen[1] <= 0]
-        missed = [seen for seen in self._seen if seen[1] > 0]
-        if met and (max(seen[1] for seen in met) >= math.log1p(-self.tolerance) or len(self._seen) >= self.attempts):
+        position, level = math.log(self.step), math.log(max(ratio, 1e-12))
+        self._seen.append((position, level))
+        met = [point for point in self._seen if point[1] <= 0]
+        missed = [point for point in self._seen if point[1] > 0]
+        if met and (max(point[1] for point in met) >= math.log1p(-self.tolerance) or len(self._seen) >= self.attempts):
             return False
-        if not met and abs(place - self._seen[0][0]) > _HOPELESS:
+        if not met and abs(position - self._seen[0][0]) > _HOPELESS:
             return False
         move = self._move(math.log1p(-self.tolerance / 2) - level)
         if not met and len(self._seen) >= self.attempts:  # far off, or in vain: find out soon
             move = math.copysign(_LARGEST_MOVE, move)
-        following = place + max(-_LARGEST_MOVE, min(_LARGEST_MOVE, move))
+        following = position + max(-_LARGEST_MOVE, min(_LARGEST_MOVE, move))
         if met and missed:
-            best, worst = max(met, key=lambda seen: seen[1])[0], min(missed, key=lambda seen: seen[1])[0]
+            best, worst = max(met, key=lambda point: point[1])[0], min(missed, key=lambda point: point[1])[0]
             if not min(best, worst) < following < max(best, worst):
                 following = (best + worst) / 2
         self.step = math.exp(following)
@@ -65,8 +65,8 @@ class StepSearch:
         """Return by how much the step has to move for a change of the measure, both in logarithms."""
         move = change / self.exponent
         if len(self._seen) > 1:
-            (place, level), (former, lower) = self._seen[-1], self._seen[-2]
-            moved = place - former
+            (position, level), (former, lower) = self._seen[-1], self._seen[-2]
+            moved = position - former
             slope = (level - lower) / moved if moved else 0.0
             if slope * self.exponent > 0 and _FLATTEST <= abs(slope) <= _STEEPEST:
                 return change / slope

@@ -68,12 +68,12 @@ def leading_subspaces(change: Weighted, share: float, base: Rows | None = None) 
 def _side(change: Weighted, side: int) -> Array:
     """Return one side of all factors, next to each other; coefficients are on the left side."""
     rows, columns = _shape(change)
-    found = (
+    sides = (
         _padded(left * coefficient, rows) if side == 0 else right
         for coefficient, matrix in change
         for left, right in matrix.factors()
     )
-    return np.concatenate([np.zeros(((rows, columns)[side], 0)), *found], axis=1)
+    return np.concatenate([np.zeros(((rows, columns)[side], 0)), *sides], axis=1)
 
 
 def _shape(change: Weighted) -> tuple[int, int]:
@@ -91,9 +91,9 @@ def _rank(energy: Array, share: float) -> int:
 def _of_rows(change: Weighted, share: float, base: Rows | None) -> Subspaces | None:
     rows, columns = _shape(change)
     if rows < columns:  # the one case where the matrix is held: its short side goes across the tiles
-        whole = np.concatenate([tile for _, tile in _tiles(change, base)])
-        left, spread = _components(whole @ whole.T, share)
-        return None if not len(spread) else Subspaces(left, whole.T @ left / spread)
+        matrix = np.concatenate([tile for _, tile in _tiles(change, base)])
+        left, spread = _components(matrix @ matrix.T, share)
+        return None if not len(spread) else Subspaces(left, matrix.T @ left / spread)
     products = np.zeros((columns, columns))
     for _, tile in _tiles(change, base):
         products += tile.T @ tile
@@ -118,11 +118,11 @@ def _tiles(change: Weighted, base: Rows | None) -> Iterator[tuple[int, Array]]:
     step = max(1, TILE_BYTES // max(1, 8 * columns))
     for start in range(0, rows, step):
         stop = min(rows, start + step)
-        own = base(start, stop) if base is not None and needs_base else None
+        base_rows = base(start, stop) if base is not None and needs_base else None
         total = np.zeros((stop - start, columns))
         for coefficient, matrix in change:
             tile = np.zeros_like(total)
-            matrix.add_rows(tile, start, own)
+            matrix.add_rows(tile, start, base_rows)
             total += coefficient * tile
         yield start, total
 
@@ -134,8 +134,8 @@ def principal_angles(one: Array, two: Array) -> Array:
     """
     rows = max(len(one), len(two))
     cosines = np.linalg.svd(_padded(one, rows).T @ _padded(two, rows), compute_uv=False)
-    found: Array = np.arccos(np.clip(cosines, 0, 1))
-    return found
+    angles: Array = np.arccos(np.clip(cosines, 0, 1))
+    return angles
 
 
 def energy_within(change: Weighted, spaces: Subspaces, base: Rows | None = None) -> float:

@@ -18,8 +18,8 @@ STAGES = {"words2": 2, "words4": 4, "words8": 8}
 def encode(content: bytes | memoryview, size: int) -> bytes:
     """Return content of whole words of `size` bytes, not empty, as one byte and a chunk."""
     values = np.frombuffer(content, dtype=f"<i{size}")
-    seen = int(np.bitwise_or.reduce(values))
-    shift = (seen & -seen).bit_length() - 1 if seen else 0
+    union = int(np.bitwise_or.reduce(values))
+    shift = (union & -union).bit_length() - 1 if union else 0
     return bytes([shift]) + pco.compress(values >> shift)
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from erestore.arrays import raw_bytes
-from erestore.checkpoint.streams import Place
+from erestore.checkpoint.streams import FileExtent
 from erestore.checkpoint.write import write_checkpoint
 from erestore.execute import bounded_map, tensor_threads, worker_count
 from erestore.objects.structure import read_structure
@@ -44,7 +44,7 @@ def write_variant(
 
     with tensor_threads() as executor:
 
-        def work(write: Callable[[Place], None], places: Iterable[Place]) -> Iterator[None]:
+        def work(write: Callable[[FileExtent], None], places: Iterable[FileExtent]) -> Iterator[None]:
             nonlocal done
             with closing(bounded_map(executor, write, places, in_flight=2 * worker_count())) as results:
                 for _ in results:

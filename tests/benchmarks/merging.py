@@ -106,7 +106,7 @@ def ours(method: str, statistics):
 
     from matrices import tiled
 
-    from erestore.merge.operands import Factors
+    from erestore.merge.operands import MatrixFactors
     from erestore.merge.registry import strategy
     from erestore.merge.tiles import tiles
 
@@ -122,7 +122,9 @@ def ours(method: str, statistics):
     def linear():
         found = made.coefficients([Fraction(1)] * count, gram)
         left = [float(each) * own.left for each, own in zip(found, variants.factors, strict=True)]
-        return Factors(np.concatenate(left, axis=1), np.concatenate([own.right for own in variants.factors], axis=1))
+        return MatrixFactors(
+            np.concatenate(left, axis=1), np.concatenate([own.right for own in variants.factors], axis=1)
+        )
 
     def factors():
         return made.merge(variants.factored(None, statistics))
@@ -146,7 +148,7 @@ def ours(method: str, statistics):
         nonlocal keep
         keep = True
         found = run()
-        return found.left @ found.right.T if isinstance(found, Factors) else found
+        return found.left @ found.right.T if isinstance(found, MatrixFactors) else found
 
     return run, result
 

@@ -12,7 +12,7 @@ from erestore.api import Store
 from erestore.encoding.gate import Gate
 from erestore.encoding.quality import SPREAD, Quality
 from erestore.ops.commit import commit
-from erestore.residual.evenness import Loss, Reference, References, shared
+from erestore.residual.evenness import Loss, LossReference, References, shared
 
 Tensors = dict[str, torch.Tensor]
 LAYERS = 6
@@ -120,7 +120,7 @@ def test_where_nothing_is_loud_nothing_changes(place: Path, tmp_path: Path) -> N
 
 
 def losses(*pairs: tuple[float, float]) -> list[Loss]:
-    return [Loss(error, Reference(change)) for error, change in pairs]
+    return [Loss(error, LossReference(change)) for error, change in pairs]
 
 
 def test_shares_of_the_whole() -> None:
@@ -135,10 +135,10 @@ def test_shares_of_the_whole() -> None:
 
 def test_what_the_parent_missed_is_no_loss_of_the_child() -> None:
     # The second may lose the 9 that its parent missed, and ten times the share of the 1 beyond: s * 1010 = 1 + 9 + 10 * s.
-    assert shared([Loss(1.0, Reference(1000.0)), Loss(10.0, Reference(1.0, 9.0))], 10) == pytest.approx(1 / 100)
-    assert shared([Loss(1.0, Reference(90.0)), Loss(9.0, Reference(0.0, 10.0))], 10) == pytest.approx(0.1)
-    assert References({"a": 3.0}).of("a", 4.0) == Reference(1.0, 3.0)
-    assert References({"a": 3.0}).of("a", 2.0) == Reference(0.0, 2.0)
+    assert shared([Loss(1.0, LossReference(1000.0)), Loss(10.0, LossReference(1.0, 9.0))], 10) == pytest.approx(1 / 100)
+    assert shared([Loss(1.0, LossReference(90.0)), Loss(9.0, LossReference(0.0, 10.0))], 10) == pytest.approx(0.1)
+    assert References({"a": 3.0}).of("a", 4.0) == LossReference(1.0, 3.0)
+    assert References({"a": 3.0}).of("a", 2.0) == LossReference(0.0, 2.0)
 
 
 def squared(tensors: Tensors, other: Tensors) -> dict[str, float]:

@@ -14,7 +14,7 @@ from test_algebra import FLOATING, World
 from erestore.api import Store
 from erestore.encoding.quality import Quality
 from erestore.errors import CombinationError, UsageError
-from erestore.merge.operands import FactoredOperands, Factors, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, TiledOperands
 from erestore.merge.registry import strategy
 from erestore.merge.tiles import rows_of
 
@@ -60,7 +60,7 @@ def merged(
     if chosen.kind == "linear":
         return sum(float(c) * part for c, part in zip(chosen.coefficients(common["weights"], list), parts, strict=True))
     if chosen.kind == "factors":
-        factors = [Factors(part, np.eye(part.shape[1])) for part in parts]
+        factors = [MatrixFactors(part, np.eye(part.shape[1])) for part in parts]
         left, right = chosen.merge(FactoredOperands(factors=factors, **common))
         return left @ right.T
     return chosen.prepare(TiledOperands(rows=[rows_of(part) for part in parts], **common))(0, len(parts[0]))

@@ -226,7 +226,7 @@ def remainder_in_classes(example: Example, tmp_path: Path) -> None:
     )
     dtype, columns = example.facts["dtype"], json.loads(example.facts["shape"])[1]
     guess = np.frombuffer(predicted, array_dtype(dtype))
-    assert exact_remainder.decode(example.stored, guess, exact_remainder.Place(0, columns)).tobytes() == value
+    assert exact_remainder.decode(example.stored, guess, exact_remainder.ElementSpan(0, columns)).tobytes() == value
     assert independent.add_classed(predicted, [example.stored], dtype, columns) == value
 
 

@@ -16,21 +16,21 @@ from pcodec import ChunkConfig, DeltaSpec, ModeSpec, wrapped
 from erestore import compression
 from erestore.errors import CorruptionError
 from erestore.residual import pco, runs
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 
 MEMORY = 256
 """Megabytes beyond what the process has, for segments of a few kilobytes."""
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
-def content() -> tuple[bytes, list[Group]]:
+def content() -> tuple[bytes, list[RunGroup]]:
     """Bytes, and integers of both widths in runs of several sizes, of which some are zeros."""
     generator = np.random.default_rng(2)
     scales = 4.0 ** np.arange(12)[:, None] / 4
     narrow = np.round(generator.standard_normal((12, 40)) * np.minimum(scales, 900)).astype("<i2")
     wide = np.round(generator.standard_normal((12, 30)) * scales).astype("<i4")
     narrow[3] = wide[5] = 0
-    layout = [Group(1, 1, 9), Group(2, 12, 40), Group(1, 1, 3), Group(4, 12, 30)]
+    layout = [RunGroup(1, 1, 9), RunGroup(2, 12, 40), RunGroup(1, 1, 3), RunGroup(4, 12, 30)]
     return b"some head" + narrow.tobytes() + b"end" + wide.tobytes(), layout
 
 

@@ -29,7 +29,7 @@ def case(dtype: np.dtype) -> tuple[Array, bytes]:
 
 
 def decode(part: bytes, predicted: Array) -> Array:
-    return exact_remainder.decode(part, predicted.reshape(-1), exact_remainder.Place(0, COLUMNS))
+    return exact_remainder.decode(part, predicted.reshape(-1), exact_remainder.ElementSpan(0, COLUMNS))
 
 
 CASES = {name: case(named_dtype(name)) for name in DTYPES}
@@ -43,7 +43,7 @@ def test_the_parts_have_what_can_be_damaged() -> None:
 def decode_changed(name: str, data: st.DataObject) -> None:
     predicted, part = CASES[name]
     what = data.draw(st.sampled_from(["part", "part", "head", "prediction", "count", "place"]))
-    place = exact_remainder.Place(0, COLUMNS)
+    place = exact_remainder.ElementSpan(0, COLUMNS)
     if what == "part":
         part = damage(data.draw, part)
     elif what == "head":
@@ -53,7 +53,7 @@ def decode_changed(name: str, data: st.DataObject) -> None:
     elif what == "count":
         predicted = np.tile(predicted, 9)[: data.draw(st.integers(1, 9 * len(predicted)))]
     else:
-        place = exact_remainder.Place(data.draw(st.integers(0, 1 << 40)), data.draw(st.integers(1, 1 << 40)))
+        place = exact_remainder.ElementSpan(data.draw(st.integers(0, 1 << 40)), data.draw(st.integers(1, 1 << 40)))
     with memory_limit(512):
         try:
             found = exact_remainder.decode(part, predicted, place)

@@ -9,14 +9,14 @@ from fractions import Fraction
 import numpy as np
 
 from erestore.merge.abc import ElementwiseStrategy, FactorStrategy, MergeStrategy
-from erestore.merge.operands import FactoredOperands, Factors, TiledOperands
+from erestore.merge.operands import FactoredOperands, MatrixFactors, TiledOperands
 
 
 @dataclass
 class Variants:
     """Differences from a base, each ``left @ right.T``."""
 
-    factors: list[Factors]
+    factors: list[MatrixFactors]
 
     @classmethod
     def random(cls, shape: tuple[int, int], ranks: Sequence[int], seed: int = 0) -> Variants:
@@ -28,7 +28,7 @@ class Variants:
         for rank in ranks:
             scales = 0.01 * 0.8 ** np.arange(rank)
             left = (shared[0][:, :rank] + 2 * rng.standard_normal((m, rank))) * scales
-            found.append(Factors(left, shared[1][:, :rank] + 2 * rng.standard_normal((n, rank))))
+            found.append(MatrixFactors(left, shared[1][:, :rank] + 2 * rng.standard_normal((n, rank))))
         return cls(found)
 
     @property

@@ -20,7 +20,7 @@ from erestore.merge.iso_c import IsoC
 from erestore.merge.knots import Knots
 from erestore.merge.linear import Average, Slerp, TaskArithmetic, Weighted
 from erestore.merge.masks import kept
-from erestore.merge.operands import Factors
+from erestore.merge.operands import MatrixFactors
 from erestore.merge.regmean import RegMean
 from erestore.merge.scaled_mean import ScaledMean
 from erestore.merge.ties import Ties
@@ -136,7 +136,7 @@ def test_results_depend_on_the_variants_and_not_on_their_factors(strategy):
     turned = []
     for seed, (left, right) in enumerate(variants.factors):
         turn = np.random.default_rng(seed).standard_normal((left.shape[1], left.shape[1])) + 3 * np.eye(left.shape[1])
-        turned.append(Factors(left @ turn, right @ np.linalg.inv(turn).T))
+        turned.append(MatrixFactors(left @ turn, right @ np.linalg.inv(turn).T))
     dares = isinstance(getattr(strategy, "inner", strategy), Dare)
     found, wanted = Variants(turned).merged(strategy), variants.merged(strategy)
     if dares:
@@ -160,7 +160,9 @@ def test_any_shapes_and_ranks(strategy, data):
 
 @pytest.mark.parametrize("strategy", EVERY, ids=IDS)
 def test_nothing_merged_is_nothing(strategy):
-    variants = Variants([Factors(np.zeros((6, 2)), np.ones((5, 2))), Factors(np.zeros((6, 0)), np.zeros((5, 0)))])
+    variants = Variants(
+        [MatrixFactors(np.zeros((6, 2)), np.ones((5, 2))), MatrixFactors(np.zeros((6, 0)), np.zeros((5, 0)))]
+    )
     assert not variants.merged(strategy).any()
 
 
@@ -180,7 +182,7 @@ def test_weights_and_scale_multiply(strategy):
     plain = variants.merged(strategy)
     assert close(variants.merged(type(strategy)(scale=Fraction(3))), 3 * plain)
     assert close(variants.merged(strategy, [2, 2]), 2 * plain)
-    doubled = Variants([Factors(2 * variants.factors[0].left, variants.factors[0].right), variants.factors[1]])
+    doubled = Variants([MatrixFactors(2 * variants.factors[0].left, variants.factors[0].right), variants.factors[1]])
     assert close(variants.merged(strategy, [2, 1]), doubled.merged(strategy))
 
 
@@ -195,7 +197,7 @@ def test_tsv_keeps_a_share_of_the_components():
     assert np.linalg.matrix_rank(variants.merged(Tsv())) == 9
     kept_each = Variants(
         [
-            Factors(left[:, :0], right[:, :0]) if place else Factors(left, right)
+            MatrixFactors(left[:, :0], right[:, :0]) if place else MatrixFactors(left, right)
             for place, (left, right) in enumerate(variants.factors)
         ]
     )
@@ -222,7 +224,7 @@ def test_orthogonalising_is_procrustes():
 
 def test_spectra_of_factors_end_where_the_rank_does():
     left, right = np.random.default_rng(0).standard_normal((2, 50, 3))
-    found = spectrum(Factors(np.concatenate([left, left], axis=1), np.concatenate([right, 2 * right], axis=1)))
+    found = spectrum(MatrixFactors(np.concatenate([left, left], axis=1), np.concatenate([right, 2 * right], axis=1)))
     assert len(found.values) == 3
     assert np.allclose(found.left * found.values @ found.right.T, 3 * left @ right.T)
     assert np.allclose(found.values, np.linalg.svd(3 * left @ right.T, compute_uv=False)[:3])

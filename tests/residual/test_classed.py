@@ -47,7 +47,7 @@ def check_round_trip(value: Array, predicted: Array) -> list[bytes]:
         start = number * remainder_classes.CHUNK
         guess = flat[start : start + remainder_classes.CHUNK]
         assert 0 < len(part) <= guess.nbytes
-        found.append(exact_remainder.decode(part, guess, exact_remainder.Place(start, columns_of(value))))
+        found.append(exact_remainder.decode(part, guess, exact_remainder.ElementSpan(start, columns_of(value))))
     assert all(each.dtype == value.dtype for each in found)
     assert b"".join(each.tobytes() for each in found) == value.tobytes()
     return parts
@@ -177,7 +177,7 @@ LENGTH = struct.pack("<I", len(CHUNK))
 
 def test_a_part_by_hand() -> None:
     found = exact_remainder.decode(
-        part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), np.ones(40, np.float32), exact_remainder.Place(0, 40)
+        part_with(bytes([0, 0, 0, 1]), LENGTH, CHUNK), np.ones(40, np.float32), exact_remainder.ElementSpan(0, 40)
     )
     assert (found.view(np.int32) - 0x3F800000).tolist() == [1, -2, 3, 0] * 10
 
@@ -206,7 +206,7 @@ def test_damage_is_refused(name: str) -> None:
     part = DAMAGED[name]
     assert len(part) != 4 * 40
     with pytest.raises(CorruptionError):
-        exact_remainder.decode(part, np.ones(40, np.float32), exact_remainder.Place(0, 40))
+        exact_remainder.decode(part, np.ones(40, np.float32), exact_remainder.ElementSpan(0, 40))
 
 
 def test_more_exponents_than_a_part_has_classes_for():
@@ -220,7 +220,7 @@ def test_more_exponents_than_a_part_has_classes_for():
     position = 0
     for part in parts:
         size = min(exact_remainder.CHUNK, len(value) - position)
-        place = exact_remainder.Place(position, len(value))
+        place = exact_remainder.ElementSpan(position, len(value))
         found = exact_remainder.decode(part, guess[position : position + size], place)
         assert found.tobytes() == value[position : position + size].tobytes()
         position += size

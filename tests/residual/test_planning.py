@@ -16,7 +16,7 @@ from erestore.residual.objectives import ANSWERS, WEIGHTS, Objective
 from erestore.residual.quantisation import quantise_matrix, quantise_runs, round_codes, usable_step
 from erestore.residual.runs import encode
 from erestore.residual.spectrum import decompose
-from erestore.residual.step_plan import Curve, Profile, gaussian
+from erestore.residual.step_plan import Profile, RateCurve, gaussian
 
 
 def profile(matrix, *, factors=True, **others):
@@ -25,7 +25,7 @@ def profile(matrix, *, factors=True, **others):
     scales = matrix.square().mean(dim=1).sqrt()
     levels, counts = torch.unique(torch.round(2 * torch.log2(scales[scales > 0])), return_counts=True)
     relative = (matrix / scales[:, None])[scales > 0].reshape(-1)
-    curve = Curve.of(relative) if len(relative) else gaussian()
+    curve = RateCurve.of(relative) if len(relative) else gaussian()
     sigma = decompose(matrix).singular_values if factors else None
     sigma = sigma[sigma > 0] if sigma is not None else None
     return Profile(tuple(matrix.shape), float(energy), curve, 2 ** (levels / 2), counts.double(), sigma, **others)
@@ -149,7 +149,7 @@ def test_a_curve_says_what_quantising_costs(kind, scale):
     if kind == "sparse":
         values = values * (torch.rand(values.shape, generator=torch.Generator().manual_seed(1)) < 0.2)
     values = values / values.square().mean().sqrt()
-    curve = gaussian() if kind == "normal" else Curve.of(values[0, :65_536])
+    curve = gaussian() if kind == "normal" else RateCurve.of(values[0, :65_536])
     bits, error = (float(each) for each in curve.at(torch.tensor([scale], dtype=torch.float64)))
     codes = (round_codes if kind == "normal" else quantise_runs)(values * scale)
     shares = torch.unique(codes, return_counts=True)[1] / codes.numel()

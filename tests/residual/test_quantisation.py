@@ -123,5 +123,5 @@ def test_estimated_bits_are_those_that_runs_take(scale, spread):
     scales = scale * 10 ** torch.linspace(0, spread, 200, dtype=torch.float64)[:, None]
     codes = round_codes(scales * torch.randn(200, 2000, generator=generator, dtype=torch.float64))
     content = codes.numpy().astype(np.dtype("<i2")).tobytes()
-    stored = 8 * len(runs.encode(content, [runs.Group(2, *codes.shape)]))
+    stored = 8 * len(runs.encode(content, [runs.RunGroup(2, *codes.shape)]))
     assert coded_bits(codes) == pytest.approx(stored, rel=0.02)

@@ -14,7 +14,7 @@ from erestore import compression
 from erestore.errors import CorruptionError
 from erestore.residual import entropy, pco, runs
 from erestore.residual.code_tables import clusters
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 
 TABLE = 64
 """Bytes of a table, a header and an entry of the directory, at most, where codes are small."""
@@ -30,7 +30,7 @@ def content_of(group, kind, generator):
     return (generator.standard_normal((group.runs, group.length)) * scale).astype(f"<i{group.width}").tobytes()
 
 
-GROUPS = st.builds(Group, st.sampled_from([1, 2, 4]), st.integers(0, 9), st.integers(0, 30))
+GROUPS = st.builds(RunGroup, st.sampled_from([1, 2, 4]), st.integers(0, 9), st.integers(0, 30))
 
 
 @settings(deadline=None, max_examples=150)
@@ -50,7 +50,7 @@ def test_any_content_in_any_layout_comes_back(layout, kinds, seed):
 def test_the_ends_of_the_range_come_back(width, extreme):
     limits = np.iinfo(f"<i{width}")
     values = np.array([[limits.min, limits.max], [limits.min, limits.min], [0, limits.min * extreme]], f"<i{width}")
-    layout = [Group(width, 3, 2)]
+    layout = [RunGroup(width, 3, 2)]
     assert runs.decode(runs.encode(values.tobytes(), layout), values.nbytes) == values.tobytes()
 
 
@@ -67,7 +67,7 @@ def columns(scales, length, seed=0):
 @pytest.mark.parametrize("scale", [0.25, 0.7, 2, 9, 60])
 def test_codes_of_one_scale_take_their_entropy(scale):
     codes = columns([scale] * 60, 3000)
-    stored = runs.encode(codes.tobytes(), [Group(2, *codes.shape)])
+    stored = runs.encode(codes.tobytes(), [RunGroup(2, *codes.shape)])
     assert len(stored) < 1.02 * entropy_bytes(codes) + TABLE + len(codes) / 4
 
 
@@ -75,7 +75,7 @@ def test_codes_of_one_scale_take_their_entropy(scale):
 def test_columns_of_different_scales_take_less_than_the_entropy_of_all(spread):
     """And hardly more than the entropy of each column by itself."""
     codes = columns(np.geomspace(0.4, 0.4 * 2**spread, 200), 3000)
-    stored = runs.encode(codes.tobytes(), [Group(2, *codes.shape)])
+    stored = runs.encode(codes.tobytes(), [RunGroup(2, *codes.shape)])
     own = sum(map(entropy_bytes, codes))
     assert len(stored) < entropy_bytes(codes) * (0.99 if spread == 2 else 0.95)
     assert len(stored) < 1.03 * own
@@ -83,10 +83,10 @@ def test_columns_of_different_scales_take_less_than_the_entropy_of_all(spread):
 
 def test_runs_of_zeros_are_free():
     codes = np.zeros((1000, 5000), "<i2")
-    layout = [Group(2, *codes.shape)]
+    layout = [RunGroup(2, *codes.shape)]
     assert len(runs.encode(codes.tobytes(), layout)) < 60
     one = columns([3], 5000)
-    alone = len(runs.encode(one.tobytes(), [Group(2, 1, 5000)]))
+    alone = len(runs.encode(one.tobytes(), [RunGroup(2, 1, 5000)]))
     codes[417] = one
     assert len(runs.encode(codes.tobytes(), layout)) < alone + 20
 
@@ -94,15 +94,15 @@ def test_runs_of_zeros_are_free():
 def test_groups_share_tables_with_others_of_their_width():
     """Many small matrices take hardly more than one that holds their columns."""
     codes = columns([1.5] * 400, 50)
-    apart = runs.encode(codes.tobytes(), [Group(2, 4, 50)] * 100)
-    together = runs.encode(codes.tobytes(), [Group(2, 400, 50)])
+    apart = runs.encode(codes.tobytes(), [RunGroup(2, 4, 50)] * 100)
+    together = runs.encode(codes.tobytes(), [RunGroup(2, 400, 50)])
     assert len(apart) < len(together) + 150
 
 
 def test_what_is_no_integer_is_compressed_as_bytes():
     text = b"word " * 2000
     codes = columns([2], 3000)
-    layout = [Group(1, 1, len(text)), Group(2, 1, 3000)]
+    layout = [RunGroup(1, 1, len(text)), RunGroup(2, 1, 3000)]
     found = runs.encode(text + codes.tobytes(), layout)
     assert len(found) < len(runs.encode(codes.tobytes(), layout[1:])) + 80
 
@@ -148,27 +148,27 @@ def test_there_are_never_more_classes_than_numbers(monkeypatch):
     wide = np.round(np.geomspace(1, 2**30, 3000)).astype("<i4").reshape(-1, 1)
     narrow = np.round(np.geomspace(1, 2**14, 3000)).astype("<i2").reshape(-1, 1)
     assert {int(found.max()) for found in clusters([wide])} == {code_tables.MOST}
-    layout = [Group(4, 3000, 1), Group(1, 1, 3), Group(2, 3000, 1)]
+    layout = [RunGroup(4, 3000, 1), RunGroup(1, 1, 3), RunGroup(2, 3000, 1)]
     content = wide.tobytes() + b"abc" + narrow.tobytes()
     assert runs.decode(runs.encode(content, layout), len(content)) == content
 
 
 def test_the_stage_is_taken_where_it_is_the_smaller():
     codes = columns([3] * 4, 5000)
-    stage, stored = entropy.encode(codes.tobytes(), layout=[Group(2, 4, 5000)])
+    stage, stored = entropy.encode(codes.tobytes(), layout=[RunGroup(2, 4, 5000)])
     assert stage == "runs"
     assert len(stored) < len(entropy.encode(codes.tobytes())[1])
     assert entropy.decode(stage, stored, codes.nbytes) == codes.tobytes()
     noise = np.random.default_rng(0).bytes(64)
-    assert entropy.encode(noise, layout=[Group(2, 4, 8)]) == ("raw", noise)
-    assert entropy.encode(codes.tobytes(), layout=[Group(1, 1, codes.nbytes)])[0] == "zstd"
+    assert entropy.encode(noise, layout=[RunGroup(2, 4, 8)]) == ("raw", noise)
+    assert entropy.encode(codes.tobytes(), layout=[RunGroup(1, 1, codes.nbytes)])[0] == "zstd"
 
 
 def test_more_groups_than_a_segment_may_have_are_left_to_zstandard(monkeypatch):
     codes = columns([0.5] * 6, 5000)
-    assert entropy.encode(codes.tobytes(), layout=[Group(2, 1, 5000)] * 6)[0] == "runs"
+    assert entropy.encode(codes.tobytes(), layout=[RunGroup(2, 1, 5000)] * 6)[0] == "runs"
     monkeypatch.setattr(runs, "GROUPS", 5)
-    assert entropy.encode(codes.tobytes(), layout=[Group(2, 1, 5000)] * 6)[0] == "zstd"
+    assert entropy.encode(codes.tobytes(), layout=[RunGroup(2, 1, 5000)] * 6)[0] == "zstd"
 
 
 def segment(groups, chunks, classes, *, stored=None, counts=None, extra=b""):

@@ -99,7 +99,7 @@ class ModelFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ReferenceFeatures:
     """What the variant itself answers.
 
     Attributes
@@ -111,7 +111,7 @@ class Reference:
     features: torch.Tensor
 
     @classmethod
-    def of(cls, features: Features, weights: Mapping[str, torch.Tensor]) -> Reference:
+    def of(cls, features: Features, weights: Mapping[str, torch.Tensor]) -> ReferenceFeatures:
         """Ask the unaltered variant.
 
         Raises

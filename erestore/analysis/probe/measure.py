@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from erestore.analysis.inference.features import Features, Reference
+from erestore.analysis.inference.features import Features, ReferenceFeatures
 from erestore.analysis.probe.perturbation import Alteration
 from erestore.analysis.probe.perturbed_weights import AlteredWeights
 from erestore.analysis.probe.tensors import Norms, Part, ProbedTensor, ProbedVariant, is_encoded
@@ -81,14 +81,14 @@ class Bench:
     probed : ProbedVariant
     features : Features or None
         What a model answers under weights, if that is to be looked at.
-    reference : Reference or None
+    reference : ReferenceFeatures or None
         What it answers under the variant's own.
     progress : Progress
     """
 
     probed: ProbedVariant
     features: Features | None
-    reference: Reference | None
+    reference: ReferenceFeatures | None
     progress: Progress
 
     def spectra(self) -> dict[str, torch.Tensor]:

@@ -107,7 +107,7 @@ class Truncation(Alteration):
 
 
 @dataclass(frozen=True)
-class Encoding(Alteration):
+class EreEncoding(Alteration):
     """What the codec ``ere`` makes of the residual.
 
     Attributes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from erestore.arrays import Array
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 
 Parameters = Mapping[str, Any]
 """JSON object without floats."""
@@ -32,7 +32,7 @@ class EncodedPart(NamedTuple):
 
     band: int
     content: bytes
-    layout: tuple[Group, ...] = ()
+    layout: tuple[RunGroup, ...] = ()
 
 
 @dataclass(frozen=True)

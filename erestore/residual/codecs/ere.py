@@ -299,5 +299,5 @@ class Ere(Codec):
         rank: int,
     ) -> tuple[int, int]:
         """See :meth:`Codec.leading_parts`."""
-        held = parameters.get("rank")
-        return (parts if type(held) is int and held <= rank else 0), parts
+        full_rank = parameters.get("rank")
+        return (parts if type(full_rank) is int and full_rank <= rank else 0), parts

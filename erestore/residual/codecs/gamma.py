@@ -33,8 +33,8 @@ class GammaSection(Section):
 
     def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002 - `base` is those rows
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        found: Array = base * self.factor
-        return found
+        values: Array = base * self.factor
+        return values
 
 
 class Gamma(Codec):

@@ -64,8 +64,10 @@ class Codes:
     def multipliers(self) -> Array:
         """Return ``2**e * c``, float64 ``(r,)``; a power of two changes no product's exactness."""
         exponents = [exponent for components, exponent in self.groups for _ in range(components)]
-        found: Array = np.ldexp(self.mantissas.astype(np.float64), self.shifts + np.array(exponents, dtype=np.int64))
-        return found
+        multipliers: Array = np.ldexp(
+            self.mantissas.astype(np.float64), self.shifts + np.array(exponents, dtype=np.int64)
+        )
+        return multipliers
 
     def sides(self, rows: slice = ALL_ROWS) -> tuple[Array, Array]:
         """Return `rows` of ``P``, and ``Q`` times the multipliers, float64."""
@@ -116,8 +118,8 @@ def largest_codes(side: Array) -> Array:
     """Return int64 ``(r,)``: the largest absolute code of each column."""
     if not side.size:
         return np.zeros(side.shape[1], dtype=np.int64)
-    found: Array = np.maximum(side.max(axis=0).astype(np.int64), -side.min(axis=0).astype(np.int64))
-    return found
+    largest: Array = np.maximum(side.max(axis=0).astype(np.int64), -side.min(axis=0).astype(np.int64))
+    return largest
 
 
 def bands(rank: int) -> Iterator[tuple[int, int]]:
@@ -187,7 +189,7 @@ class LowRankSection(Section):
         if codes.rank <= rank:
             return self
         left, right, mantissas, shifts = (
-            each[..., :rank] for each in (codes.left, codes.right, codes.mantissas, codes.shifts)
+            array[..., :rank] for array in (codes.left, codes.right, codes.mantissas, codes.shifts)
         )
         return LowRankSection(self.shape, Codes(left, right, mantissas, shifts, leading_groups(codes.groups, rank)))
 
@@ -207,11 +209,11 @@ class LowRank(Codec):
         if len(parts) > len(ranges):
             raise CorruptionError("A low-rank section has more parts than bands.")
         columns = [_read_band(part, stop - start, m, n) for part, (start, stop) in zip(parts, ranges, strict=True)]
-        held = ranges[-1][1] if ranges else 0
+        rank_read = ranges[-1][1] if ranges else 0
         empty = (np.zeros((0, m), np.int8), np.zeros((0, n), np.int8), np.zeros(0, np.int64), np.zeros(0, np.int64))
-        sides = [np.concatenate(each) for each in zip(empty, *columns, strict=True)]
+        sides = [np.concatenate(column) for column in zip(empty, *columns, strict=True)]
         left, right, mantissas, shifts = sides[0].T, sides[1].T, sides[2], sides[3]
-        return LowRankSection(shape, Codes(left, right, mantissas, shifts, leading_groups(groups, held)))
+        return LowRankSection(shape, Codes(left, right, mantissas, shifts, leading_groups(groups, rank_read)))
 
     @classmethod
     def leading_parts(cls, parameters: Parameters, parts: int, shape: tuple[int, int], rank: int) -> tuple[int, int]:
@@ -222,18 +224,18 @@ class LowRank(Codec):
 
 def count_bands(ranges: Iterable[tuple[int, int]], rank: int) -> tuple[int, int]:
     """Return how many bands the first `rank` components fill, and how many they are in."""
-    found = list(ranges)
-    return sum(stop <= rank for _, stop in found), sum(start < rank for start, _ in found)
+    bands = list(ranges)
+    return sum(stop <= rank for _, stop in bands), sum(start < rank for start, _ in bands)
 
 
-def leading_groups(groups: Sequence[tuple[int, int]], held: int) -> tuple[tuple[int, int], ...]:
-    """Cut groups to the first `held` components."""
-    kept = []
+def leading_groups(groups: Sequence[tuple[int, int]], rank: int) -> tuple[tuple[int, int], ...]:
+    """Cut groups to the first `rank` components."""
+    leading = []
     for components, exponent in groups:
-        if held > 0:
-            kept.append((min(components, held), exponent))
-        held -= components
-    return tuple(kept)
+        if rank > 0:
+            leading.append((min(components, rank), exponent))
+        rank -= components
+    return tuple(leading)
 
 
 def read_parameters(parameters: Parameters, shape: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
@@ -268,12 +270,12 @@ def _read_band(content: bytes, columns: int, m: int, n: int) -> tuple[Array, ...
             raise CorruptionError("A low-rank column has an unknown width.")
         side = np.zeros((columns, length), dtype=code_packing.integer_type(code_packing.WIDTHS[int(indices.max())]))
         for index, width in enumerate(code_packing.WIDTHS):
-            chosen = indices == index
-            number = int(chosen.sum())
+            mask = indices == index
+            number = int(mask.sum())
             size = number * code_packing.packed_size(length, width)
             if number:
                 codes = code_packing.unpack(view[position : position + size], number, length, width)
-                side[chosen] = codes
+                side[mask] = codes
             position += size
         sides.append(side)
     if position != len(content):

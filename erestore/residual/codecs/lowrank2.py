@@ -25,7 +25,7 @@ from erestore.residual.codecs.lowrank import (
     leading_groups,
     read_parameters,
 )
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 
 _FIRST_BAND = 4
 _WIDTHS: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
@@ -47,7 +47,7 @@ def encode(codes: Codes) -> EncodedSection:
         width = max(2 if side.itemsize <= 2 else 4 for side in sides)
         head = np.stack([codes.mantissas[start:stop], codes.shifts[start:stop]]).astype(np.uint8).tobytes()
         columns = [side.astype(_WIDTHS[width], order="C").tobytes() for side in sides]
-        layout = (Group(1, 1, 1 + len(head)), *(Group(width, side.shape[0], side.shape[1]) for side in sides))
+        layout = (RunGroup(1, 1, 1 + len(head)), *(RunGroup(width, side.shape[0], side.shape[1]) for side in sides))
         parts.append(EncodedPart(band, b"".join((bytes([width]), head, *columns)), layout))
     parameters = {"rank": codes.rank, "groups": [list(group) for group in codes.groups]}
     return EncodedSection(LowRank2.name, parameters, tuple(parts))
@@ -68,7 +68,7 @@ class LowRank2(Codec):
             raise CorruptionError("A low-rank section has more parts than bands.")
         bands_held = [_read_band(part, stop - start, shape) for part, (start, stop) in zip(parts, ranges, strict=True)]
         empty = (*(np.zeros((0, length), np.int16) for length in shape), np.zeros((2, 0), np.uint8))
-        sides = [np.concatenate([held[place] for held in (empty, *bands_held)]).T for place in range(2)]
+        sides = [np.concatenate([held[side] for held in (empty, *bands_held)]).T for side in range(2)]
         mantissas, shifts = np.concatenate([held[2] for held in (empty, *bands_held)], axis=1).astype(np.int64)
         if rank and parts and (int(shifts.max()) > SHIFT_LIMIT or int(mantissas.min()) < 1):
             raise CorruptionError("A low-rank multiplier is out of range.")

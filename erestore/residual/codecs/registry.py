@@ -58,5 +58,5 @@ def codec(name: str) -> type[Codec]:
             f"This residual uses the codec '{name}', which this version of erestore does not know.",
             hint="Upgrade erestore, or install the package that provides the codec.",
         )
-    found: type[Codec] = (_BUILT_IN.get(name) or _offered()[name]).load()
-    return found
+    kind: type[Codec] = (_BUILT_IN.get(name) or _offered()[name]).load()
+    return kind

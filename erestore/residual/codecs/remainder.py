@@ -22,7 +22,7 @@ from erestore.errors import CorruptionError
 from erestore.residual import dyadic
 from erestore.residual.codecs.abc import Codec, EncodedPart, EncodedSection, Parameters, Section
 from erestore.residual.codecs.vector import CODE_LIMIT, STEP_BITS
-from erestore.residual.runs import Group
+from erestore.residual.runs import RunGroup
 
 PART = 1 << 20
 """Codes a part."""
@@ -54,7 +54,7 @@ def encode(codes: Iterable[Array], step: dyadic.Dyadic, shape: tuple[int, ...]) 
     for part in codes:
         width = 2 if part.dtype == np.int16 else 4
         content = bytes([width]) + part.astype(_WIDTHS[width]).tobytes()
-        parts.append(EncodedPart(band, content, (Group(1, 1, 1), Group(width, part.shape[0], part.shape[1]))))
+        parts.append(EncodedPart(band, content, (RunGroup(1, 1, 1), RunGroup(width, part.shape[0], part.shape[1]))))
     return EncodedSection(Remainder.name, {"step": list(step)}, tuple(parts))
 
 
@@ -68,12 +68,12 @@ class RemainderSection(Section):
 
     def rows(self, start: int, stop: int, base: Array) -> Array:
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        held = [
+        tiles = [
             part[max(0, start - first) : stop - first]
             for part, (first, last) in zip(self.parts, row_ranges(self.shape), strict=False)
             if first < stop and start < last
         ]
-        return _values(held, self.step, base)
+        return _values(tiles, self.step, base)
 
 
 class StreamedRemainder(Section):
@@ -95,8 +95,8 @@ class StreamedRemainder(Section):
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
         height = _height(self.shape[1])
         numbers = range(start // height, min(-(-stop // height), len(self._parts)))
-        held = [self._codes(number)[max(0, start - number * height) : stop - number * height] for number in numbers]
-        return _values(held, self._step, base)
+        tiles = [self._codes(number)[max(0, start - number * height) : stop - number * height] for number in numbers]
+        return _values(tiles, self._step, base)
 
     def _codes(self, number: int) -> Array:
         if self._last[0] != number:
@@ -106,11 +106,11 @@ class StreamedRemainder(Section):
         return self._last[1]
 
 
-def _values(held: Sequence[Array], step: float, base: Array) -> Array:
+def _values(tiles: Sequence[Array], step: float, base: Array) -> Array:
     """Return the values of some rows of codes, one below the other; zeros where there are no codes."""
-    codes = held[0] if len(held) == 1 else np.concatenate(held) if held else np.zeros(base.shape)
-    found: Array = codes * np.float64(step)
-    return found
+    codes = tiles[0] if len(tiles) == 1 else np.concatenate(tiles) if tiles else np.zeros(base.shape)
+    values: Array = codes * np.float64(step)
+    return values
 
 
 class Remainder(Codec):

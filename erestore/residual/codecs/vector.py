@@ -38,8 +38,8 @@ class VectorSection(Section):
 
     def rows(self, start: int, stop: int, base: Array) -> Array:  # noqa: ARG002
         """Evaluate rows ``start:stop``; see :meth:`Section.rows`."""
-        found: Array = self.codes[start:stop] * np.float64(self.step)
-        return found
+        values: Array = self.codes[start:stop] * np.float64(self.step)
+        return values
 
 
 class Vector(Codec):
