@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from erestore.algebra.expression import is_expression, parse_expression
-from erestore.errors import CombinationError, UsageError
+from erestore.errors import CombinationError, UnknownRevisionError, UsageError
 from erestore.records import Commit, Layout, Manifest
 from erestore.store import Store
 
@@ -98,7 +98,7 @@ def open_revision(store: Store, text: str, choose: str | None = None) -> Revisio
 def open_operands(store: Store, weighted: Iterable[tuple[str, Fraction]]) -> list[Operand]:
     """Look up the revisions of an expression; see :func:`with_base_share` for bases in it."""
     return with_base_share(
-        store, [open_operand(store, coefficient, name, store.resolve(name)) for name, coefficient in weighted]
+        store, [open_operand(store, coefficient, name, _resolve(store, name)) for name, coefficient in weighted]
     )
 
 
@@ -152,7 +152,19 @@ def require_commit(store: Store, text: str, what: str) -> str:
             f"{what} needs a commit, and '{text}' is an expression.",
             hint=f'`erestore merge "{text}" --name NAME` makes it a commit.',
         )
-    return store.resolve(text)
+    return _resolve(store, text)
+
+
+def _resolve(store: Store, name: str) -> str:
+    """Return the oid of a commit; of a name that two branches with a minus between them make, the error says so."""
+    try:
+        return store.resolve(name)
+    except UnknownRevisionError as error:
+        for minus in (place for place, letter in enumerate(name) if letter == "-"):
+            left, right = name[:minus], name[minus + 1 :]
+            if store.has_ref(left) and store.has_ref(right):
+                error.hint = f"A name may hold '-', so a minus stands between spaces: '{left} - {right}'."
+        raise
 
 
 def _of_commit(store: Store, text: str, oid: str) -> Revision:

@@ -242,6 +242,9 @@ def test_an_expression_that_the_shell_took_apart_is_to_be_quoted(here: Here) -> 
         assert (ran.code, f'`erestore merge "{" ".join(words)}" --name m`' in ran.err) == (2, True)
     ran = here.run("checkout", "ft + more")
     assert (ran.code, "`erestore checkout 'ft + more' DIRECTORY`" in ran.err) == (2, True)
+    for words in (("checkout", "base+more-ft", "out"), ("merge", "base+more-ft", "--name", "m")):
+        ran = here.run(*words)
+        assert (ran.code, "between spaces: 'more - ft'" in ran.err) == (3, True)
 
 
 def test_small_slips_get_hints_that_are_true(here: Here) -> None:
