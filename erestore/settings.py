@@ -272,8 +272,8 @@ def read_user() -> dict[str, str]:
         tables = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"'{path}' is not TOML: {error}.", hint="Correct or remove it.") from error
-    found = {}
+    settings = {}
     for table, values in tables.items():
         for name, value in values.items() if isinstance(values, dict) else ():
-            found[f"{table}.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found
+            settings[f"{table}.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return settings

@@ -57,7 +57,7 @@ def stored_bytes(commit: Commit) -> int:
     return commit.stored_bytes + len(encode_record("commit", dump_canonical(commit.to_record())))
 
 
-class Recorded(NamedTuple):
+class CommitReceipt(NamedTuple):
     """A commit that was made reachable: its oid, and all bytes that it added to the store."""
 
     oid: str
@@ -305,7 +305,7 @@ class Store:
         expected: int,
         kind: str = "branch",
         subject: str | None = None,
-    ) -> Recorded:
+    ) -> CommitReceipt:
         """Write a commit and point the ref `name` to it: the step that makes everything written before it reachable.
 
         Parameters
@@ -335,10 +335,10 @@ class Store:
             name, expected + 1, kind, "0" * 64, previous, operation.writer, operation.id, None, operation.time, subject
         )
         commit = replace(commit, stored_bytes=commit.stored_bytes + len(entry.to_bytes()))
-        written = self.objects.put_record("commit", commit.to_record())
+        stored = self.objects.put_record("commit", commit.to_record())
         self.refs.update(
             name,
-            written.oid,
+            stored.oid,
             expected=expected,
             kind=kind,
             operation=operation.id,
@@ -346,7 +346,7 @@ class Store:
             message=subject,
             undoes=operation.undoes,
         )
-        return Recorded(written.oid, commit.stored_bytes + written.added_bytes)
+        return CommitReceipt(stored.oid, commit.stored_bytes + stored.added_bytes)
 
     def base_commits(self) -> dict[str, str]:
         """Return name and commit of every imported base.
@@ -393,12 +393,12 @@ class Store:
 
     def is_ancestor(self, oid: str, descendant: str) -> bool:
         """Tell whether `oid` is `descendant` or one of the commits that it goes back to."""
-        seen, waiting = set(), [descendant]
+        visited, waiting = set(), [descendant]
         while waiting:
             if (current := waiting.pop()) == oid:
                 return True
-            if current not in seen:
-                seen.add(current)
+            if current not in visited:
+                visited.add(current)
                 waiting += self.commit_record(current).parents
         return False
 
@@ -449,12 +449,12 @@ def find_store(start: Path) -> Path | None:
         If one is a link to nothing, such as to a disk that is not mounted: another store is not what was meant.
     """
     for directory in (start, *start.parents):
-        place = directory / DIRECTORY
-        if (place / MARKER).is_file():
-            return place
-        if place.is_symlink() and not place.exists():
+        folder = directory / DIRECTORY
+        if (folder / MARKER).is_file():
+            return folder
+        if folder.is_symlink() and not folder.exists():
             raise StoreNotFoundError(
-                f"'{place}' is a link to '{place.readlink()}', which does not exist.",
+                f"'{folder}' is a link to '{folder.readlink()}', which does not exist.",
                 hint="Mount the disk that it is on, or remove the link.",
             )
     return None

@@ -163,7 +163,7 @@ def on_terms(objects: ObjectStore, variant: Variant, terms: tuple[Term, ...]) ->
     return Variant(objects, manifest, layout=variant.layout)
 
 
-def beyond(variant: Variant, parent: Variant) -> SummedTerms:
+def difference_from(variant: Variant, parent: Variant) -> SummedTerms:
     """Return what a variant's terms add to a parent's; what both have is no part of it."""
     negated = (Term(term.residual, -term.coefficient) for term in parent.manifest.terms)
     terms = normal_terms((*variant.manifest.terms, *negated))

@@ -12,7 +12,7 @@ from erestore.operation import Operation
 from erestore.records import Commit
 from erestore.storage.leases import Lease
 from erestore.storage.refs import RefEntry, check_name
-from erestore.store import Recorded, Store
+from erestore.store import CommitReceipt, Store
 
 if TYPE_CHECKING:
     from erestore.ingest.variant_writer import StoredVariant
@@ -58,7 +58,7 @@ class NextVersion:
         """
         self.store.require_forward(self.name, self.previous, sources)
 
-    def record(self, commit: Commit) -> Recorded:
+    def record(self, commit: Commit) -> CommitReceipt:
         """Record a commit as this version.
 
         Raises
@@ -81,7 +81,7 @@ class NextVersion:
         exact: bool,
         same_value: bool = True,
         layout_bytes: int = 0,
-    ) -> tuple[Commit, Recorded]:
+    ) -> tuple[Commit, CommitReceipt]:
         """Record what a variant was encoded as anew.
 
         Parameters
@@ -117,7 +117,7 @@ class NextVersion:
         )
         return commit, self.record(commit)
 
-    def record_same(self, former: Commit, *, parents: Sequence[str], edge: str, message: str) -> Recorded:
+    def record_same(self, former: Commit, *, parents: Sequence[str], edge: str, message: str) -> CommitReceipt:
         """Record a commit of the same value as another.
 
         Parameters

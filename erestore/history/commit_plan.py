@@ -74,11 +74,11 @@ def find_lineage(store: Store, base: str | None, parent: str | None, previous: s
 
 def find_base(store: Store, base: str | None) -> tuple[str, Path | None]:
     """Return the name of a base in the store, or what was given and where it is imported from."""
-    held = store.base_names()
+    names = store.base_names()
     if base is None:
-        if len(held) == 1:
-            return held[0], None
-        reason = "the store has none yet" if not held else f"the store has {len(held)}: {', '.join(held)}"
+        if len(names) == 1:
+            return names[0], None
+        reason = "the store has none yet" if not names else f"the store has {len(names)}: {', '.join(names)}"
         raise UsageError(f"Specify the base with --base; {reason}.", hint="Add --base NAME_OR_PATH.")
     return base, None if store.has_ref(base) or _is_revision(store, base) else find_source(base)
 

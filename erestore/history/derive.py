@@ -89,7 +89,7 @@ def derive(
     choose: str | None = None,
     encode: Encode | None = None,
     weights: Mapping[str, Fraction] | None = None,
-    own: Sequence[PutResult] = (),
+    residuals: Sequence[PutResult] = (),
     tip: str | None = None,
 ) -> Derived:
     """Combine commits and record the result on the branch `name`.
@@ -114,7 +114,7 @@ def derive(
         commit has this very recipe.
     weights : Mapping[str, Fraction], optional
         What the operands count in such a result, by name; by default their coefficients.
-    own : sequence of PutResult
+    residuals : sequence of PutResult
         Residuals that were written for this.
     tip : str, optional
         Commit that the branch has to be at: what it was at when it was read.
@@ -136,8 +136,8 @@ def derive(
         version.require_continued(parents)
         combined = combine(store.objects, operands, choose)
         if previous is not None and _is_there(store, previous, None if encode else combined, edge, recipe):
-            held = store.commit_record(previous)
-            return _result(store, version, weights, combined, previous, held, 0, unchanged=True)
+            existing = store.commit_record(previous)
+            return _result(store, version, weights, combined, previous, existing, 0, unchanged=True)
         commit = Commit(
             manifest="",
             parents=_parents(store, previous, parents),
@@ -147,8 +147,8 @@ def derive(
             message=message,
             original_bytes=store.commit_record(parents[0]).original_bytes,
             recipe=recipe,
-            own=tuple(each.oid for each in own),
-            stored_bytes=sum(each.added_bytes for each in (*own, combined.written) if each),
+            own=tuple(receipt.oid for receipt in residuals),
+            stored_bytes=sum(receipt.added_bytes for receipt in (*residuals, combined.written) if receipt),
         )
         if encode is None:
             commit = _write(store, combined, commit)
@@ -176,8 +176,8 @@ def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tupl
 
 def _is_there(store: Store, oid: str, combined: Combination | None, edge: str, recipe: Any) -> bool:
     """Tell whether a branch's newest commit is what would be made: as with git, that is not made again."""
-    held = store.commit_record(oid)
-    same = (held.edge, held.recipe) == (edge, recipe)
+    commit = store.commit_record(oid)
+    same = (commit.edge, commit.recipe) == (edge, recipe)
     return same and (combined is None or store.manifest_of(oid) == combined.manifest)
 
 

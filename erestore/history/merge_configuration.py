@@ -25,18 +25,18 @@ def checked_recipe(store: Store, path: Path) -> MergekitMerge:
     UnknownRevisionError
         If a model is no revision.
     """
-    asked = read_mergekit(read_yaml(path))
-    manifests = [store.manifest_of(require_commit(store, name, "A merge")) for name in asked.models]
-    if asked.base_model is not None:
-        _check_base(store, asked.base_model, asked.models, manifests)
-    _check_dtypes(store, asked.dtypes, manifests[0])
-    grown = [name for name, manifest in zip(asked.models, manifests, strict=True) if manifest.rows]
-    if asked.base_vocabulary and grown:
+    configuration = read_mergekit(read_yaml(path))
+    manifests = [store.manifest_of(require_commit(store, name, "A merge")) for name in configuration.models]
+    if configuration.base_model is not None:
+        _check_base(store, configuration.base_model, configuration.models, manifests)
+    _check_dtypes(store, configuration.dtypes, manifests[0])
+    grown = [name for name, manifest in zip(configuration.models, manifests, strict=True) if manifest.rows]
+    if configuration.base_vocabulary and grown:
         raise UsageError(
             f"`tokenizer_source: base` would leave out the words that '{grown[0]}' added to the vocabulary.",
             hint="Leave it out, and --ours, --theirs or --drop decides if the others have no such words.",
         )
-    return asked
+    return configuration
 
 
 def _check_base(store: Store, name: str, models: Sequence[str], manifests: Sequence[Manifest]) -> None:
@@ -62,20 +62,20 @@ def _base_commit(store: Store, name: str) -> str:
     except UnknownRevisionError:
         bases = store.base_commits()
         is_path = name.startswith(("/", "./", "../", "~"))
-        if is_path and (found := bases.get(name_of(name))) is not None:
-            return found
-        known = ", ".join(sorted(bases)) or "none yet"
-        raise UsageError(f"`base_model: {name}` is no base of the store.", hint=f"Its bases are {known}.") from None
+        if is_path and (oid := bases.get(name_of(name))) is not None:
+            return oid
+        names = ", ".join(sorted(bases)) or "none yet"
+        raise UsageError(f"`base_model: {name}` is no base of the store.", hint=f"Its bases are {names}.") from None
 
 
-def _check_dtypes(store: Store, asked: Sequence[str], manifest: Manifest) -> None:
-    if not asked:
+def _check_dtypes(store: Store, dtypes: Sequence[str], manifest: Manifest) -> None:
+    if not dtypes:
         return
     base = Base.from_record(store.objects.get_record("base", manifest.base))
-    held = sorted({DTYPES[each.dtype].torch_name for each in base.tensors.values() if is_floating(each.dtype)})
-    for name in asked:
-        if held != [name]:
+    stored = sorted({DTYPES[tensor.dtype].torch_name for tensor in base.tensors.values() if is_floating(tensor.dtype)})
+    for name in dtypes:
+        if stored != [name]:
             raise UsageError(
-                f"`dtype: {name}` would convert the weights, which are {' and '.join(held) or 'integers'}.",
+                f"`dtype: {name}` would convert the weights, which are {' and '.join(stored) or 'integers'}.",
                 hint="Leave it out, merge, and `erestore checkout`: the result has the data types of its variants.",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erestore.encoding.computed_source import ComputedCheckpoint, beyond, computed_deltas, on_terms
+from erestore.encoding.computed_source import ComputedCheckpoint, computed_deltas, difference_from, on_terms
 from erestore.encoding.delta import Differences
 from erestore.encoding.quality import Quality
 from erestore.ingest.variant_writer import StoredVariant, VariantWriter
@@ -52,7 +52,7 @@ def write_computed(
         return VariantWriter(
             objects, exact, keys, parent, "", quality, progress, layout=layout, references=references
         ).write()
-    with computed_deltas(variant, parent, differences or beyond(variant, parent)) as deltas:
+    with computed_deltas(variant, parent, differences or difference_from(variant, parent)) as deltas:
         checkpoint, layout = deltas.dense.checkpoint, variant.manifest.layout
         return VariantWriter(
             objects,

@@ -91,86 +91,88 @@ def read_mergekit(document: Any) -> MergekitMerge:
         )
     method = _METHODS[name]
     base_model = _base_model(document)
-    asked = Parameters.read(document, name, method.of_models, method.of_all)
+    parameters = Parameters.read(document, name, method.of_models, method.of_all)
     if method.takes_base and base_model is None:
         refuse(f"`base_model` is missing, which {name} is relative to", "Add `base_model: NAME` of the models' base.")
-    found = method.read(asked, base_model)
+    merge = method.read(parameters, base_model)
     return replace(
-        found,
+        merge,
         dtypes=tuple(_dtype(document, key) for key in ("dtype", "out_dtype") if document.get(key) is not None),
         base_vocabulary=_base_vocabulary(document),
     )
 
 
-def _linear(asked: Parameters, base_model: str | None) -> MergekitMerge:
-    if base_model is not None and base_model not in asked.models:
-        asked = asked.with_model(base_model)  # mergekit counts it as one more to be averaged
-    weights = asked.each("weight")
-    if not asked.flag("normalize", default=True) and sum(weights) != 1:
+def _linear(parameters: Parameters, base_model: str | None) -> MergekitMerge:
+    if base_model is not None and base_model not in parameters.models:
+        parameters = parameters.with_model(base_model)  # mergekit counts it as one more to be averaged
+    weights = parameters.per_model("weight")
+    if not parameters.flag("normalize", default=True) and sum(weights) != 1:
         refuse(
             "`normalize: false` with weights that do not sum to 1 scales the base too",
             "Use merge_method: task_arithmetic, or weights that sum to 1.",
         )
-    return MergekitMerge("weighted", asked.models, weights, base_model=None)
+    return MergekitMerge("weighted", parameters.models, weights, base_model=None)
 
 
-def _task_arithmetic(asked: Parameters, base_model: str | None) -> MergekitMerge:
-    asked = asked.without_model(base_model)
-    _mask(asked)
-    weights, scale = asked.each("weight"), asked.number("lambda", default=1)
-    if not asked.flag("normalize", default=False):
-        return MergekitMerge("task-arithmetic", asked.models, weights, {"scale": str(scale)}, base_model)
+def _task_arithmetic(parameters: Parameters, base_model: str | None) -> MergekitMerge:
+    parameters = parameters.without_model(base_model)
+    _mask(parameters)
+    weights, scale = parameters.per_model("weight"), parameters.number("lambda", default=1)
+    if not parameters.flag("normalize", default=False):
+        return MergekitMerge("task-arithmetic", parameters.models, weights, {"scale": str(scale)}, base_model)
     if scale != 1:
         refuse("`lambda` together with `normalize: true` is no strategy here", "Scale the weights instead.")
-    return MergekitMerge("weighted", asked.models, weights, base_model=base_model)
+    return MergekitMerge("weighted", parameters.models, weights, base_model=base_model)
 
 
-def _ties(asked: Parameters, base_model: str | None) -> MergekitMerge:
-    asked = asked.without_model(base_model)
-    _mask(asked)
-    if asked.flag("rescale", default=False):
+def _ties(parameters: Parameters, base_model: str | None) -> MergekitMerge:
+    parameters = parameters.without_model(base_model)
+    _mask(parameters)
+    if parameters.flag("rescale", default=False):
         refuse("`rescale: true` of ties is not done here", "Leave it out.")
     options = {
-        "density": str(asked.same("density", default=1)),
-        "combine": "mean" if asked.flag("normalize", default=True) else "sum",
-        "scale": str(asked.number("lambda", default=1)),
+        "density": str(parameters.same("density", default=1)),
+        "combine": "mean" if parameters.flag("normalize", default=True) else "sum",
+        "scale": str(parameters.number("lambda", default=1)),
     }
-    return MergekitMerge("ties", asked.models, asked.each("weight"), options, base_model)
+    return MergekitMerge("ties", parameters.models, parameters.per_model("weight"), options, base_model)
 
 
 def _dare(merge_by: str) -> _Read:
-    def read(asked: Parameters, base_model: str | None) -> MergekitMerge:
-        asked = asked.without_model(base_model)
-        _mask(asked)
-        if not asked.flag("rescale", default=True):
+    def read(parameters: Parameters, base_model: str | None) -> MergekitMerge:
+        parameters = parameters.without_model(base_model)
+        _mask(parameters)
+        if not parameters.flag("rescale", default=True):
             refuse("`rescale: false` is not done here", "Leave it out: what is left is made up for what is dropped.")
-        normalize = asked.flag("normalize", default=False)
-        density = asked.same("density", default=1)
+        normalize = parameters.flag("normalize", default=False)
+        density = parameters.same("density", default=1)
         options = {
             "density": str(density),
             "merge_by": merge_by,
-            "scale": str(asked.number("lambda", default=1)),
+            "scale": str(parameters.number("lambda", default=1)),
         }
         if merge_by == "ties":
             options["combine"] = "mean" if normalize else "sum"
         elif normalize:
             refuse("`normalize: true` of dare_linear is not done here", "Give weights that sum to 1.")
         differs = "" if density == 1 else _DARE
-        return MergekitMerge("dare", asked.models, asked.each("weight"), options, base_model, differs=differs)
+        return MergekitMerge(
+            "dare", parameters.models, parameters.per_model("weight"), options, base_model, differs=differs
+        )
 
     return read
 
 
-def _model_stock(asked: Parameters, base_model: str | None) -> MergekitMerge:
-    asked = asked.without_model(base_model)
-    if asked.flag("filter_wise", default=False):
+def _model_stock(parameters: Parameters, base_model: str | None) -> MergekitMerge:
+    parameters = parameters.without_model(base_model)
+    if parameters.flag("filter_wise", default=False):
         refuse("`filter_wise: true` is not done here", "Leave it out.")
-    return MergekitMerge("model-stock", asked.models, base_model=base_model, differs=_STOCK)
+    return MergekitMerge("model-stock", parameters.models, base_model=base_model, differs=_STOCK)
 
 
-def _slerp(asked: Parameters, base_model: str | None) -> MergekitMerge:
+def _slerp(parameters: Parameters, base_model: str | None) -> MergekitMerge:
     """In mergekit one of the two is the base_model, from which `t` counts; where it is neither, it is the base of both."""
-    models = asked.models
+    models = parameters.models
     if base_model is not None and base_model not in models and len(models) == 1:
         models = (base_model, *models)
     if len(models) != 2:
@@ -178,13 +180,13 @@ def _slerp(asked: Parameters, base_model: str | None) -> MergekitMerge:
     if base_model in models:
         models = (str(base_model), *(name for name in models if name != base_model))
         base_model = None
-    options = {"t": str(asked.number("t"))}
+    options = {"t": str(parameters.number("t"))}
     return MergekitMerge("slerp", models, None, options, base_model, differs=_SLERP)
 
 
-def _mask(asked: Parameters) -> None:
+def _mask(parameters: Parameters) -> None:
     """Read ``int8_mask``: in how little memory mergekit holds signs says nothing of the result."""
-    asked.flag("int8_mask", default=False)
+    parameters.flag("int8_mask", default=False)
 
 
 def _base_model(document: Mapping[str, Any]) -> str | None:

@@ -22,14 +22,14 @@ class Parameters:
     ----------
     models : tuple of str
         Names, each once.
-    own : Mapping[str, Mapping[str, object]]
+    by_model : Mapping[str, Mapping[str, object]]
         Parameters of each model.
     shared : Mapping[str, object]
         Those of all, which a model's own go before.
     """
 
     models: tuple[str, ...]
-    own: Mapping[str, Mapping[str, Any]]
+    by_model: Mapping[str, Mapping[str, Any]]
     shared: Mapping[str, Any]
 
     @classmethod
@@ -54,18 +54,20 @@ class Parameters:
         listed = document.get("models")
         if not isinstance(listed, list) or not listed:
             refuse("`models` lists no models", "Write `models:` and under it `- model: NAME`, one for each.")
-        own: dict[str, Mapping[str, Any]] = {}
+        by_model: dict[str, Mapping[str, Any]] = {}
         for number, entry in enumerate(listed, 1):
             name, parameters = _model(entry, number)
-            if name in own:
+            if name in by_model:
                 refuse(f"`models` lists '{shown(name)}' twice", "List it once, with the sum of the weights.")
-            own[name] = _section(parameters, f"`parameters` of '{shown(name)}'", method, of_models, elsewhere=of_all)
+            by_model[name] = _section(
+                parameters, f"`parameters` of '{shown(name)}'", method, of_models, elsewhere=of_all
+            )
         shared = _section(document.get("parameters"), "`parameters`", method, (*of_models, *of_all))
-        return cls(tuple(own), own, shared)
+        return cls(tuple(by_model), by_model, shared)
 
     def with_model(self, name: str) -> Parameters:
         """Return the same with one model more, without parameters of its own."""
-        return replace(self, models=(*self.models, name), own={**self.own, name: {}})
+        return replace(self, models=(*self.models, name), by_model={**self.by_model, name: {}})
 
     def without_model(self, name: str | None) -> Parameters:
         """Return the same without the base, which may be listed for completeness.
@@ -77,16 +79,16 @@ class Parameters:
         """
         if name not in self.models:
             return self
-        if self.own[name]:
+        if self.by_model[name]:
             refuse(
                 f"`parameters` of '{shown(name)}' mean nothing, as it is the base_model", "Leave them out of its entry."
             )
-        models = tuple(each for each in self.models if each != name)
+        models = tuple(model for model in self.models if model != name)
         if not models:
             refuse("`models` lists nothing but the base_model", "List the variants to merge.")
         return replace(self, models=models)
 
-    def each(self, key: str) -> tuple[Fraction, ...]:
+    def per_model(self, key: str) -> tuple[Fraction, ...]:
         """Return a number of every model.
 
         Raises
@@ -104,10 +106,10 @@ class Parameters:
         UsageError
             If it is not.
         """
-        found = {self._of(name, key, default) for name in self.models}
-        if len(found) > 1:
+        values = {self._of(name, key, default) for name in self.models}
+        if len(values) > 1:
             refuse(f"`{key}` differs from model to model, and there is one for all here", f"Give one `{key}`.")
-        return found.pop()
+        return values.pop()
 
     def number(self, key: str, default: int | None = None) -> Fraction:
         """Return a number of all.
@@ -127,7 +129,7 @@ class Parameters:
         return value
 
     def _of(self, name: str, key: str, default: int | None = None) -> Fraction:
-        return _number(self.own[name].get(key, self.shared.get(key, default)), key, f" of '{shown(name)}'")
+        return _number(self.by_model[name].get(key, self.shared.get(key, default)), key, f" of '{shown(name)}'")
 
 
 def refuse(reason: str, hint: str) -> NoReturn:
@@ -159,7 +161,7 @@ def _model(entry: Any, number: int) -> tuple[str, Any]:
 
 
 def _section(
-    section: Any, where: str, method: str, known: Sequence[str], elsewhere: Sequence[str] = ()
+    section: Any, where: str, method: str, accepted: Sequence[str], elsewhere: Sequence[str] = ()
 ) -> Mapping[str, Any]:
     if section is None:
         return {}
@@ -168,11 +170,11 @@ def _section(
     for key, value in section.items():
         if key in elsewhere:
             refuse(f"`{shown(key)}` in {where} is for all models alike", "Write it under `parameters` of the recipe.")
-        if key not in known:
-            hint = f"Leave it out; there is {', '.join(known)}." if known else "Leave it out."
+        if key not in accepted:
+            hint = f"Leave it out; there is {', '.join(accepted)}." if accepted else "Leave it out."
             refuse(f"`{shown(key)}` in {where} is no parameter of {method} here", hint)
         if isinstance(value, dict | list):
-            conditional = isinstance(value, dict) or any(isinstance(each, dict) for each in value)
+            conditional = isinstance(value, dict) or any(isinstance(item, dict) for item in value)
             what = "depends on tensors' names (filter)" if conditional else "is a gradient over layers"
             refuse(f"`{shown(key)}` in {where} {what}; here one value is for all tensors", "Give one number.")
     return section
@@ -184,7 +186,7 @@ def _number(value: Any, key: str, whose: str = "") -> Fraction:
             f"`{key}`{whose} is missing", f"Write `{key}: NUMBER` under its parameters, or under those of the recipe."
         )
     text = repr(value) if isinstance(value, float) else value
-    found = rational(text) if isinstance(text, int | str) and not isinstance(text, bool) else None
-    if found is None:
+    number = rational(text) if isinstance(text, int | str) and not isinstance(text, bool) else None
+    if number is None:
         refuse(f"`{key}: {shown(value)}`{whose} is not a number", "Write it as 0.25.")
-    return found
+    return number

@@ -60,7 +60,7 @@ def tokenize(directory: Path, texts: Sequence[str], longest: int | None) -> list
     length = min(LONGEST, tokenizer.model_max_length, longest or LONGEST)
     batch = BATCH if tokenizer.pad_token is not None else 1
     ordered = sorted(texts, key=len)  # so that little of a batch is padding
-    found = [
+    batches = [
         dict(
             tokenizer(
                 ordered[start : start + batch],
@@ -73,12 +73,12 @@ def tokenize(directory: Path, texts: Sequence[str], longest: int | None) -> list
         for start in range(0, len(ordered), batch)
     ]
     special = set(tokenizer.all_special_ids)
-    if all(set(inputs["input_ids"].flatten().tolist()) <= special for inputs in found):
+    if all(set(inputs["input_ids"].flatten().tolist()) <= special for inputs in batches):
         raise CheckpointError(
             "The checkpoint's tokenizer, if it has one, knows no word of these texts.",
             hint="Give inputs of the model from Python: the argument `inputs`.",
         )
-    return found
+    return batches
 
 
 def require_transformers() -> Any:

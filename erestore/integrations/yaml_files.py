@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(content, _loader())  # noqa: S506 - a SafeLoader that accepts less
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        _refuse(path, ", ".join(str(each) for each in (error.context, error.problem) if each), mark)
+        _refuse(path, ", ".join(str(part) for part in (error.context, error.problem) if part), mark)
     except yaml.YAMLError as error:
         _refuse(path, str(error).partition("\n")[0])
     except RecursionError:
@@ -90,15 +90,15 @@ def _loader() -> type[yaml.SafeLoader]:
             return node
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
+            keys = set()
             for key, _ in node.value:
                 if key.tag != "tag:yaml.org,2002:str":
                     raise _stopped("a key is not text; quote it", key.start_mark)
-                if key.value in seen:
+                if key.value in keys:
                     raise _stopped(f"the key '{key.value[:80]}' comes twice", key.start_mark)
-                seen.add(key.value)
-            found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-            return found
+                keys.add(key.value)
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+            return mapping
 
     return Loader
 

@@ -75,9 +75,9 @@ def bisect(
     line.reverse()
     probes: list[Probe] = []
 
-    def passed(place: int) -> bool:
-        variant = Variant.open(store.objects, store.commit_record(line[place]).manifest)
-        probes.append(Probe(line[place], bool(passes(StateDict(variant)))))
+    def passed(index: int) -> bool:
+        variant = Variant.open(store.objects, store.commit_record(line[index]).manifest)
+        probes.append(Probe(line[index], bool(passes(StateDict(variant)))))
         tried(probes[-1])
         return probes[-1].passed
 

@@ -94,15 +94,15 @@ def blame(store: Store, revision: str, tensor: str) -> BlameResult:
     UsageError
         If it has the tensor whole, so that there is no difference from the base to share out.
     """
-    found = open_revision(store, revision)
-    variant = found.variant(store, lossy=True)
+    opened = open_revision(store, revision)
+    variant = opened.variant(store, lossy=True)
     key = _key(variant, revision, tensor)
     oids = [residual.oid for _, residual in variant.residuals if key in residual.tensors]
     terms = changes(variant, key)
     weights = [coefficient for coefficient, _ in terms]
     energies, crosses, total = weighted_shares(weights, gram([matrix for _, matrix in terms], base_rows(variant, key)))
     total = max(0.0, total)
-    introduced = _introduced(store, found, set(oids))
+    introduced = _introduced(store, opened, set(oids))
     refs: dict[str, list[str]] = {}
     for name, entry in sorted(store.refs.all().items()):
         refs.setdefault(str(entry.oid), []).append(name)
@@ -123,30 +123,30 @@ def blame(store: Store, revision: str, tensor: str) -> BlameResult:
                 share=(energy + cross) / total if total else None,
             )
         )
-    commits.sort(key=lambda each: (-(each.share or 0.0), each.residual))
+    commits.sort(key=lambda blamed: (-(blamed.share or 0.0), blamed.residual))
     base = store.base_name(variant.manifest.base)
     return BlameResult(revision, tensor, key, base, math.sqrt(total), total, tuple(commits))
 
 
 def _key(variant: Variant, revision: str, tensor: str) -> str:
-    held = variant.layout.tensors.get(tensor)
-    if held is None:
+    layout_tensor = variant.layout.tensors.get(tensor)
+    if layout_tensor is None:
         raise NotFoundError(
             f"'{revision}' has no tensor '{tensor}'.", hint=f"`erestore show {revision}` lists its largest ones."
         )
-    if held.key in variant.manifest.dense or held.key not in variant.base:
+    if layout_tensor.key in variant.manifest.dense or layout_tensor.key not in variant.base:
         raise UsageError(
             f"'{revision}' holds '{tensor}' whole, so it is no difference from the base that commits share.",
             hint="Name a tensor that the base has as well.",
         )
-    if not is_floating(held.dtype):
+    if not is_floating(layout_tensor.dtype):
         raise UsageError(f"'{tensor}' holds integers, which are kept as they are.", hint="Name a tensor of weights.")
-    return held.key
+    return layout_tensor.key
 
 
-def _introduced(store: Store, found: Revision, residuals: set[str]) -> dict[str, str]:
+def _introduced(store: Store, opened: Revision, residuals: set[str]) -> dict[str, str]:
     """Return the oldest commit, among those that the revision goes back to, that introduced each residual."""
-    tips = [found.oid] if found.oid is not None else list(found.commit.parents)
+    tips = [opened.oid] if opened.oid is not None else list(opened.commit.parents)
     return {
         residual: oid
         for oid, commit in by_time(tips, store.commit_record)

@@ -194,12 +194,12 @@ def rename_branch(store: Store, old: str, new: str) -> BranchChange:
     with Lease(store.storage, "writer", operation.writer) as lease:
         entry = _existing(store, old)
         store.require_forward(old, entry.oid, ())
-        taken = store.refs.read(new)
-        if taken is not None and taken.oid is not None:
+        target = store.refs.read(new)
+        if target is not None and target.oid is not None:
             raise TargetExistsError(f"There is a '{new}' already.", hint="Delete it first, or choose another name.")
         lease.confirm()
         # The new name first: whatever happens in between, the commit keeps a name.
-        _move(store, operation, taken, new, entry.oid, message=f"renamed from {old}")
+        _move(store, operation, target, new, entry.oid, message=f"renamed from {old}")
         _move(store, operation, entry, old, None, message=f"renamed to {new}")
     return BranchChange(new, None, entry.oid, operation.id)
 

@@ -90,16 +90,16 @@ def calibrate(
         raise UsageError(f"'{base}' is a variant, and bases are calibrated.", hint="Name the base that it stands on.")
     variant = Variant.open(store.objects, commit.manifest)
     texts, batches = split_texts_and_inputs(inputs)
-    seen = len(texts or ())
-    with Lease(store.storage, "writer", operation.writer) as lease, tempfile.TemporaryDirectory() as place:
+    count = len(texts or ())
+    with Lease(store.storage, "writer", operation.writer) as lease, tempfile.TemporaryDirectory() as directory:
         if model is None:
-            live = load_live(variant, Path(place, "model"))
+            live = load_live(variant, Path(directory, "model"))
             fill_model(live, variant)
         else:
             live = model
         examples: Iterable[ModelInputs] = batches
         if texts is not None:
-            examples = tokenized(variant, Path(place, "tokenizer"), texts, live)
+            examples = tokenized(variant, Path(directory, "tokenizer"), texts, live)
         calls, total = 0, len(examples) if isinstance(examples, Sized) else 0
 
         def called() -> None:
@@ -108,15 +108,15 @@ def calibrate(
             progress("calibrating", calls, max(calls, total))
 
         moments = measure_moments(live, examples, variant.base, called)
-        seen = seen or calls
-        written = store_calibration(store.objects, variant.manifest.base, moments, seen)
+        count = count or calls
+        stored = store_calibration(store.objects, variant.manifest.base, moments, count)
         lease.confirm()
         entry = point(
             store.storage,
             variant.manifest.base,
-            written.oid,
+            stored.oid,
             operation=operation.id,
             writer=operation.writer,
             time=operation.time,
         )
-    return CalibrateResult(base, written.oid, written.added_bytes + entry, seen, len(moments))
+    return CalibrateResult(base, stored.oid, stored.added_bytes + entry, count, len(moments))

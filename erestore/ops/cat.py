@@ -35,13 +35,13 @@ def cat(store: Store, revision: str, tensor: str, *, lossy: bool = False) -> Cat
     NotFoundError
         If the variant has no such tensor; similar names are given.
     """
-    found = open_revision(store, revision)
+    opened = open_revision(store, revision)
     if lossy:
-        require_lossy(found.commit, revision, hint="Leave --lossy out.")
-    variant = found.variant(store, lossy=lossy)
-    held = variant.layout.tensors.get(tensor)
-    if held is None:
+        require_lossy(opened.commit, revision, hint="Leave --lossy out.")
+    variant = opened.variant(store, lossy=lossy)
+    layout_tensor = variant.layout.tensors.get(tensor)
+    if layout_tensor is None:
         near = similar_names(tensor, variant.layout.tensors)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"`erestore show {revision} --all` lists its tensors."
         raise NotFoundError(f"'{revision}' has no tensor '{tensor}'.", hint=hint)
-    return CatResult(found.oid, tensor, held.dtype, held.shape, variant.tensor(tensor))
+    return CatResult(opened.oid, tensor, layout_tensor.dtype, layout_tensor.shape, variant.tensor(tensor))

@@ -114,20 +114,20 @@ def checkout(
     """
     if discard_original and not force:
         raise UsageError("--discard-original goes with --force.", hint="Give both to replace an original for good.")
-    found = open_revision(store, revision)
-    commit = found.commit
+    opened = open_revision(store, revision)
+    commit = opened.commit
     prefix = None if max_rank is None and max_bytes is None else Prefix(max_rank, max_bytes)
     lossy = lossy or prefix is not None
     if lossy:
         require_lossy(commit, revision, hint=f"Check it out whole: `erestore checkout {revision}`.")
-    variant = found.variant(store, lossy=lossy, prefix=prefix)
+    variant = opened.variant(store, lossy=lossy, prefix=prefix)
     layout = variant.layout
     target = _target(layout, revision, directory)
-    loss = None if discard_original else _loss(store, target, found, force=force or directory is None)
+    loss = None if discard_original else _loss(store, target, opened, force=force or directory is None)
     left_alone = None
     if loss is not None and directory is None:
         left_alone, target = target, _beside(target)
-        loss = _loss(store, target, found, force=force)
+        loss = _loss(store, target, opened, force=force)
     if loss is not None:
         raise TargetExistsError(
             f"'{target}' holds {loss}, and is not replaced.",
@@ -135,16 +135,16 @@ def checkout(
         )
     reduced = variant.is_prefix or (lossy and variant.manifest.patch is not None)
     if reduced:
-        error = left_error(store.objects, commit, found.manifest, variant.residuals)
+        error = left_error(store.objects, commit, opened.manifest, variant.residuals)
     else:
-        error = known_error(store.objects, commit, found.manifest)
+        error = known_error(store.objects, commit, opened.manifest)
     exact = commit.quality.get("exact") == "yes" and not reduced
-    marker = Marker(found.oid, revision, store.id, error.measured, error.bound, reduced, max_rank, max_bytes)
+    marker = Marker(opened.oid, revision, store.id, error.measured, error.bound, reduced, max_rank, max_bytes)
     write_variant(
         variant, target, format=format, force=force, marker=None if exact else marker.to_bytes(), progress=progress
     )
     return CheckoutResult(
-        commit=found.oid,
+        commit=opened.oid,
         path=str(target),
         tensors=len(layout.tensors),
         bytes=sum(tensor_bytes(tensor.dtype, tensor.shape) for tensor in layout.tensors.values()),
@@ -152,8 +152,8 @@ def checkout(
         exact=exact,
         error_bound=error.bound,
         lossy=reduced,
-        loses_exact=found.loses_exact,
-        residual_bytes=sum(segment.stored_length for _, each in variant.residuals for segment in each.segments),
+        loses_exact=opened.loses_exact,
+        residual_bytes=sum(segment.stored_length for _, residual in variant.residuals for segment in residual.segments),
         residual_bytes_read=sum(residual.read_bytes for _, residual in variant.residuals),
         left_alone=str(left_alone) if left_alone else None,
     )

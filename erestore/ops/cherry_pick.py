@@ -125,11 +125,11 @@ def revert(
 
 
 def _coefficient(scale: Fraction | float | str) -> Fraction:
-    if (found := rational(scale)) is None:
+    if (coefficient := rational(scale)) is None:
         raise UsageError(f"'{scale}' is not a number to scale by.", hint="Write it as 0.5 or 1/2.")
-    if not found:
+    if not coefficient:
         raise UsageError("Scaled by 0 nothing is added.", hint="Give another --scale.")
-    return found
+    return coefficient
 
 
 def _apply(
@@ -157,17 +157,17 @@ def _apply(
             (coefficient, oid[:12], oid),
             (-coefficient, f"{oid[:12]}'s parent", parent),
         ]
-        opened = [open_operand(store, *each) for each in weighted]
+        opened = [open_operand(store, *term) for term in weighted]
         require_one_base(opened)
         if edge == "reverted":
             _require_had(store, opened, parent)
         operands = [operand for operand in opened if store.commit_record(operand.commit).edge != "imported"]
         recipe = {"commit": oid, "parent": parent, "coefficient": str(coefficient)}
-        own: list[PutResult] = []
+        residuals: list[PutResult] = []
         if part is not None:
             target = [operand for operand in operands if operand.commit == tip][:1]
             changed = [operand for operand in operands[len(target) :] if operand.commit in (oid, parent)]
-            operands = [*target, *_parts(store, changed, coefficient, part, own)]
+            operands = [*target, *_parts(store, changed, coefficient, part, residuals)]
             recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
         if not operands:
             raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
@@ -180,7 +180,7 @@ def _apply(
             message=message,
             recipe=recipe,
             choose=choose,
-            own=own,
+            residuals=residuals,
             tip=tip if name == onto else None,
         )
 
@@ -191,28 +191,27 @@ def _require_had(store: Store, opened: Sequence[Operand], parent: str) -> None:
     Of every residual that the commit added, or took more of, it has at least as much; a commit that added none, such as one of
     new heads alone, is one of its ancestors.
     """
-    target, held, before = opened
+    target, changed, before = opened
     has, then, former = (
         {term.residual: Fraction(term.coefficient) for term in operand.manifest.terms} for operand in opened
     )
     added = {
-        oid: each - former.get(oid, Fraction(0))
-        for oid, each in then.items()
-        if abs(each) > abs(former.get(oid, Fraction(0)))
+        oid: coefficient - former.get(oid, Fraction(0))
+        for oid, coefficient in then.items()
+        if abs(coefficient) > abs(former.get(oid, Fraction(0)))
     }
-    found = all(has.get(oid, Fraction(0)) * change >= change * change for oid, change in added.items())
-    if not found or not (added or store.is_ancestor(held.commit, target.commit)):
+    complete = all(has.get(oid, Fraction(0)) * change >= change * change for oid, change in added.items())
+    if not complete or not (added or store.is_ancestor(changed.commit, target.commit)):
         is_base = store.commit_record(parent).edge == "imported"
-        expression = f"{target.name} - {held.name}" + ("" if is_base else f" + {before.commit[:12]}")
+        expression = f"{target.name} - {changed.name}" + ("" if is_base else f" + {before.commit[:12]}")
         raise ConflictError(
-            f"'{target.name}' has nothing of {held.name} to take back, or less than all: it never had it, lost it again, or "
-            "was encoded anew.",
+            f"'{target.name}' does not contain all of {changed.name}: it never did, or it lost it, or was re-encoded.",
             hint=f'`erestore merge "{expression}" --name NAME` subtracts it anyway.',
         )
 
 
 def _parts(
-    store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, own: list[PutResult]
+    store: Store, changed: Sequence[Operand], coefficient: Fraction, part: _Part, residuals: list[PutResult]
 ) -> Iterator[Operand]:
     """Yield what stands for the change of a commit, of which only a part is wanted."""
     from erestore.objects.residual import Residual
@@ -236,26 +235,26 @@ def _parts(
             for term in operand.manifest.terms
         )
     ):
-        written = select(store.objects, Residual.open(store.objects, term.residual), wanted, components)
-        if written is not None:
-            own.append(written)
-            terms.append(Term(written.oid, term.coefficient))
-    whole = 0
-    for place, operand in enumerate(changed):
-        held = [
-            {key: parts for key, parts in each.items() if components is None and wanted(key)}
-            for each in (operand.manifest.dense, operand.manifest.rows)
+        stored = select(store.objects, Residual.open(store.objects, term.residual), wanted, components)
+        if stored is not None:
+            residuals.append(stored)
+            terms.append(Term(stored.oid, term.coefficient))
+    count = 0
+    for index, operand in enumerate(changed):
+        tensors = [
+            {key: parts for key, parts in entries.items() if components is None and wanted(key)}
+            for entries in (operand.manifest.dense, operand.manifest.rows)
         ]
-        whole += len(held[0]) + len(held[1])
+        count += len(tensors[0]) + len(tensors[1])
         manifest = Manifest(
             operand.manifest.base,
-            normal_terms(tuple(terms)) if place == 0 else (),
+            normal_terms(tuple(terms)) if index == 0 else (),
             operand.manifest.layout,
-            dense=held[0],
-            rows=held[1],
+            dense=tensors[0],
+            rows=tensors[1],
         )
         yield operand._replace(commit=f"{operand.commit} in part", manifest=manifest)
-    if not terms and not whole:
+    if not terms and not count:
         raise UsageError(
             f"The commit changed nothing of '{pattern or '*'}'"
             + (f" in components {components.first}-{components.last}." if components else "."),

@@ -245,10 +245,10 @@ def commit(
                     f"The variant and its base would both be named '{branch}'.",
                     hint="Give the variant another --name, or name another --base.",
                 )
-        known = parent or previous or (base if source is None else None)
+        revision = parent or previous or (base if source is None else None)
         calibration = None
-        if known is not None:
-            quality, calibration = _calibrated(store, checkpoint, quality, known)
+        if revision is not None:
+            quality, calibration = _calibrated(store, checkpoint, quality, revision)
         is_same = (
             previous is not None
             and parent is None
@@ -262,19 +262,19 @@ def commit(
         imported: ImportedBase | None = None
         if base is not None and source is not None:
             base, imported = import_source(store, base, source, operation, lease, progress)
-        if known is None and base is not None:
+        if revision is None and base is not None:
             quality, calibration = _calibrated(store, checkpoint, quality, base)
         if previous and is_same:
             return _with_import(_unchanged(store, branch, previous, checkpoint), imported)
         lineage = find_lineage(store, base, parent, previous, branch)
-        asked = _less(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
-        written = _write(store, checkpoint, lineage, asked, trials, calibration, flatten_rank, progress)
-        stored = written.stored
-        reached = _reached(store, checkpoint, lineage, quality, written)
+        budgeted = _reserve_record_bytes(quality, calibration, checkpoint, operation, lineage, message, metrics or {})
+        encoded = _write(store, checkpoint, lineage, budgeted, trials, calibration, flatten_rank, progress)
+        stored = encoded.stored
+        achieved = _achieved_quality(store, checkpoint, lineage, quality, encoded)
         if trials is not None:
-            reached["gate_runs"] = str(trials.runs)
-        if written.flattened_rank is not None:
-            reached["flattened_rank"] = f"{written.flattened_rank:.4g}"
+            achieved["gate_runs"] = str(trials.runs)
+        if encoded.flattened_rank is not None:
+            achieved["flattened_rank"] = f"{encoded.flattened_rank:.4g}"
         record = Commit(
             manifest=stored.manifest_oid,
             parents=(lineage.parent,),
@@ -284,7 +284,7 @@ def commit(
             message=message,
             own=stored.residuals,
             metrics=dict(metrics or {}),
-            quality=reached | _used(calibration) | {"original": original},
+            quality=achieved | _calibration_record(calibration) | {"original": original},
             original_bytes=original_bytes(checkpoint),
             stored_bytes=stored.added_bytes,
         )
@@ -293,7 +293,7 @@ def commit(
         receipt = CommitResult(
             commit=recorded.oid,
             ref=branch,
-            base=written.base,
+            base=encoded.base,
             parents=record.parents,
             stored_bytes=recorded.stored_bytes,
             original_bytes=record.original_bytes,
@@ -303,14 +303,14 @@ def commit(
             not_finite=tuple(stored.outcome.not_finite),
             left_out=dict(checkpoint.left_out),
             distance=float(record.quality["relative_norm"]),
-            matching=written.matching,
+            matching=encoded.matching,
             whole=tuple(stored.outcome.whole),
             dropped=() if record.quality["exact"] == "yes" else tuple(stored.outcome.dropped),
-            budget_left=written.is_exact,
-            notes=(*checkpoint.notes, *written.notes),
+            budget_left=encoded.is_exact,
+            notes=(*checkpoint.notes, *encoded.notes),
             is_adapter=isinstance(checkpoint, PeftCheckpoint),
             gate_runs=trials.runs if trials else 0,
-            flattened_rank=written.flattened_rank,
+            flattened_rank=encoded.flattened_rank,
             trained_over=record.quality.get("trained_over", ""),
             previous=previous,
             checkout_of=read_marker(checkpoint.path),
@@ -355,55 +355,55 @@ def _calibrated(
         raise UsageError("An adapter is kept as it is, and nothing of it is rounded.", hint="Leave out --objective.")
     if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
         return quality, None
-    found = Calibration.of_base(store.objects, store.manifest_of(revision).base)
-    if found is None and quality.objective == "calibrated":
+    calibration = Calibration.of_base(store.objects, store.manifest_of(revision).base)
+    if calibration is None and quality.objective == "calibrated":
         raise UsageError(
             "The base has not been calibrated.", hint="`erestore calibrate BASE --data FILE`, or leave out --objective."
         )
-    return replace(quality, objective="calibrated" if found else None), found
+    return replace(quality, objective="calibrated" if calibration else None), calibration
 
 
 def _is_same(previous: Commit, quality: Quality, calibration: Calibration | None, original: str) -> bool:
     """Tell whether a commit already holds these files at this quality."""
-    asked = asked_record(quality) | _used(calibration) | {"original": original}
-    return all(previous.quality.get(key) == asked.get(key) for key in {*asked, "objective", "calibration"})
+    requested = asked_record(quality) | _calibration_record(calibration) | {"original": original}
+    return all(previous.quality.get(key) == requested.get(key) for key in {*requested, "objective", "calibration"})
 
 
-def _used(calibration: Calibration | None) -> dict[str, str]:
+def _calibration_record(calibration: Calibration | None) -> dict[str, str]:
     """Return the record of which calibration was used."""
     return {} if calibration is None else {"calibration": calibration.note.oid}
 
 
 def _unchanged(store: Store, branch: str, oid: str, checkpoint: Checkpoint) -> CommitResult:
     """Return what there is already: as with git, committing the same again makes no new version."""
-    held = store.commit_record(oid)
+    record = store.commit_record(oid)
     return CommitResult(
         commit=oid,
         ref=branch,
         base=store.base_name(store.manifest_of(oid).base),
-        parents=held.parents,
+        parents=record.parents,
         stored_bytes=0,
-        original_bytes=held.original_bytes,
-        relative_error=float(held.quality["relative_error"]),
-        exact=held.quality["exact"] == "yes",
+        original_bytes=record.original_bytes,
+        relative_error=float(record.quality["relative_error"]),
+        exact=record.quality["exact"] == "yes",
         tensors={},
         left_out=dict(checkpoint.left_out),
-        distance=float(held.quality["relative_norm"]),
+        distance=float(record.quality["relative_norm"]),
         unchanged=True,
         previous=oid,
         checkout_of=read_marker(checkpoint.path),
     )
 
 
-def _reached(
-    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, written: _Written
+def _achieved_quality(
+    store: Store, checkpoint: Checkpoint, lineage: Lineage, quality: Quality, encoded: _EncodedVariant
 ) -> dict[str, str]:
     """Return the record of what was reached; an adapter loses nothing itself, but stands on what its parent lost."""
     if not isinstance(checkpoint, PeftCheckpoint):
-        exact = quality.exact or quality.exact_only or written.is_exact
-        return quality_record(quality, written.stored.outcome, exact=exact)
+        exact = quality.exact or quality.exact_only or encoded.is_exact
+        return quality_record(quality, encoded.stored.outcome, exact=exact)
     below = store.commit_record(lineage.candidates[-1])
-    record = quality_record(quality, written.stored.outcome, exact=below.edge == "imported")
+    record = quality_record(quality, encoded.stored.outcome, exact=below.edge == "imported")
     if below.edge != "imported":
         manifest = store.manifest(below)
         lost = below.quality.get("linear_error" if manifest.patch else "relative_error", "0.0")
@@ -412,7 +412,7 @@ def _reached(
     return record | {"codec": "factors"} | ({"trained_over": over} if over else {})
 
 
-def _less(
+def _reserve_record_bytes(
     quality: Quality,
     calibration: Calibration | None,
     checkpoint: Checkpoint,
@@ -427,22 +427,22 @@ def _less(
         return quality
     if isinstance(checkpoint, PeftCheckpoint):
         raise UsageError("An adapter is kept as it is, whatever the budget.", hint="Leave out --budget.")
-    taken = record_bytes(
+    reserved = record_bytes(
         quality,
-        _used(calibration),
+        _calibration_record(calibration),
         original_bytes(checkpoint),
         edge=lineage.edge,
         author=operation.author,
         message=message,
         metrics=metrics,
     )
-    left = budget - taken
+    left = budget - reserved
     if left <= 0:
         raise UsageError("The commit's own record takes up the budget.", hint="Give a larger --budget.")
     return replace(quality, budget=left)
 
 
-class _Written(NamedTuple):
+class _EncodedVariant(NamedTuple):
     """What was written, and on which base; which prefixes were exchanged; the total rank that was past the limit; notes."""
 
     stored: StoredVariant
@@ -462,7 +462,7 @@ def _write(
     calibration: Calibration | None,
     flatten_rank: int,
     progress: Progress,
-) -> _Written:
+) -> _EncodedVariant:
     manifests = [store.commit_record(oid).manifest for oid in lineage.candidates]
     variants = [Variant.open(store.objects, oid) for oid in manifests]
     base_name = store.base_name(variants[0].manifest.base)
@@ -474,11 +474,11 @@ def _write(
             hint="An adapter is added to that: commit the parent with --exact, or merge the adapter and commit the model.",
         )
         adapter = AdapterWriter(store.objects, checkpoint, variants[-1], progress, tied_weights, library_spelling)
-        return _Written(adapter.write(), base_name, notes=tuple(adapter.notes))
+        return _EncodedVariant(adapter.write(), base_name, notes=tuple(adapter.notes))
     matched = match_base(checkpoint, variants[0], library_spelling)
-    chosen = nearer_parent(matched, variants) if len(variants) > 1 else 0
-    parent = variants[chosen]
-    missed = missed_tensors(store.objects, store.commit_record(lineage.candidates[chosen]))
+    nearest = nearer_parent(matched, variants) if len(variants) > 1 else 0
+    parent = variants[nearest]
+    missed = missed_tensors(store.objects, store.commit_record(lineage.candidates[nearest]))
     references = References(missed)
     rank = past_limit(parent, flatten_rank) if may_flatten(quality) else None
     if rank is not None and (flat := on_base(matched, parent, quality, missed)) is not None:
@@ -492,7 +492,7 @@ def _write(
             checkpoint,
             matched.keys,
             parent,
-            manifests[chosen],
+            manifests[nearest],
             quality,
             progress,
             trials,
@@ -503,10 +503,10 @@ def _write(
     is_exact = False
     if trials:  # candidates, and all that surrounds them, reach the store only when one has passed
         waiting = Overlay(store.storage, LocalStorage(trials.directory / "objects"))
-        written = write(ObjectStore(waiting), quality)
+        stored = write(ObjectStore(waiting), quality)
         waiting.publish()
     elif quality.budget is not None:
-        written, is_exact = write_within_budget(store.storage, quality, write, may_be_exact=parent.is_reproducible)
+        stored, is_exact = write_within_budget(store.storage, quality, write, may_be_exact=parent.is_reproducible)
     else:
-        written = write(store.objects, quality)
-    return _Written(written, base_name, matched.prefixes, rank, matched.notes, is_exact)
+        stored = write(store.objects, quality)
+    return _EncodedVariant(stored, base_name, matched.prefixes, rank, matched.notes, is_exact)

@@ -91,14 +91,14 @@ def diff(
         pairs = _chosen(comparison, tensors)
         changes = _compare(comparison, pairs, progress)
         total = math.fsum(change.norm**2 for change in changes if change.norm)
-        found = [_describe(comparison, pair, change, total) for pair, change in zip(pairs, changes, strict=True)]
+        tensor_diffs = [_describe(comparison, pair, change, total) for pair, change in zip(pairs, changes, strict=True)]
         spectra = {
             pair.name: change.singular_values
             for pair, change in zip(pairs, changes, strict=True)
             if change.singular_values is not None
         }
         summary = summarise(
-            found,
+            tensor_diffs,
             spectra,
             same_base=comparison.variants is not None,
             pattern=tensors,
@@ -110,7 +110,7 @@ def diff(
             more = page_details.details(
                 comparison, pairs, changes, page_details.own_tensors(store, after.commit), progress
             )
-    return DiffResult(before, after, tuple(sorted(found, key=_order(sort))), summary, more)
+    return DiffResult(before, after, tuple(sorted(tensor_diffs, key=_order(sort))), summary, more)
 
 
 def _parent(store: Store, revision: str) -> str:
@@ -121,16 +121,16 @@ def _parent(store: Store, revision: str) -> str:
 
 
 def _open(store: Store, name: str | Path, stack: ExitStack) -> tuple[Compared, Side]:
-    found = None if isinstance(name, Path) else _look_up(store, name)
-    if found is None:
+    opened = None if isinstance(name, Path) else _look_up(store, name)
+    if opened is None:
         path = Path(name).expanduser()
         checkpoint = stack.enter_context(open_checkpoint(path))
         return Compared(str(name), None, None, str(path), exact=True, relative_error=None), CheckpointSide(checkpoint)
-    variant = found.variant(store)
-    base, exact = store.base_name(variant.manifest.base), found.commit.quality.get("exact") == "yes"
-    shown = _name(store, str(name), found.oid)
-    lost = relative_error(found.commit), dropped_tensors(found.commit)
-    return Compared(shown, found.oid, base, None, exact, *lost), VariantSide(variant)
+    variant = opened.variant(store)
+    base, exact = store.base_name(variant.manifest.base), opened.commit.quality.get("exact") == "yes"
+    shown = _name(store, str(name), opened.oid)
+    lost = relative_error(opened.commit), dropped_tensors(opened.commit)
+    return Compared(shown, opened.oid, base, None, exact, *lost), VariantSide(variant)
 
 
 def _look_up(store: Store, name: str) -> Revision | None:
@@ -155,18 +155,18 @@ def _chosen(comparison: Comparison, pattern: str | None) -> list[Pair]:
     if pattern is None:
         return pairs
     groups = {names[0]: names for side in (comparison.a, comparison.b) for names in side.ties}
-    chosen = [
+    selected = [
         pair
         for pair in pairs
         if any(fnmatchcase(tied, pattern) for name in pair if name for tied in groups.get(name, (name,)))
     ]
-    if not chosen:
+    if not selected:
         # A pattern without a wildcard is a name.
         name = re.sub(r"\[([*?[])\]", r"\1", pattern)
         if pattern == glob.escape(name):
             raise NotFoundError(f"There is no tensor '{name}'.", hint=_near(name, pairs))
         raise NotFoundError(f"No tensor matches '{pattern}'.", hint=_near(pattern, pairs))
-    return chosen
+    return selected
 
 
 def _near(pattern: str, pairs: Sequence[Pair]) -> str:
@@ -195,10 +195,10 @@ def _compare(comparison: Comparison, pairs: Sequence[Pair], progress: Progress) 
 def _describe(comparison: Comparison, pair: Pair, change: Change, total: float) -> TensorDiff:
     before = comparison.a.tensors[pair.before] if pair.before is not None else None
     after = comparison.b.tensors[pair.after] if pair.after is not None else None
-    held = after or before
-    assert held is not None
+    tensor = after or before
+    assert tensor is not None
     norm = 0.0 if change.status in ("unchanged", "retyped") else change.norm
-    full = min(matrix_shape(held.shape))
+    full = min(matrix_shape(tensor.shape))
     rank, ratio, energy, tenth = None, None, {}, None
     if (values := change.singular_values) is not None:
         full = len(values)
@@ -209,11 +209,11 @@ def _describe(comparison: Comparison, pair: Pair, change: Change, total: float) 
         tenth = energy_captured(values, [max(1, round(full / 10))])[0]
     return TensorDiff(
         name=pair.name,
-        key=before.key if before else held.key,
-        shape=held.shape,
-        shape_before=before.shape if before and before.shape != held.shape else None,
-        dtype=held.dtype,
-        dtype_before=before.dtype if before and before.dtype != held.dtype else None,
+        key=before.key if before else tensor.key,
+        shape=tensor.shape,
+        shape_before=before.shape if before and before.shape != tensor.shape else None,
+        dtype=tensor.dtype,
+        dtype_before=before.dtype if before and before.dtype != tensor.dtype else None,
         status=change.status,
         computed_from=change.computed_from,
         share=None if norm is None else norm**2 / total if total else 0.0,
@@ -261,15 +261,15 @@ def _tied(side: Side) -> int:
 
 
 def _file_changes(a: Side, b: Side) -> tuple[FileChange, ...]:
-    found = []
+    changes = []
     for name in sorted({*a.side_files, *b.side_files}):
         if name not in b.side_files:
-            found.append(FileChange(name, "removed"))
+            changes.append(FileChange(name, "removed"))
         elif name not in a.side_files:
-            found.append(FileChange(name, "added"))
+            changes.append(FileChange(name, "added"))
         elif (one := a.side_file(name)) != (two := b.side_file(name)):
-            found.append(FileChange(name, "changed", _changed_keys(name, one, two)))
-    return tuple(found)
+            changes.append(FileChange(name, "changed", _changed_keys(name, one, two)))
+    return tuple(changes)
 
 
 def _changed_keys(name: str, one: bytes, two: bytes) -> dict[str, tuple[Any, Any]] | None:

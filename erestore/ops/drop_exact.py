@@ -90,11 +90,11 @@ def drop_exact(store: Store, name: str, *, dry_run: bool = False) -> DropResult:
         return _examine(store, name).result
     with Lease(store.storage, "writer", operation.writer) as lease:
         entry, commit, manifest, result = _examine(store, name)
-        written = store.objects.put_record("manifest", replace(manifest, patch=None).to_record())
+        lossy_manifest = store.objects.put_record("manifest", replace(manifest, patch=None).to_record())
         # What the commit takes once garbage collection has taken what it took before.
-        stored = commit.stored_bytes - result.bytes - store.objects.size(commit.manifest) + written.added_bytes
+        stored = commit.stored_bytes - result.bytes - store.objects.size(commit.manifest) + lossy_manifest.added_bytes
         quality = _quality(commit, result.relative_error)
-        lossy = replace(commit, manifest=written.oid, quality=quality, stored_bytes=max(0, stored))
+        lossy = replace(commit, manifest=lossy_manifest.oid, quality=quality, stored_bytes=max(0, stored))
         lease.confirm()
         subject = "exact remainder dropped"
         recorded = store.record(lossy, name, operation, expected=entry.number, subject=subject)
@@ -126,25 +126,25 @@ def _examine(store: Store, name: str) -> _Examined:
 
 def _quality(commit: Commit, error: float) -> dict[str, str]:
     """Return the record of quality as if the commit had never been exact."""
-    kept = {key: value for key, value in commit.quality.items() if key not in ("lossy_error", "relative_error")}
-    return kept | {"relative_error": repr(error), "asked_exact": "no", "exact": "no"}
+    fields = {key: value for key, value in commit.quality.items() if key not in ("lossy_error", "relative_error")}
+    return fields | {"relative_error": repr(error), "asked_exact": "no", "exact": "no"}
 
 
 def _require_unneeded(store: Store, entry: RefEntry, patch: str, parents: Iterable[str]) -> None:
     """Refuse if anything but the branch itself leads to its exact remainder."""
-    tips = {each.oid: each for each in store.refs.all().values() if each.oid and each.name != entry.name}
+    tips = {ref.oid: ref for ref in store.refs.all().values() if ref.oid and ref.name != entry.name}
     roots = [Reference("commit", oid) for oid in (*tips, *parents)]
     needed_by: dict[str, list[str]] = {}
     for visit in walk(store.objects, roots, set()):
         for needed in visit.needs:
             needed_by.setdefault(needed.oid, []).append(visit.reference.oid)
-    found, waiting = {patch}, [patch]
+    dependents, waiting = {patch}, [patch]
     while waiting:
         for oid in needed_by.get(waiting.pop(), ()):
-            if oid not in found:
-                found.add(oid)
+            if oid not in dependents:
+                dependents.add(oid)
                 waiting.append(oid)
-    users = sorted((each.kind, each.name, oid) for oid, each in tips.items() if oid in found)
+    users = sorted((ref.kind, ref.name, oid) for oid, ref in tips.items() if oid in dependents)
     if users:
         kind, name, oid = users[-1]  # a tag first: it is what is forgotten most easily
         reason = _reason(store, entry, kind, oid)
@@ -152,7 +152,7 @@ def _require_unneeded(store: Store, entry: RefEntry, patch: str, parents: Iterab
             f"The exact remainder of '{entry.name}' is still needed by the {kind} '{name}', {reason}.",
             hint=f"`erestore {kind} -d {name}` deletes that, if it is not needed any more.",
         )
-    if len(found) > 1:
+    if len(dependents) > 1:
         raise ConflictError(
             f"The exact remainder of '{entry.name}' is also that of an earlier version, '{entry.name}~1' or before.",
             hint="It stays as long as the history does.",

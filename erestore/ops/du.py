@@ -114,7 +114,7 @@ def du(store: Store, names: Sequence[str] = (), *, progress: Progress = silent) 
         If one of the names does not exist.
     """
     selected = {_ref_name(store, name): None for name in names}
-    sizes = {held.oid: held.size for held in store.objects.list()}
+    sizes = {listed.oid: listed.size for listed in store.objects.list()}
     newest = (log[-1].entry for log in read_reflogs(store.storage).values())
     named = {entry.name: entry for entry in newest if entry is not None and entry.oid is not None}
     tips = {name: str(entry.oid) for name, entry in sorted(named.items())}
@@ -134,13 +134,13 @@ def du(store: Store, names: Sequence[str] = (), *, progress: Progress = silent) 
 
     def usage(name: str, oid: str) -> Usage:
         base = commits[oid].edge == "imported"
-        own = sum(sizes.get(held, 0) for held in reached[name] if held_by[held] == 1)
+        exclusive = sum(sizes.get(member, 0) for member in reached[name] if held_by[member] == 1)
         return Usage(
             name=name,
             commit=oid,
             kind="tag" if named[name].kind == "tag" else "base" if base else "variant",
-            own_bytes=own,
-            shared_bytes=sum(sizes.get(held, 0) for held in reached[name]) - own,
+            own_bytes=exclusive,
+            shared_bytes=sum(sizes.get(member, 0) for member in reached[name]) - exclusive,
             original_bytes=commits[oid].original_bytes,
         )
 
@@ -179,25 +179,25 @@ def _select(
 ) -> Selection:
     """Return what some names take together, given the objects that every name leads to."""
     rest = [name for name in tips if name not in selected]
-    kept = set[str]().union(*(reached[name] for name in rest))
-    taken = set[str]().union(*(reached[name] for name in selected))
+    retained = set[str]().union(*(reached[name] for name in rest))
+    selected_oids = set[str]().union(*(reached[name] for name in selected))
 
     def size(oids: Iterable[str]) -> int:
         return sum(sizes.get(oid, 0) for oid in oids)
 
-    freed = _collectable(store, kept)
+    freed = _collectable(store, retained)
     return Selection(
-        own_bytes=size(taken - kept),
-        shared_bytes=size(taken & kept),
-        unreachable_bytes=size(freed - taken),
+        own_bytes=size(selected_oids - retained),
+        shared_bytes=size(selected_oids & retained),
+        unreachable_bytes=size(freed - selected_oids),
         freed_bytes=size(freed),
         kept_for=tuple(name for name in rest if any(tips[one] in reached[name] for one in selected)),
     )
 
 
-def _collectable(store: Store, kept: set[str]) -> set[str]:
+def _collectable(store: Store, retained: set[str]) -> set[str]:
     """Return what garbage collection deletes where nothing but this is reachable and nothing waits."""
     now = time.time()
-    rest = [stored for stored in store.objects.list() if stored.oid not in kept]
+    rest = [stored for stored in store.objects.list() if stored.oid not in retained]
     garbage = plan(read_unreachable(store.objects, rest, now), (), now, 0.0)
     return {condemned.oid for generation in garbage.doomed for condemned in generation}

@@ -161,18 +161,18 @@ def flatten(
 
 def _flat_already(version: NextVersion, oid: str, former: Commit, before: Size, message: str) -> FlattenResult:
     """Give a variant of one residual the name that was asked for, if it has another."""
-    store, held = version.store, version.previous
-    same = held is not None and store.commit_record(held).manifest == former.manifest
+    store, current = version.store, version.previous
+    same = current is not None and store.commit_record(current).manifest == former.manifest
     added = 0
     if not same:
         recorded = version.record_same(former, parents=_parents(version, oid), edge="flattened", message=message)
-        held, added = recorded.oid, recorded.stored_bytes
-    assert held is not None
-    commit = store.commit_record(held)
+        current, added = recorded.oid, recorded.stored_bytes
+    assert current is not None
+    commit = store.commit_record(current)
     return FlattenResult(
-        commit=held,
+        commit=current,
         ref=version.name,
-        base=store.base_name(store.manifest_of(held).base),
+        base=store.base_name(store.manifest_of(current).base),
         parents=commit.parents,
         stored_bytes=added,
         before=before,

@@ -109,7 +109,7 @@ def fsck(store: Store, *, read_data: bool = False, deep: bool = False, progress:
     """
     check = _Check(store, progress)
     check.walk()
-    check.read_reachable(whole=read_data or deep)
+    check.read_reachable(every_byte=read_data or deep)
     check.check_layouts()
     if read_data or deep:
         check.read_unreachable()
@@ -163,11 +163,11 @@ class _Check:
             raise error
         self.faults.setdefault(reference, []).append(error)
 
-    def read_reachable(self, *, whole: bool) -> None:
-        """Look at what the walk did not read: indexes, sizes, or with `whole` every byte."""
+    def read_reachable(self, *, every_byte: bool) -> None:
+        """Look at what the walk did not read: indexes, sizes, or with `every_byte` every byte."""
         self.checked = len(self.needs)
-        rest = [r for r in self.needs if r not in self.faults and (whole or r.kind not in RECORDS)]
-        self._each("reading", rest, lambda reference: self._read(reference, whole=whole))
+        rest = [r for r in self.needs if r not in self.faults and (every_byte or r.kind not in RECORDS)]
+        self._each("reading", rest, lambda reference: self._read(reference, every_byte=every_byte))
 
     def check_layouts(self) -> None:
         """Hold the layout of every variant against what its manifest and base hold."""
@@ -185,13 +185,13 @@ class _Check:
                 raise CorruptionError(f"It cannot be checked out: {faults[0]}{more}")
 
         broken = self._dependents(self.faults, through_parents=False)
-        manifests = [each for each in self.needs if each.kind == "manifest" and each not in broken]
+        manifests = [needed for needed in self.needs if needed.kind == "manifest" and needed not in broken]
         self._each("checking layouts", manifests, look)
 
-    def _read(self, reference: Reference, *, whole: bool) -> None:
+    def _read(self, reference: Reference, *, every_byte: bool) -> None:
         kind, oid = reference
         objects = self.store.objects
-        if whole:
+        if every_byte:
             objects.verify(kind, oid)
         elif is_segmented(read_present(objects.storage, kind, oid, 0, RECORD_HEADER)):
             segments = objects.open(kind, oid).segments
@@ -244,9 +244,9 @@ class _Check:
         from erestore.variant.verify import base_faults, variant_faults
 
         broken = self._dependents(self.faults, through_parents=False)
-        whole = [reference for reference in self.needs if reference not in broken]
-        bases = [reference for reference in whole if reference.kind == "base"]
-        manifests = [reference for reference in whole if reference.kind == "manifest"]
+        intact = [reference for reference in self.needs if reference not in broken]
+        bases = [reference for reference in intact if reference.kind == "base"]
+        manifests = [reference for reference in intact if reference.kind == "manifest"]
         for number, reference in enumerate(bases + manifests, 1):
             find = base_faults if reference.kind == "base" else variant_faults
             for error in find(self.store.objects, reference.oid):
@@ -266,16 +266,16 @@ class _Check:
     def _dependents(self, damage: Iterable[Reference], *, through_parents: bool) -> set[Reference]:
         """Return `damage` and everything that needs it."""
         parts, parents = self._needed_by_kind
-        found = set(damage)
-        pending = list(found)
+        affected = set(damage)
+        pending = list(affected)
         while pending:
             reference = pending.pop()
             dependents = parts.get(reference, []) + (parents.get(reference, []) if through_parents else [])
             for dependent in dependents:
-                if dependent not in found:
-                    found.add(dependent)
+                if dependent not in affected:
+                    affected.add(dependent)
                     pending.append(dependent)
-        return found
+        return affected
 
     def _needed_by(self, reference: Reference) -> tuple[str, ...]:
         for through_parents in (False, True):
@@ -292,8 +292,8 @@ class _Check:
             names = self._needed_by(reference)
             for error in errors:
                 is_missing = isinstance(error, MissingObjectError) and error.oid == reference.oid
-                found = missing if is_missing else corrupt
-                found.append(Damage(reference.oid, reference.kind, error.message, names))
+                damages = missing if is_missing else corrupt
+                damages.append(Damage(reference.oid, reference.kind, error.message, names))
         reached = {reference.oid for reference in self.needs}
         unreachable = tuple(sorted(oid for oid in self.listed if oid not in reached))
         return FsckResult(self.checked, tuple(corrupt), tuple(missing), unreachable, tuple(self.entries))

@@ -199,22 +199,22 @@ class _Collection:
     reached: set[Reference] = field(default_factory=set)
     listed: list[StoredObject] = field(default_factory=list)
     expired: list[LoggedEntry] = field(default_factory=list)
-    held: tuple[ReflogHold, ...] = ()
+    holds: tuple[ReflogHold, ...] = ()
 
     def mark(self, now: float) -> None:
         """Reach everything that is held at a time by the storage's clock."""
-        known = [logged for log in self.logs.values() for logged in log]
-        self.logs = read_reflogs(self.store.storage, known)
+        entries = [logged for log in self.logs.values() for logged in log]
+        self.logs = read_reflogs(self.store.storage, entries)
         expiry = Expiry.at(now, self.logs, period=self.periods.reflog, deleted_period=self.periods.deleted)
         self.expired = expired(self.logs, expiry)
-        self.held = tuple(
+        self.holds = tuple(
             ReflogHold(name, gone := is_deleted(self.logs[name]), _moment(moved + self.periods.of(deleted=gone)))
             for name, moved in sorted(former_commits(self.logs, expiry).items())
         )
-        held, replaced = held_commits(self.logs, expiry)
+        live, replaced = held_commits(self.logs, expiry)
         # A commit is deleted before its parts: while it is there, they are.
-        held |= set(filter(self.store.objects.exists, replaced))
-        for _ in walk(self.store.objects, [Reference("commit", oid) for oid in sorted(held)], self.reached):
+        live |= set(filter(self.store.objects.exists, replaced))
+        for _ in walk(self.store.objects, [Reference("commit", oid) for oid in sorted(live)], self.reached):
             self.progress("marking", len(self.reached), len(self.reached))
 
     def plan(self, now: float) -> Garbage:
@@ -302,7 +302,7 @@ class _Collection:
             unfinished=unfinished,
             dry_run=dry_run,
             objects=tuple(named) if dry_run else (),
-            reflog=self.held,
+            reflog=self.holds,
         )
 
 

@@ -133,24 +133,24 @@ def identify(
         fitting: list[FittingBase] = []
         near: list[Near] = []
         left_out: dict[str, None] = {}
-        seen: set[str] = set()
+        base_oids: set[str] = set()
         for name, oid in sorted(bases.items()):
             manifest = store.manifest_of(oid)
-            if manifest.base in seen:
+            if manifest.base in base_oids:
                 continue
-            seen.add(manifest.base)
-            held = {own: each for own, each in branches.items() if each.base == manifest.base}
-            found, around, lost = _hold(store, checkpoint, name, manifest, held, table, progress)
-            fitting.append(found)
+            base_oids.add(manifest.base)
+            variants = {branch: candidate for branch, candidate in branches.items() if candidate.base == manifest.base}
+            fitting_base, around, lost = _hold(store, checkpoint, name, manifest, variants, table, progress)
+            fitting.append(fitting_base)
             near += around
             left_out |= dict.fromkeys(lost)
-    fitting.sort(key=lambda each: (not each.fits, each.relative_distance or 0.0, each.name))
+    fitting.sort(key=lambda candidate: (not candidate.fits, candidate.relative_distance or 0.0, candidate.name))
     if not near:
-        reasons = "; ".join(f"{each.name}: {each.reason}" for each in fitting[:2])
+        reasons = "; ".join(f"{candidate.name}: {candidate.reason}" for candidate in fitting[:2])
         raise CheckpointError(
             f"The checkpoint fits no base of this store ({reasons})", hint="`erestore import` makes it a base itself."
         )
-    near.sort(key=lambda each: (each.distance, each.name not in bases, each.name))
+    near.sort(key=lambda candidate: (candidate.distance, candidate.name not in bases, candidate.name))
     marker = read_marker(Path(path).expanduser())
     return IdentifyResult(str(path), fitting[0].name, tuple(fitting), near[0], tuple(near), tuple(left_out), marker)
 
@@ -182,20 +182,20 @@ def _hold(
             [],
             (),
         )
-    found = measure(matched, plain, list(branches.values()), table, progress)
+    distances = measure(matched, plain, list(branches.values()), table, progress)
     shared = sum(key in plain.base for key in matched.keys.values())
-    relative = found.from_base / found.base_norm if found.base_norm else None
+    relative = distances.from_base / distances.base_norm if distances.base_norm else None
     fitting = FittingBase(
-        name, fits=True, reason="", tensors=shared, distance=found.from_base, relative_distance=relative
+        name, fits=True, reason="", tensors=shared, distance=distances.from_base, relative_distance=relative
     )
-    return fitting, _near(name, found, list(branches)), found.left_out
+    return fitting, _near(name, distances, list(branches)), distances.left_out
 
 
-def _near(base: str, found: Distances, names: list[str]) -> list[Near]:
+def _near(base: str, distances: Distances, names: list[str]) -> list[Near]:
     def relative(distance: float) -> float | None:
-        return distance / found.from_base if found.from_base else None
+        return distance / distances.from_base if distances.from_base else None
 
-    near = [Near(base, base, found.from_base, relative(found.from_base), None)]
-    for name, distance, cosine in zip(names, found.from_variants, found.cosines, strict=True):
+    near = [Near(base, base, distances.from_base, relative(distances.from_base), None)]
+    for name, distance, cosine in zip(names, distances.from_variants, distances.cosines, strict=True):
         near.append(Near(name, base, distance, relative(distance), cosine))
     return near

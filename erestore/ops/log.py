@@ -131,28 +131,28 @@ def log(
     commits = by_time(tips, store.commit_record)
     if topological:
         commits = children_first(dict(commits))
-    known, found = {} if known is None else known, list[LogEntry]()
+    described, entries = {} if known is None else known, list[LogEntry]()
     for oid, commit in islice(commits, limit):
-        known[oid] = known.get(oid) or _entry(store, oid, commit)
-        held = tuple(names.get(oid, ()))
-        tags = tuple(sorted(name for name in held if refs[name].kind == "tag"))
-        found.append(replace(known[oid], refs=held, tags=tags))
-        progress("reading", len(found), max(len(found), len(names)))
+        described[oid] = described.get(oid) or _entry(store, oid, commit)
+        ref_names = tuple(names.get(oid, ()))
+        tags = tuple(sorted(name for name in ref_names if refs[name].kind == "tag"))
+        entries.append(replace(described[oid], refs=ref_names, tags=tags))
+        progress("reading", len(entries), max(len(entries), len(names)))
     if not overlap:
-        return Log(found)
+        return Log(entries)
     from erestore.analysis.similarity.ancestors import ancestor_overlaps
 
     return Log(
         replace(
             entry,
             overlaps=tuple(
-                replace(each, tensors=())
-                for each in ancestor_overlaps(
+                replace(ancestor, tensors=())
+                for ancestor in ancestor_overlaps(
                     store, entry.commit, products_directory=products_directory, progress=progress
                 )
             ),
         )
-        for entry in found
+        for entry in entries
     )
 
 

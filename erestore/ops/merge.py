@@ -149,20 +149,20 @@ def merge_recipe(
     CombinationError
         If there are conflicts and nothing is chosen.
     """
-    asked = checked_recipe(store, Path(path))
-    made = merge(
+    configuration = checked_recipe(store, Path(path))
+    derived = merge(
         store,
-        asked.models,
+        configuration.models,
         name=name,
-        strategy=asked.strategy,
-        weights=asked.weights,
-        options=asked.options,
+        strategy=configuration.strategy,
+        weights=configuration.weights,
+        options=configuration.options,
         max_error=max_error,
         choose=choose,
         message=message,
         progress=progress,
     )
-    return RecipeResult(made, asked.differs)
+    return RecipeResult(derived, configuration.differs)
 
 
 def unmerge(store: Store, name: str, operand: str, *, message: str = "", progress: Progress = silent) -> Derived:
@@ -189,16 +189,16 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
             f"'{name}' was merged with statistics of its operands, which are not kept.",
             hint="Merge the others again, with their statistics.",
         )
-    left = tuple(each for each in recipe.operands if each[0] != operand)
+    left = tuple(entry for entry in recipe.operands if entry[0] != operand)
     if len(left) == len(recipe.operands):
         try:
             named = require_commit(store, operand, "An operand")
         except UnknownRevisionError:
             named = operand
-        left = tuple(each for each in recipe.operands if each[1] != named)
+        left = tuple(entry for entry in recipe.operands if entry[1] != named)
     if len(left) == len(recipe.operands):
-        held = ", ".join(each[0] for each in recipe.operands)
-        raise NotFoundError(f"'{operand}' is no operand of '{name}'.", hint=f"Its operands are {held}.")
+        names = ", ".join(entry[0] for entry in recipe.operands)
+        raise NotFoundError(f"'{operand}' is no operand of '{name}'.", hint=f"Its operands are {names}.")
     if not left:
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."
@@ -234,24 +234,27 @@ def _make_with(
     encode, counted = None, None
     if recipe.strategy != EXPRESSION:
         require_one_base(operands)
-        chosen = named_strategy(recipe.strategy, recipe.options)
-        recipe = replace(recipe, options=chosen.configuration())
+        strategy = named_strategy(recipe.strategy, recipe.options)
+        recipe = replace(recipe, options=strategy.configuration())
         weights = [operand.coefficient for operand in operands]
-        chosen.check(weights)
-        _check_statistics(chosen, len(operands), len(statistics))
-        if isinstance(chosen, LinearStrategy):
+        strategy.check(weights)
+        _check_statistics(strategy, len(operands), len(statistics))
+        if isinstance(strategy, LinearStrategy):
             if recipe.max_error is not None:
                 raise UsageError(
-                    f"{chosen.name} is exact: its result is a manifest, of which nothing is lost.",
+                    f"{strategy.name} is exact: its result is a manifest, of which nothing is lost.",
                     hint="Leave --max-error out.",
                 )
-            found = chosen.coefficients(weights, partial(_gram, store, operands))
+            coefficients = strategy.coefficients(weights, partial(_gram, store, operands))
         else:
-            known = [_known(store, *pair) for pair in zip(operands, statistics, strict=True)] if statistics else None
-            encode = partial(_nonlinear, store, chosen, operands, recipe, known, progress)
+            lookups = [_known(store, *pair) for pair in zip(operands, statistics, strict=True)] if statistics else None
+            encode = partial(_nonlinear, store, strategy, operands, recipe, lookups, progress)
             counted = total_weights(operands)
-            found = Average().coefficients(weights, list)  # of what is held whole
-        operands = [operand._replace(coefficient=each) for operand, each in zip(operands, found, strict=True)]
+            coefficients = Average().coefficients(weights, list)  # of what is held whole
+        operands = [
+            operand._replace(coefficient=coefficient)
+            for operand, coefficient in zip(operands, coefficients, strict=True)
+        ]
     return derive(
         store,
         name,
@@ -276,8 +279,8 @@ def _gram(store: Store, operands: Sequence[Operand]) -> list[list[float]]:
     return products
 
 
-def _check_statistics(strategy: MergeStrategy, variants: int, given: int) -> None:
-    if strategy.needs and given != variants:
+def _check_statistics(strategy: MergeStrategy, variants: int, count: int) -> None:
+    if strategy.needs and count != variants:
         what = {"fisher": "squared gradients", "moments": "second moments of the inputs of its linear layers"}[
             strategy.needs
         ]
@@ -285,14 +288,14 @@ def _check_statistics(strategy: MergeStrategy, variants: int, given: int) -> Non
             f"{strategy.name} needs the {what} of every variant.",
             hint="Give --statistics FILE once for each, in their order.",
         )
-    if given and not strategy.needs:
+    if count and not strategy.needs:
         raise UsageError(f"{strategy.name} needs no statistics.", hint="Leave --statistics out.")
 
 
 def _known(store: Store, operand: Operand, checkpoint: Checkpoint) -> Statistics:
     """Return what looks up a variant's statistics by key."""
     layout = Layout.from_record(store.objects.get_record("layout", operand.manifest.layout))
-    names = {tensor.key: own for own, tensor in layout.tensors.items()}
+    names = {tensor.key: variant_name for variant_name, tensor in layout.tensors.items()}
 
     from erestore.arrays import as_array
 
@@ -342,9 +345,9 @@ def _opened(store: Store, recipe: Recipe) -> list[Operand]:
 
 
 def _rational(weight: Fraction | float | str) -> Fraction:
-    if (found := rational(weight)) is None:
+    if (fraction := rational(weight)) is None:
         raise UsageError(f"'{weight}' is not a weight.", hint="Write it as 0.25 or 1/4.")
-    return found
+    return fraction
 
 
 def _listed(revisions: Sequence[str]) -> str:

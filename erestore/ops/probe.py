@@ -56,7 +56,7 @@ def probe(
 ) -> ProbeResult:
     """Alter a variant's weights, or only what it changed of its base, and measure what that does. Nothing is stored.
 
-    Errors are those of the weights; with inputs or `features` it is also measured what becomes of a model's answers. A few
+    Errors are those of the weights; with inputs or `features` it also measures what becomes of a model's answers. A few
     tensors are in memory at a time, and of a model that is run one copy.
 
     Parameters
@@ -100,20 +100,20 @@ def probe(
         raise UsageError("Features are given by a function or by a model, not by both.", hint="Leave out one of them.")
     if model is not None and inputs is None:
         raise UsageError("There is nothing to run the model on.", hint="Give its inputs too.")
-    found = open_revision(store, revision)
-    if found.commit.edge == "imported":
+    opened = open_revision(store, revision)
+    if opened.commit.edge == "imported":
         raise UsageError(f"'{revision}' is a base, which has no residual.", hint="Name a variant of it.")
     with ExitStack() as stack:
         has_features = inputs is not None or features is not None
         decompositions = stack.enter_context(Decompositions(with_bases=has_features))
-        probed = ProbedVariant.open(found.variant(store), tensors, decompositions)
+        probed = ProbedVariant.open(opened.variant(store), tensors, decompositions)
         survey = _survey(probed, settings, revision, tensors, progress)
         answers = features
         if inputs is not None:
             answers = stack.enter_context(_live(store, probed.variant, inputs, model))
         reference = None if answers is None else ReferenceFeatures.of(answers, AlteredWeights(survey.probed, None))
         bench = Bench(survey.probed, answers, reference, progress)
-        return _result(store, found, tensors, survey, bench, settings)
+        return _result(store, opened, tensors, survey, bench, settings)
 
 
 def _survey(
@@ -144,34 +144,34 @@ def _survey(
 def _live(store: Store, variant: Variant, inputs: Examples, model: torch.nn.Module | None) -> Iterator[ModelFeatures]:
     """Give what a model answers to inputs, by default the variant itself as transformers loads it."""
     texts, batches = split_texts_and_inputs(inputs)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         live = model
         if live is None:
             # Cosines near 1 take more digits than bfloat16 has.
-            live = load_live(variant, Path(place, "model")).float().eval()
-        examples = list(batches) if texts is None else _tokenized(store, variant, Path(place), texts, live)
-        found = ModelFeatures.of(live, examples, variant)
-        with nullcontext() if model is None else found.kept():
-            yield found
+            live = load_live(variant, Path(directory, "model")).float().eval()
+        examples = list(batches) if texts is None else _tokenized(store, variant, Path(directory), texts, live)
+        features = ModelFeatures.of(live, examples, variant)
+        with nullcontext() if model is None else features.kept():
+            yield features
 
 
 def _tokenized(
-    store: Store, variant: Variant, place: Path, texts: Sequence[str], model: torch.nn.Module
+    store: Store, variant: Variant, directory: Path, texts: Sequence[str], model: torch.nn.Module
 ) -> Sequence[ModelInputs]:
     """Turn texts into inputs with the variant's tokenizer; many who fine-tune save none, and then the base's will do."""
     try:
-        return tokenized(variant, place / "tokenizer", texts, model)
+        return tokenized(variant, directory / "tokenizer", texts, model)
     except CheckpointError as error:
         manifests = (store.manifest_of(oid) for oid in store.base_commits().values())
-        base = next((each for each in manifests if each.base == variant.manifest.base), None)
+        base = next((manifest for manifest in manifests if manifest.base == variant.manifest.base), None)
         if base is not None:
             with suppress(CheckpointError):
-                return tokenized(Variant(store.objects, base), place / "base-tokenizer", texts, model)
+                return tokenized(Variant(store.objects, base), directory / "base-tokenizer", texts, model)
         raise error from None
 
 
 def _result(
-    store: Store, found: Revision, pattern: str | None, survey: Survey, bench: Bench, settings: ProbeSettings
+    store: Store, opened: Revision, pattern: str | None, survey: Survey, bench: Bench, settings: ProbeSettings
 ) -> ProbeResult:
     used = None
     if bench.reference is not None:
@@ -183,9 +183,9 @@ def _result(
     projected = _stiefel(spectra, survey, bench, settings) if "stiefel" in settings.probes else None
     targets = survey.probed.targets
     return ProbeResult(
-        revision=found.text,
-        commit=found.oid,
-        base=store.base_name(found.manifest.base),
+        revision=opened.text,
+        commit=opened.oid,
+        base=store.base_name(opened.manifest.base),
         pattern=pattern,
         tensors=len(targets),
         matrices=sum(map(is_matrix, targets)),
@@ -202,8 +202,14 @@ def _result(
 def _perturb(survey: Survey, bench: Bench, settings: ProbeSettings) -> PerturbProbe:
     tried = [Perturbation(part, sigma, settings.seed) for part in PARTS for sigma in settings.sigmas]
     points = tuple(
-        PerturbPoint(each.part, each.sigma, survey.error(each.part, seen), survey.error("residual", seen), seen.cosine)
-        for each, seen in zip(tried, bench.measure(tried, "noise"), strict=True)
+        PerturbPoint(
+            noise.part,
+            noise.sigma,
+            survey.error(noise.part, effect),
+            survey.error("residual", effect),
+            effect.cosine,
+        )
+        for noise, effect in zip(tried, bench.measure(tried, "noise"), strict=True)
     )
     return PerturbProbe(settings.seed, points)
 
@@ -211,8 +217,14 @@ def _perturb(survey: Survey, bench: Bench, settings: ProbeSettings) -> PerturbPr
 def _truncate(survey: Survey, bench: Bench, settings: ProbeSettings) -> TruncateProbe:
     tried = [Truncation(part, share) for part in PARTS for share in settings.shares]
     points = tuple(
-        TruncatePoint(each.part, each.share, survey.error(each.part, seen), survey.error("residual", seen), seen.cosine)
-        for each, seen in zip(tried, bench.measure(tried, "truncation"), strict=True)
+        TruncatePoint(
+            cut.part,
+            cut.share,
+            survey.error(cut.part, effect),
+            survey.error("residual", effect),
+            effect.cosine,
+        )
+        for cut, effect in zip(tried, bench.measure(tried, "truncation"), strict=True)
     )
     return TruncateProbe(points)
 
@@ -230,12 +242,12 @@ def _allocation(
         AllocationPoint(
             way,
             alpha,
-            layers.size(each),
-            sum(not rank for rank in each.ranks.values()),
-            survey.error("residual", seen),
-            seen.cosine,
+            layers.size(encoding),
+            sum(not rank for rank in encoding.ranks.values()),
+            survey.error("residual", effect),
+            effect.cosine,
         )
-        for (way, alpha), each, seen in zip(ways, tried, bench.measure(tried, "allocation"), strict=True)
+        for (way, alpha), encoding, effect in zip(ways, tried, bench.measure(tried, "allocation"), strict=True)
     )
     return AllocationProbe(settings.rank, settings.bits, len(spectra), points)
 
@@ -247,8 +259,10 @@ def _stiefel(
     ranks = layers.ranks("ere", settings.rank, settings.alpha)
     tried = [EreEncoding("residual", ranks, bits, project) for project in (True, False) for bits in ere.BITS]
     points = tuple(
-        StiefelPoint(each.bits, each.project, layers.size(each), survey.error("residual", seen), seen.cosine)
-        for each, seen in zip(tried, bench.measure(tried, "projection"), strict=True)
+        StiefelPoint(
+            encoding.bits, encoding.project, layers.size(encoding), survey.error("residual", effect), effect.cosine
+        )
+        for encoding, effect in zip(tried, bench.measure(tried, "projection"), strict=True)
     )
     return StiefelProbe(settings.rank, settings.alpha, len(spectra), points)
 
@@ -267,8 +281,8 @@ class _Layers:
     def ranks(self, way: str, rank: int, alpha: float) -> dict[str, int]:
         """Return the rank of every layer under an allocation."""
         shapes = [self._shapes[key] for key in self._spectra]
-        found = allocation.ALLOCATIONS[way](list(self._spectra.values()), shapes, rank, alpha)
-        return dict(zip(self._spectra, found, strict=True))
+        layer_ranks = allocation.ALLOCATIONS[way](list(self._spectra.values()), shapes, rank, alpha)
+        return dict(zip(self._spectra, layer_ranks, strict=True))
 
     def size(self, encoding: EreEncoding) -> int:
         """Return the bytes that the codes of all layers take."""

@@ -161,14 +161,14 @@ def rebase(
         ).write()
         error, distance = stored.outcome.relative_error, stored.outcome
         previous = version.previous
-        kept = "change" if carry else "weights"
+        mode = "change" if carry else "weights"
         commit, recorded = version.record_encoded(
             stored,
             former,
-            parents=tuple(dict.fromkeys(each for each in (target, previous, oid) if each is not None)),
+            parents=tuple(dict.fromkeys(parent for parent in (target, previous, oid) if parent is not None)),
             edge="rebased",
             message=message or f"rebase {revision} onto {onto}",
-            quality={"rebase_error": repr(error), "kept": kept},
+            quality={"rebase_error": repr(error), "kept": mode},
             exact=exact,
             same_value=not carry,
             layout_bytes=stored_layout.added_bytes,
@@ -179,7 +179,7 @@ def rebase(
         base=store.base_name(base.manifest.base),
         parents=commit.parents,
         stored_bytes=recorded.stored_bytes,
-        kept=kept,
+        kept=mode,
         rebase_error=error,
         error_bound=known_error(store.objects, commit).bound,
         exact=exact,

@@ -25,7 +25,7 @@ from erestore.operation import Operation
 from erestore.progress import Progress, silent
 from erestore.records import Commit, Term
 from erestore.repacking.candidate import Candidate
-from erestore.repacking.fleet import Fleet, Group
+from erestore.repacking.fleet import Fleet, RepackGroup
 from erestore.repacking.parent_choice import LEAST_GAIN
 from erestore.repacking.reencode import Original, mean_of, reencode, write_mean
 from erestore.storage.leases import Lease
@@ -77,7 +77,7 @@ class Repacked:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptVariant:
     """A variant that stays as it is."""
 
     ref: str
@@ -107,7 +107,7 @@ class RepackResult:
     freed_bytes : int
         What garbage collection frees once reflogs have forgotten the former commits.
     repacked : tuple of Repacked
-    kept : tuple of Kept
+    kept : tuple of KeptVariant
     means : tuple of SharedResidual
     operation : str or None
         For ``undo``; None where nothing was moved.
@@ -119,7 +119,7 @@ class RepackResult:
     added_bytes: int
     freed_bytes: int
     repacked: tuple[Repacked, ...]
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptVariant, ...]
     means: tuple[SharedResidual, ...]
     operation: str | None
     dry_run: bool
@@ -174,9 +174,11 @@ def repack(
     operation = store.begin()
     with ExitStack() as stack:
         lease = None if dry_run else stack.enter_context(Lease(store.storage, "writer", operation.writer))
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="erestore-repack-")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="erestore-repack-")))
         limit = store.setting("commit.flatten_rank") if max_total_rank is None else max_total_rank
-        return _Repacking(store, operation, lease, place, max_error, limit, products_directory, progress).run(revisions)
+        return _Repacking(store, operation, lease, directory, max_error, limit, products_directory, progress).run(
+            revisions
+        )
 
 
 class _Encoded(NamedTuple):
@@ -196,12 +198,12 @@ class _Repacking:
     store: Store
     operation: Operation
     lease: Lease | None
-    place: Path
+    directory: Path
     max_error: float | None
     max_total_rank: int
     products_directory: Path | None
     progress: Progress
-    kept: dict[str, Kept] = field(default_factory=dict)
+    kept: dict[str, KeptVariant] = field(default_factory=dict)
     repacked: list[Repacked] = field(default_factory=list)
     means: list[SharedResidual] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
@@ -212,7 +214,7 @@ class _Repacking:
         """Where what is accepted goes: the store, or in a dry run beside it."""
         if self.lease is not None:
             return self.store.objects
-        return ObjectStore(Overlay(self.store.storage, LocalStorage(self.place / "store"), refresh=False))
+        return ObjectStore(Overlay(self.store.storage, LocalStorage(self.directory / "store"), refresh=False))
 
     @cached_property
     def entries(self) -> dict[str, RefEntry]:
@@ -251,7 +253,7 @@ class _Repacking:
         )
 
     def _keep(self, name: str, reason: str) -> None:
-        self.kept[name] = Kept(name, str(self.entries[name].oid), reason)
+        self.kept[name] = KeptVariant(name, str(self.entries[name].oid), reason)
 
     def _candidates(self, revisions: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Candidate]:
         """Yield the branches that may be encoded anew; note why others stay."""
@@ -277,14 +279,14 @@ class _Repacking:
                 if name not in self.entries or self.entries[name].kind != "branch":
                     raise UsageError(f"'{name}' is not a branch, so it cannot be moved.", hint="Name branches.")
             return list(dict.fromkeys(revisions))
-        found = [
+        names = [
             name
             for name, entry in self.entries.items()
             if entry.kind == "branch" and self.store.commit_record(str(entry.oid)).edge != "imported"
         ]
-        if not found:
+        if not names:
             raise NotFoundError("There are no variants to repack.", hint="`erestore commit` makes one.")
-        return found
+        return names
 
     def _reason(self, candidate: Candidate, oid: str) -> str | None:
         """Say why a variant cannot gain anything."""
@@ -323,15 +325,15 @@ class _Repacking:
         for candidate in candidates:
             oids |= {oid: f"{candidate.name}~1" for oid in candidate.commit.parents[:1] if oid not in oids}
         base = candidates[0].variant.manifest.base
-        known = {candidate.variant.manifest.terms for candidate in candidates}
+        term_sets = {candidate.variant.manifest.terms for candidate in candidates}
         for oid, name in oids.items():
             variant = Variant.open(self.store.objects, self.store.commit_record(oid).manifest, lossy=True)
             manifest = variant.manifest
-            if manifest.base == base and manifest.terms and manifest.terms not in known and variant.is_reproducible:
-                known.add(manifest.terms)
+            if manifest.base == base and manifest.terms and manifest.terms not in term_sets and variant.is_reproducible:
+                term_sets.add(manifest.terms)
                 yield name, variant
 
-    def _repack_group(self, fleet: Fleet, group: Group) -> None:
+    def _repack_group(self, fleet: Fleet, group: RepackGroup) -> None:
         """Encode variants that are added to one another; move their branches once all of it is smaller than before."""
         self._groups += 1
         waiting = self._over(self.objects, f"group-{self._groups}")
@@ -339,10 +341,10 @@ class _Repacking:
         terms, mean_bytes = {group.root: fleet.terms(group.root)}, 0
         if group.root in fleet.means:
             mean = mean_of(fleet.variants(fleet.means[group.root]))
-            written = write_mean(objects, mean, fleet.mean_error(group.root), self.progress)
-            if written is None:
+            stored_mean = write_mean(objects, mean, fleet.mean_error(group.root), self.progress)
+            if stored_mean is None:
                 return
-            terms[group.root], mean_bytes = (Term(written.oid, Fraction(1)),), written.added_bytes
+            terms[group.root], mean_bytes = (Term(stored_mean.oid, Fraction(1)),), stored_mean.added_bytes
         gained, pending, moved = -mean_bytes, list[_Encoded](), list[str]()
         for member, parent in group.members:
             encoded = self._encode(fleet, member, terms.get(parent, fleet.terms(parent)), objects, fleet.name(parent))
@@ -353,17 +355,17 @@ class _Repacking:
             pending.append(encoded)
             if gained > 0:
                 waiting.publish()
-                for each in pending:
-                    if self._move(each, shared_bytes=0 if moved else mean_bytes):
-                        moved.append(each.candidate.name)
+                for variant in pending:
+                    if self._move(variant, shared_bytes=0 if moved else mean_bytes):
+                        moved.append(variant.candidate.name)
                 pending = []
-        for each in pending:
-            self._keep(each.candidate.name, "what it would share with others takes more")
+        for variant in pending:
+            self._keep(variant.candidate.name, "what it would share with others takes more")
         if group.root in fleet.means and moved:
             self.means.append(SharedResidual(terms[group.root][0].residual, mean_bytes, tuple(moved)))
 
     def _over(self, objects: ObjectStore, name: str) -> Overlay:
-        return Overlay(objects.storage, LocalStorage(self.place / name), refresh=self.lease is not None)
+        return Overlay(objects.storage, LocalStorage(self.directory / name), refresh=self.lease is not None)
 
     def _encode(
         self, fleet: Fleet, member: int, terms: Sequence[Term], objects: ObjectStore, parent: str
@@ -371,9 +373,9 @@ class _Repacking:
         """Encode a variant into the group's storage if that makes it smaller."""
         candidate = fleet.candidates[member]
         waiting = self._over(objects, f"variant-{self._groups}-{member}")
-        own = ObjectStore(waiting)
+        variant_objects = ObjectStore(waiting)
         try:
-            stored = reencode(own, candidate.original, terms, fleet.allowed[member], self.progress)
+            stored = reencode(variant_objects, candidate.original, terms, fleet.allowed[member], self.progress)
         except UsageError:  # the error that is allowed cannot be reached: nothing of that is the others' concern
             stored = None
         if stored is None:
@@ -381,7 +383,7 @@ class _Repacking:
             return None
         needed = {oid for _, oid in stored.manifest.references()} | {stored.manifest_oid}
         freed = sum(size for oid, size in candidate.removable.items() if oid not in needed)
-        variant = Variant(own, stored.manifest, layout=candidate.variant.layout)
+        variant = Variant(variant_objects, stored.manifest, layout=candidate.variant.layout)
         ranks = total_rank(candidate.variant), total_rank(variant)
         if stored.added_bytes > freed - LEAST_GAIN * candidate.residual_bytes:
             self._keep(candidate.name, f"encoded anew it takes {stored.added_bytes:,} bytes instead of {freed:,}")

@@ -200,8 +200,8 @@ def show(
     manifest = store.manifest(commit)
     layout = Layout.from_record(store.objects.get_record("layout", manifest.layout))
     entries = {name: entry for name, entry in store.refs.all().items() if entry.oid == oid}
-    own = [store.objects.open("residual", residual) for residual in commit.own]
-    tensors = sorted(_tensors(manifest, layout, own), key=lambda tensor: -tensor.squared_error)
+    residuals = [store.objects.open("residual", residual) for residual in commit.own]
+    tensors = sorted(_tensors(manifest, layout, residuals), key=lambda tensor: -tensor.squared_error)
     error = error or known_error(store.objects, commit)
     overlaps = None
     if overlap:
@@ -225,7 +225,7 @@ def show(
         exact=commit.quality.get("exact") == "yes",
         lossy_error=lossy_error(store.objects, commit),
         terms=tuple(_terms(store, commit, manifest)),
-        sections=_sections(own),
+        sections=_sections(residuals),
         whole=len(manifest.dense),
         added_rows=len(manifest.rows),
         patch_bytes=store.objects.size(manifest.patch) if manifest.patch else None,
@@ -255,25 +255,25 @@ def _terms(store: Store, commit: Commit, manifest: Manifest) -> Iterator[ShownTe
         yield ShownTerm(residual, text, residual in commit.own, store.objects.size(residual))
 
 
-def _tensors(manifest: Manifest, layout: Layout, own: Sequence[SegmentedObject]) -> Iterator[ShownTensor]:
-    held = {tensor.key: tensor for residual in own for tensor in stored_tensors(residual)}
-    seen: set[str] = set()
+def _tensors(manifest: Manifest, layout: Layout, residuals: Sequence[SegmentedObject]) -> Iterator[ShownTensor]:
+    stored = {tensor.key: tensor for residual in residuals for tensor in stored_tensors(residual)}
+    keys: set[str] = set()
     for name, tensor in layout.tensors.items():
-        if tensor.key in seen:
+        if tensor.key in keys:
             continue
-        seen.add(tensor.key)
-        found = held.get(tensor.key) or TensorSummary(tensor.key, (), 0.0, 0.0, 0.0)
-        whole = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
-        norm = found.squared_norm
+        keys.add(tensor.key)
+        residual_tensor = stored.get(tensor.key) or TensorSummary(tensor.key, (), 0.0, 0.0, 0.0)
+        labels = ["whole"] if tensor.key in manifest.dense else ["added rows"] if tensor.key in manifest.rows else []
+        norm = residual_tensor.squared_norm
         yield ShownTensor(
             name=name,
             dtype=tensor.dtype,
             shape=tensor.shape,
-            sections=(*(section.kind for section in found.sections), *whole),
-            bytes=round(found.bytes),
-            relative_error=found.squared_error / norm if norm else None,
-            linear_error=found.linear_error / norm if norm else None,
-            squared_error=found.squared_error,
+            sections=(*(section.kind for section in residual_tensor.sections), *labels),
+            bytes=round(residual_tensor.bytes),
+            relative_error=residual_tensor.squared_error / norm if norm else None,
+            linear_error=residual_tensor.linear_error / norm if norm else None,
+            squared_error=residual_tensor.squared_error,
             squared_norm=norm,
         )
 

@@ -143,7 +143,7 @@ def similar(
     norms = np.sqrt(np.maximum(np.diag(products), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = np.clip(products / np.outer(norms, norms), -1, 1)
-    whole = {
+    counts = {
         name: count
         for name, variant in zip(names, variants, strict=True)
         if (count := len(variant.manifest.dense.keys() - variant.quantised_keys) + len(variant.manifest.rows))
@@ -154,9 +154,9 @@ def similar(
         matrix=tuple(tuple(value if np.isfinite(value) else None for value in row) for row in cosines.tolist()),
         gram=tuple(map(tuple, products.tolist())),
         norms=tuple(norms.tolist()),
-        duplicates=tuple(tuple(names[place] for place in group) for group in _duplicates(cosines, norms)),
+        duplicates=tuple(tuple(names[index] for index in group) for group in _duplicates(cosines, norms)),
         outliers=tuple(_outliers(names, cosines, norms)),
-        whole=whole,
+        whole=counts,
         overlaps=_overlaps(names, variants, progress) if angles else (),
     )
 
@@ -177,8 +177,8 @@ def uncached_pairs(
     """
     opened = _named(store, revisions) if revisions else _all(store, base)
     oids = list(dict.fromkeys(term.residual for revision in opened for term in revision.manifest.terms))
-    known = ProductTable(products_directory, store.id).known(oids)
-    return int(np.tril(~np.isfinite(known)).sum())
+    products = ProductTable(products_directory, store.id).known(oids)
+    return int(np.tril(~np.isfinite(products)).sum())
 
 
 def _named(store: Store, revisions: Sequence[str]) -> list[Revision]:
@@ -189,33 +189,33 @@ def _all(store: Store, base: str | None) -> list[Revision]:
     """Open every branch that is no base, or those of one base."""
     bases = store.base_commits()
     if base is not None and base not in bases:
-        known = ", ".join(sorted(bases)) or "none"
-        raise NotFoundError(f"There is no base '{base}'.", hint=f"The bases are {known}.")
+        names = ", ".join(sorted(bases)) or "none"
+        raise NotFoundError(f"There is no base '{base}'.", hint=f"The bases are {names}.")
     wanted = store.manifest_of(bases[base]).base if base is not None else None
-    found = []
+    revisions = []
     for name, entry in sorted(store.refs.all().items()):
         if entry.oid is not None and entry.kind == "branch" and name not in bases:
             opened = open_revision(store, name)
             if wanted in (None, opened.manifest.base):
-                found.append(opened)
-    if not found:
+                revisions.append(opened)
+    if not revisions:
         raise NotFoundError("There are no variants to compare.", hint="`erestore commit` makes one.")
-    return found
+    return revisions
 
 
 def _require_one_base(store: Store, opened: Sequence[Revision], hint: str | None) -> None:
-    held: dict[str, list[str]] = {}
+    by_base: dict[str, list[str]] = {}
     for revision in opened:
-        held.setdefault(revision.manifest.base, []).append(revision.text)
-    if len(held) < 2:
+        by_base.setdefault(revision.manifest.base, []).append(revision.text)
+    if len(by_base) < 2:
         return
     conflicts = tuple(
-        Conflict("base", "", f"of the base {store.base_name(base)}", tuple(names)) for base, names in held.items()
+        Conflict("base", "", f"of the base {store.base_name(base)}", tuple(names)) for base, names in by_base.items()
     )
-    bases = sorted(store.base_name(base) for base in held)
+    bases = sorted(store.base_name(base) for base in by_base)
     shown = " and ".join(bases)
     hint = hint or f"`erestore similar --base {bases[0]}` compares those of one."
-    raise CombinationError(f"The variants are of {len(held)} bases: {shown}.", conflicts, hint=hint)
+    raise CombinationError(f"The variants are of {len(by_base)} bases: {shown}.", conflicts, hint=hint)
 
 
 def _duplicates(cosines: Array, norms: Array) -> list[list[int]]:
@@ -223,11 +223,11 @@ def _duplicates(cosines: Array, norms: Array) -> list[list[int]]:
     ratio = np.abs(norms[:, None] - norms[None, :]) <= SAME * np.maximum(norms[:, None], norms[None, :])
     is_zero = norms == 0
     same = (ratio & (cosines > 1 - SAME)) | np.outer(is_zero, is_zero)
-    groups, seen = [], set[int]()
-    for place in range(len(norms)):
-        if place not in seen:
-            group = [other for other in np.flatnonzero(same[place]).tolist() if other not in seen]
-            seen.update(group)
+    groups, grouped = [], set[int]()
+    for index in range(len(norms)):
+        if index not in grouped:
+            group = [other for other in np.flatnonzero(same[index]).tolist() if other not in grouped]
+            grouped.update(group)
             if len(group) > 1:
                 groups.append(group)
     return groups
@@ -241,22 +241,22 @@ def _outliers(names: Sequence[str], cosines: Array, norms: Array) -> list[Outlie
     among = cosines[np.ix_(used, used)].copy()
     np.fill_diagonal(among, np.nan)
     direction, length = np.nanmedian(among, axis=1), np.log(norms[used])
-    found = []
-    for place, own, score in zip(used, direction.tolist(), _scores(direction).tolist(), strict=True):
+    outliers = []
+    for index, value, score in zip(used, direction.tolist(), _scores(direction).tolist(), strict=True):
         if score < -FAR:
-            found.append(Outlier(names[place], "direction", own, float(np.median(direction)), -score))
-    for place, own, score in zip(used, norms[used].tolist(), _scores(length).tolist(), strict=True):
+            outliers.append(Outlier(names[index], "direction", value, float(np.median(direction)), -score))
+    for index, value, score in zip(used, norms[used].tolist(), _scores(length).tolist(), strict=True):
         if abs(score) > FAR:
-            found.append(Outlier(names[place], "norm", own, float(np.exp(np.median(length))), abs(score)))
-    return sorted(found, key=lambda outlier: -outlier.score)
+            outliers.append(Outlier(names[index], "norm", value, float(np.exp(np.median(length))), abs(score)))
+    return sorted(outliers, key=lambda outlier: -outlier.score)
 
 
 def _scores(values: Array) -> Array:
     """Return modified z-scores: distances from the median in units of the median distance."""
     off = values - np.median(values)
     spread = max(float(np.median(np.abs(off))), _LEAST_SPREAD)
-    found: Array = _TO_SIGMA * off / spread
-    return found
+    scores: Array = _TO_SIGMA * off / spread
+    return scores
 
 
 def _overlaps(names: Sequence[str], variants: Sequence[Variant], progress: Progress) -> tuple[PairOverlap, ...]:

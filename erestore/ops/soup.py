@@ -83,29 +83,29 @@ def soup(
         raise UsageError("There is nothing to merge.", hint="Name variants.")
     operands = [_operand(store, revision) for revision in dict.fromkeys(revisions)]
     runs: list[Tried] = []
-    chosen = operands
+    selected = operands
     if evaluate is not None:
-        chosen = _greedy(store, operands, evaluate, runs, minimise=minimise, choose=choose, tried=tried)
+        selected = _greedy(store, operands, evaluate, runs, minimise=minimise, choose=choose, tried=tried)
     recipe: dict[str, Any] = {
         "strategy": "average",
-        "operands": [{"name": each.name, "commit": each.commit, "weight": "1"} for each in chosen],
+        "operands": [{"name": operand.name, "commit": operand.commit, "weight": "1"} for operand in selected],
         "options": {},
         "choose": choose,
     }
     if runs:
         recipe["tried"] = [{"operands": list(run.operands), "score": repr(run.score), "kept": run.kept} for run in runs]
     kind = "greedy soup" if evaluate else "soup"
-    made = derive(
+    derived = derive(
         store,
         name,
-        _mean(chosen),
-        parents=tuple(dict.fromkeys(operand.commit for operand in chosen)),
+        _mean(selected),
+        parents=tuple(dict.fromkeys(operand.commit for operand in selected)),
         edge="merged",
-        message=message or f"{kind} of {len(chosen)} of {len(operands)} variants",
+        message=message or f"{kind} of {len(selected)} of {len(operands)} variants",
         recipe=recipe,
         choose=choose,
     )
-    return SoupResult(made, tuple(runs))
+    return SoupResult(derived, tuple(runs))
 
 
 def _operand(store: Store, revision: str) -> Operand:
@@ -128,23 +128,23 @@ def _greedy(
 ) -> list[Operand]:
     def score(candidate: Sequence[Operand], best: float | None) -> float:
         combined = combine(store.objects, _mean(candidate), choose)
-        found = float(evaluate(StateDict(Variant(store.objects, combined.manifest, layout=combined.layout))))
-        if not math.isfinite(found):
+        value = float(evaluate(StateDict(Variant(store.objects, combined.manifest, layout=combined.layout))))
+        if not math.isfinite(value):
             raise UsageError(
-                f"The score of {', '.join(operand.name for operand in candidate)} is {found}, which is no score."
+                f"The score of {', '.join(operand.name for operand in candidate)} is {value}, which is no score."
             )
-        kept = best is not None and (found <= best if minimise else found >= best)
-        runs.append(Tried(tuple(operand.name for operand in candidate), found, kept))
+        improves = best is not None and (value <= best if minimise else value >= best)
+        runs.append(Tried(tuple(operand.name for operand in candidate), value, improves))
         tried(runs[-1])
-        return found
+        return value
 
     combine(store.objects, _mean(operands), choose)  # conflicts show before anything is run
     alone = [score([operand], None) for operand in operands]
-    order = sorted(range(len(operands)), key=lambda place: alone[place] if minimise else -alone[place])
-    chosen, best = [operands[order[0]]], alone[order[0]]
+    order = sorted(range(len(operands)), key=lambda index: alone[index] if minimise else -alone[index])
+    selected, best = [operands[order[0]]], alone[order[0]]
     runs[order[0]] = runs[order[0]]._replace(kept=True)
-    for place in order[1:]:
-        found = score([*chosen, operands[place]], best)
+    for index in order[1:]:
+        value = score([*selected, operands[index]], best)
         if runs[-1].kept:
-            chosen, best = [*chosen, operands[place]], found
-    return chosen
+            selected, best = [*selected, operands[index]], value
+    return selected

@@ -66,12 +66,12 @@ def status(store: Store) -> StatusResult:
     named = [entry for entry in newest if entry.oid is not None]
     branches = [entry for entry in named if entry.kind == "branch"]
     bases = sum(store.commit_record(str(entry.oid)).edge == "imported" for entry in branches)
-    sizes = {held.oid: held.size for held in store.objects.list()}
+    sizes = {listed.oid: listed.size for listed in store.objects.list()}
     reached: set[Reference] = set()
     tips = [Reference("commit", str(entry.oid)) for entry in named]
     commits = sum(visit.reference.kind == "commit" for visit in walk(store.objects, tips, reached))
-    held, replaced = held_commits(logs)
-    logged = [Reference("commit", oid) for oid in held | replaced]
+    live, replaced = held_commits(logs)
+    logged = [Reference("commit", oid) for oid in live | replaced]
     # Older entries of a log may lead to what garbage collection has taken; that is no concern of a summary.
     for _ in walk(store.objects, logged, reached, lambda *_: None):
         pass

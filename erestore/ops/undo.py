@@ -135,20 +135,20 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
                     kind=move.kind,
                     operation=begun.id,
                     writer=begun.writer,
-                    message=f"undo: {plan.chosen.message}",
-                    undoes=plan.chosen.id,
+                    message=f"undo: {plan.target.message}",
+                    undoes=plan.target.id,
                 )
             except RemoteError as error:
                 raise RemoteError(
                     f"It is not known whether '{move.newest.name}' was moved: {error.message}",
-                    hint=f"`erestore undo {plan.chosen.id[:12]}` does it, unless it was done, and nothing else.",
+                    hint=f"`erestore undo {plan.target.id[:12]}` does it, unless it was done, and nothing else.",
                 ) from error
             except RefConflictError as error:
                 if not done:
                     raise
                 raise ConflictError(
                     f"{error.message} Undone so far: {', '.join(ref.name for ref in done)}.",
-                    hint=f"`erestore undo {plan.chosen.id[:12]}` undoes the rest.",
+                    hint=f"`erestore undo {plan.target.id[:12]}` undoes the rest.",
                 ) from error
             done.append(move.ref)
     return plan.result(store, begun.id)
@@ -158,41 +158,41 @@ def undo(store: Store, operation: str | None = None, *, dry_run: bool = False) -
 class _Plan:
     """The operation to take back, the moves that do it, and the commits that it made."""
 
-    chosen: _Past
+    target: _Past
     moves: tuple[_Move, ...]
-    made: tuple[str, ...]
+    created: tuple[str, ...]
 
     def result(self, store: Store, operation: str | None) -> UndoResult:
         """Describe what was done by `operation`, or would be done where it is None."""
         return UndoResult(
             operation=operation,
-            undone=self.chosen.id,
-            message=self.chosen.message,
+            undone=self.target.id,
+            message=self.target.message,
             refs=tuple(move.ref for move in self.moves),
-            time=datetime.fromtimestamp(self.chosen.time / 1e6, UTC),
-            author=_author(store, self.made),
+            time=datetime.fromtimestamp(self.target.time / 1e6, UTC),
+            author=_author(store, self.created),
             dry_run=operation is None,
         )
 
 
 def _plan(store: Store, logs: Mapping[str, list[LoggedEntry]], operation: str | None) -> _Plan:
     past = _operations(logs)
-    chosen = _choose(past, operation)
-    entries = reversed(chosen.entries.items())  # the last move first: at no time does a commit lose its last name
-    moves = tuple(_move(logs[name], moved) for name, moved in entries if name not in chosen.undone)
+    selected = _choose(past, operation)
+    entries = reversed(selected.entries.items())  # the last move first: at no time does a commit lose its last name
+    moves = tuple(_move(logs[name], moved) for name, moved in entries if name not in selected.undone)
     _require_stored(store, [move.after for move in moves if move.after])
     for move in moves:
         if move.newest.kind == "branch":
             store.require_forward(move.newest.name, move.newest.oid, (move.after,) if move.after else ())
-    return _Plan(chosen, moves, _made(chosen, past))
+    return _Plan(selected, moves, _created(selected, past))
 
 
-def _made(chosen: _Past, past: list[_Past]) -> tuple[str, ...]:
+def _created(selected: _Past, past: list[_Past]) -> tuple[str, ...]:
     """Return the commits that no other operation had pointed a name to: those that it made itself."""
     earlier = {
-        entry.oid for other in past[: past.index(chosen)] for entries in other.entries.values() for entry in entries
+        entry.oid for other in past[: past.index(selected)] for entries in other.entries.values() for entry in entries
     }
-    commits = (entry.oid for entries in chosen.entries.values() for entry in entries)
+    commits = (entry.oid for entries in selected.entries.values() for entry in entries)
     return tuple(oid for oid in commits if oid and oid not in earlier)
 
 
@@ -205,37 +205,37 @@ def _author(store: Store, commits: tuple[str, ...]) -> str | None:
 
 def _operations(logs: Mapping[str, list[LoggedEntry]]) -> list[_Past]:
     """Return all operations, in the order in which they were finished, with what was taken back of each."""
-    found: dict[str, _Past] = {}
+    by_id: dict[str, _Past] = {}
     for entry in (logged.entry for logged in in_order(logs)):
         assert entry is not None
-        past = found.pop(entry.operation, None) or _Past(entry.operation)
-        found[entry.operation] = past  # at the end: what counts is its last entry
+        past = by_id.pop(entry.operation, None) or _Past(entry.operation)
+        by_id[entry.operation] = past  # at the end: what counts is its last entry
         past.undoes = entry.undoes
         past.time = max(past.time, entry.time)
         past.entries.setdefault(entry.name, []).append(entry)
-    ordered = list(found.values())
+    ordered = list(by_id.values())
     # An undo that was itself undone has taken nothing back: later operations decide first.
     for past in reversed(ordered):
-        if past.undoes in found:
-            found[past.undoes].undone |= past.entries.keys() - past.undone
+        if past.undoes in by_id:
+            by_id[past.undoes].undone |= past.entries.keys() - past.undone
     return ordered
 
 
 def _choose(past: list[_Past], operation: str | None) -> _Past:
     if operation is None:
-        for each in reversed(past):
-            if each.undoes is None and not each.is_undone:
-                return each
+        for candidate in reversed(past):
+            if candidate.undoes is None and not candidate.is_undone:
+                return candidate
         raise NotFoundError("There is nothing to undo.", hint="`erestore reflog` lists all operations.")
-    found = [each for each in past if len(operation) >= 4 and each.id.startswith(operation)]
-    if len(found) != 1:
-        reason = "There is no operation" if not found else f"{len(found)} operations start with"
+    matches = [candidate for candidate in past if len(operation) >= 4 and candidate.id.startswith(operation)]
+    if len(matches) != 1:
+        reason = "There is no operation" if not matches else f"{len(matches)} operations start with"
         raise NotFoundError(f"{reason} '{operation}'.", hint="`erestore reflog` lists them; give at least 4 digits.")
-    if found[0].is_undone:
+    if matches[0].is_undone:
         raise ConflictError(
-            f"The operation {found[0].id[:12]} was undone already.", hint="`erestore reflog` shows by which."
+            f"The operation {matches[0].id[:12]} was undone already.", hint="`erestore reflog` shows by which."
         )
-    return found[0]
+    return matches[0]
 
 
 def _unanswered(store: Store, past: list[_Past], lease: Lease) -> tuple[_Past, LeaseRecord] | None:

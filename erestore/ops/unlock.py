@@ -67,16 +67,16 @@ def unlock(store: Store, *, everything: bool = False, dry_run: bool = False) -> 
         If the credentials may not delete.
     """
     now = _now(store.storage, dry_run=dry_run)
-    removed, kept = [], []
+    removed, left = [], []
     for record in read_leases(store.storage).values():
         lease = _describe(store.storage, record, now)
         if not (lease.reason or everything):
-            kept.append(lease)
+            left.append(lease)
             continue
         removed.append(lease)
         for key in () if dry_run else record.keys:
             store.storage.delete(key)
-    return UnlockResult(tuple(removed), tuple(kept), dry_run)
+    return UnlockResult(tuple(removed), tuple(left), dry_run)
 
 
 def _now(storage: Storage, *, dry_run: bool) -> float:

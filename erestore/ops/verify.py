@@ -128,10 +128,10 @@ def _recorded(store: Store, opened: Revision, variant: Variant) -> tuple[float |
     """Return the squared norm that the commit's error is relative to, and that error."""
     error = recorded_error(store.objects, opened.commit, opened.manifest)
     limit = error.measured if error.measured is not None else error.bound
-    own = opened.commit.own
-    if len(own) != 1 or variant.is_prefix:
+    residuals = opened.commit.own
+    if len(residuals) != 1 or variant.is_prefix:
         return None, limit
-    recorded = read_errors(store.objects, own[0], error.measured)
+    recorded = read_errors(store.objects, residuals[0], error.measured)
     return None if recorded is None else recorded.norm, limit
 
 

@@ -20,7 +20,7 @@ from erestore.variant.variant import Variant
 BASE = "base"
 
 
-class Group(NamedTuple):
+class RepackGroup(NamedTuple):
     """A parent that is not encoded anew itself, and variants that build on it with their parents, which come first."""
 
     root: Node
@@ -49,7 +49,7 @@ class Fleet:
         Of every candidate: of all that it changed of the base, and squared error that may be made.
     means : dict of Node to tuple of int
         Candidates that have a mean as a parent.
-    chosen : dict of Node to Node
+    parents : dict of Node to Node
         The parent of every candidate that is to be encoded anew.
     """
 
@@ -67,12 +67,12 @@ class Fleet:
         self._names = [*(candidate.name for candidate in candidates), *(name for name, _ in others)]
         self._progress = progress
         self._products = variant_products(self._variants, table, progress)
-        self.squared_norms = [max(0.0, float(self._products[place, place])) for place in range(len(candidates))]
+        self.squared_norms = [max(0.0, float(self._products[index, index])) for index in range(len(candidates))]
         self.allowed = [
             candidate.allowed(max_error, norm) for candidate, norm in zip(candidates, self.squared_norms, strict=True)
         ]
         self.means: dict[Node, tuple[int, ...]] = {}
-        self.chosen = self._choose(max_total_rank)
+        self.parents = self._choose(max_total_rank)
 
     def terms(self, node: Node) -> tuple[Term, ...]:
         """Return what a node that is there adds to the base as it is."""
@@ -86,36 +86,36 @@ class Fleet:
 
     def variants(self, places: Iterable[int]) -> list[Variant]:
         """Return some of the variants."""
-        return [self._variants[place] for place in places]
+        return [self._variants[index] for index in places]
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self) -> Iterator[RepackGroup]:
         """Yield what is to be encoded anew."""
         children: dict[Node, list[int]] = {}
-        for node, parent in self.chosen.items():
+        for node, parent in self.parents.items():
             assert isinstance(node, int)
             children.setdefault(parent, []).append(node)
-        for root in [node for node in children if node not in self.chosen]:
+        for root in [node for node in children if node not in self.parents]:
             members, waiting = list[tuple[int, Node]](), [root]
             for parent in waiting:
                 members += ((node, parent) for node in children.get(parent, ()))
                 waiting += children.get(parent, ())
-            yield Group(root, members)
+            yield RepackGroup(root, members)
 
     def _choose(self, max_total_rank: float) -> dict[Node, Node]:
-        kept: dict[Node, Cost] = {BASE: Cost(0.0, 0.0)}
-        for place, variant in enumerate(self._variants):
-            size = self.candidates[place].residual_bytes if place < len(self.candidates) else 0
-            kept[place] = Cost(size, total_rank(variant))
+        costs: dict[Node, Cost] = {BASE: Cost(0.0, 0.0)}
+        for index, variant in enumerate(self._variants):
+            size = self.candidates[index].residual_bytes if index < len(self.candidates) else 0
+            costs[index] = Cost(size, total_rank(variant))
         offers: dict[tuple[Node, Node], Offer] = {}
-        for place in range(len(self.candidates)):
-            own = self._own_squared_norm(place)
-            for other in parent_choice.nearest(self._products, place, own):
+        for index in range(len(self.candidates)):
+            squared_norm = self._own_squared_norm(index)
+            for other in parent_choice.nearest(self._products, index, squared_norm):
                 noise = self.allowed[other] if other < len(self.candidates) else 0.0
-                offers[other, place] = self._offer(place, self.terms(other), noise)
-            if len(self.terms(place)) > 1 and self.squared_norms[place] < own / parent_choice.NEAR:
-                offers[BASE, place] = self._offer(place, ())
+                offers[other, index] = self._offer(index, self.terms(other), noise)
+            if len(self.terms(index)) > 1 and self.squared_norms[index] < squared_norm / parent_choice.NEAR:
+                offers[BASE, index] = self._offer(index, ())
         means = dict(self._means(offers))
-        return parent_choice.choose(Sizes(kept, offers, means), max_total_rank)
+        return parent_choice.choose(Sizes(costs, offers, means), max_total_rank)
 
     def _means(self, offers: dict[tuple[Node, Node], Offer]) -> Iterator[tuple[Node, Cost]]:
         """Yield means and what they take, and add what variants would take on top of them."""
@@ -141,13 +141,13 @@ class Fleet:
         """Return the squared error that a mean may have: as much as those that make up for it may make."""
         return min(self.allowed[member] for member in self.means[mean])
 
-    def _offer(self, place: int, terms: Sequence[Term], noise: float = 0.0, *, is_mean: bool = False) -> Offer:
+    def _offer(self, index: int, terms: Sequence[Term], noise: float = 0.0, *, is_mean: bool = False) -> Offer:
         """Predict what a variant takes on a parent, as it is and with an error of its own; a mean has that anyway."""
-        original = self.candidates[place].original
+        original = self.candidates[index].original
         parent = on_terms(original.variant.objects, original.variant, tuple(terms))
-        kept, anew = predicted_costs(original, parent, self.allowed[place], noise, self._progress)
-        return Offer(anew if is_mean else kept, anew)
+        as_is, anew = predicted_costs(original, parent, self.allowed[index], noise, self._progress)
+        return Offer(anew if is_mean else as_is, anew)
 
-    def _own_squared_norm(self, place: int) -> float:
-        own = self.candidates[place].own_squared_norm
-        return self.squared_norms[place] if own is None else own
+    def _own_squared_norm(self, index: int) -> float:
+        squared_norm = self.candidates[index].own_squared_norm
+        return self.squared_norms[index] if squared_norm is None else squared_norm

@@ -43,21 +43,21 @@ Node = int | str
 """Variants are numbers from 0; other parents have names."""
 
 
-def nearest(products: Array, place: int, own: float) -> list[int]:
+def nearest(products: Array, index: int, squared_norm: float) -> list[int]:
     """Return the variants nearest to one, at most :data:`WINDOW`, as far as they leave little enough of it.
 
     Parameters
     ----------
     products : ndarray
         ``(N, N)``: inner products of what the variants changed.
-    place : int
-    own : float
+    index : int
+    squared_norm : float
         Squared norm of what the variant has of its own now.
     """
     norms = np.diag(products)
-    distances = np.maximum(norms + norms[place] - 2 * products[place], 0.0)
-    order = [other for other in np.argsort(distances, kind="stable").tolist() if other != place]
-    return [other for other in order if distances[other] < NEAR * own][:WINDOW]
+    distances = np.maximum(norms + norms[index] - 2 * products[index], 0.0)
+    order = [other for other in np.argsort(distances, kind="stable").tolist() if other != index]
+    return [other for other in order if distances[other] < NEAR * squared_norm][:WINDOW]
 
 
 def clusters(products: Array, among: Iterable[int]) -> list[tuple[int, ...]]:
@@ -71,8 +71,8 @@ def clusters(products: Array, among: Iterable[int]) -> list[tuple[int, ...]]:
         Variants that are looked at.
     """
     norms = np.sqrt(np.maximum(np.diag(products), 0.0))
-    used = [place for place in among if norms[place] > 0]
-    found: dict[tuple[int, ...], None] = {}
+    used = [index for index in among if norms[index] > 0]
+    groups: dict[tuple[int, ...], None] = {}
     for threshold in COSINES:
         graph = nx.Graph()
         graph.add_nodes_from(used)
@@ -81,15 +81,15 @@ def clusters(products: Array, among: Iterable[int]) -> list[tuple[int, ...]]:
             graph.add_edges_from((one, used[other]) for other in np.flatnonzero(near).tolist())
         for members in nx.connected_components(graph):
             if len(members) >= SMALLEST_CLUSTER:
-                found[tuple(sorted(members))] = None
-    return list(found)
+                groups[tuple(sorted(members))] = None
+    return list(groups)
 
 
-def squared_distance_to_mean(products: Array, place: int, members: Sequence[int]) -> float:
+def squared_distance_to_mean(products: Array, index: int, members: Sequence[int]) -> float:
     """Return the squared distance of a variant from the mean of some."""
-    cross = float(products[place, members].mean())
+    cross = float(products[index, members].mean())
     inner = float(products[np.ix_(members, members)].mean())
-    return max(0.0, float(products[place, place]) - 2 * cross + inner)
+    return max(0.0, float(products[index, index]) - 2 * cross + inner)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Offer:
     The latter has lost something that the variant then makes up for.
     """
 
-    kept: Cost
+    as_is: Cost
     anew: Cost
 
 
@@ -109,7 +109,7 @@ class Sizes:
 
     Attributes
     ----------
-    kept : Mapping[Node, Cost]
+    costs : Mapping[Node, Cost]
         Of every variant, and other parent that is there, as it is: the bytes that encoding it anew would free, and its total
         rank.
     offers : Mapping[(Node, Node), Offer]
@@ -118,7 +118,7 @@ class Sizes:
         Of parents that are not there yet.
     """
 
-    kept: Mapping[Node, Cost]
+    costs: Mapping[Node, Cost]
     offers: Mapping[tuple[Node, Node], Offer]
     means: Mapping[Node, Cost]
 
@@ -140,18 +140,18 @@ def choose(sizes: Sizes, limit: float) -> dict[Node, Node]:
     offers = {
         (parent, node): offer
         for (parent, node), offer in sizes.offers.items()
-        if offer.kept.size < (1 - LEAST_GAIN) * sizes.kept[node].size
+        if offer.as_is.size < (1 - LEAST_GAIN) * sizes.costs[node].size
     }
     while True:
-        left = Sizes(sizes.kept, offers, sizes.means)
-        chosen = _cheapest(left)
+        left = Sizes(sizes.costs, offers, sizes.means)
+        parents = _cheapest(left)
         past = [
             (parent, node)
-            for node, parent in chosen.items()
-            if limit and _total_rank(left, chosen, node) > max(limit, sizes.kept[node].rank)
+            for node, parent in parents.items()
+            if limit and _total_rank(left, parents, node) > max(limit, sizes.costs[node].rank)
         ]
         if not past:
-            return chosen
+            return parents
         for pair in past:
             del offers[pair]
 
@@ -162,43 +162,43 @@ def _cheapest(sizes: Sizes) -> dict[Node, Node]:
     Each is added where it lowers it the most.
     """
     used: frozenset[Node] = frozenset()
-    total, chosen = _arborescence(sizes, used)
+    total, parents = _arborescence(sizes, used)
     while True:
         best = min(
-            ((*_arborescence(sizes, used | {each}), each) for each in _promising(sizes, used)),
+            ((*_arborescence(sizes, used | {extra}), extra) for extra in _promising(sizes, used)),
             key=lambda tried: tried[0],
             default=None,
         )
         if best is None or best[0] >= total:
-            return chosen
-        total, chosen, used = best[0], best[1], used | {best[2]}
+            return parents
+        total, parents, used = best[0], best[1], used | {best[2]}
 
 
 def _promising(sizes: Sizes, used: frozenset[Node]) -> list[Node]:
     """Return the parents that would save the most if all variants that they could have were theirs."""
     saved: dict[Node, float] = {}
     for (parent, node), offer in sizes.offers.items():
-        if parent not in used and (parent in sizes.means or sizes.kept[parent].size):
-            saved[parent] = saved.get(parent, 0.0) + sizes.kept[node].size - offer.kept.size
+        if parent not in used and (parent in sizes.means or sizes.costs[parent].size):
+            saved[parent] = saved.get(parent, 0.0) + sizes.costs[node].size - offer.as_is.size
     return sorted(saved, key=lambda parent: -saved[parent])[:TRIED]
 
 
 def _arborescence(sizes: Sizes, used: frozenset[Node]) -> tuple[float, dict[Node, Node]]:
     """Return the smallest total, and the choice, with some of the means and where some variants stay as they are."""
     graph = nx.DiGraph()
-    graph.add_weighted_edges_from((_ROOT, node, cost.size) for node, cost in sizes.kept.items())
+    graph.add_weighted_edges_from((_ROOT, node, cost.size) for node, cost in sizes.costs.items())
     graph.add_weighted_edges_from((_ROOT, node, sizes.means[node].size) for node in used if node in sizes.means)
     for (parent, node), offer in sizes.offers.items():
         if parent in graph and node not in used:
-            stays = parent in used or not sizes.kept[parent].size
-            graph.add_edge(parent, node, weight=(offer.kept if stays else offer.anew).size)
-    found = nx.minimum_spanning_arborescence(graph)
-    return found.size(weight="weight"), {node: parent for parent, node in found.edges if parent != _ROOT}
+            stays = parent in used or not sizes.costs[parent].size
+            graph.add_edge(parent, node, weight=(offer.as_is if stays else offer.anew).size)
+    tree = nx.minimum_spanning_arborescence(graph)
+    return tree.size(weight="weight"), {node: parent for parent, node in tree.edges if parent != _ROOT}
 
 
-def _total_rank(sizes: Sizes, chosen: Mapping[Node, Node], node: Node) -> float:
+def _total_rank(sizes: Sizes, parents: Mapping[Node, Node], node: Node) -> float:
     rank = 0.0
-    while node in chosen:
-        rank += sizes.offers[chosen[node], node].kept.rank
-        node = chosen[node]
-    return rank + (sizes.means[node] if node in sizes.means else sizes.kept[node]).rank
+    while node in parents:
+        rank += sizes.offers[parents[node], node].as_is.rank
+        node = parents[node]
+    return rank + (sizes.means[node] if node in sizes.means else sizes.costs[node]).rank

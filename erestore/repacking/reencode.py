@@ -15,7 +15,7 @@ from functools import cached_property
 from erestore.checkpoint.dtypes import is_floating
 from erestore.checkpoint.roles import Role
 from erestore.encoding import computed_tensor
-from erestore.encoding.computed_source import ComputedCheckpoint, beyond, computed_deltas, on_terms, opened
+from erestore.encoding.computed_source import ComputedCheckpoint, computed_deltas, difference_from, on_terms, opened
 from erestore.encoding.profile import Profiled
 from erestore.encoding.quality import Outcome, Quality
 from erestore.encoding.residual_encoder import CheckpointDeltas, Encoder
@@ -75,24 +75,24 @@ class Original:
         parent.open_parts()
         look = self._exact_look(parent) if self.is_exact else self._linear_look(parent)
         with tensor_threads() as executor:
-            found = bounded_map(executor, look, self.weights, in_flight=worker_count())
-            for number, seen in enumerate(found, 1):
+            results = bounded_map(executor, look, self.weights, in_flight=worker_count())
+            for number, result in enumerate(results, 1):
                 progress("trying parents", number, len(self.weights))
-                if seen.profile is not None:
-                    yield seen.profile
+                if result.profile is not None:
+                    yield result.profile
 
     def _exact_look(self, parent: Variant) -> Callable[[Target], Profiled]:
         deltas = CheckpointDeltas(ComputedCheckpoint(self.variant), parent)
         return lambda target: deltas.profile(target, Quality(squared_error=0.0))
 
     def _linear_look(self, parent: Variant) -> Callable[[Target], Profiled]:
-        differences = beyond(self.variant, parent)
+        differences = difference_from(self.variant, parent)
         return lambda target: computed_tensor.profile(opened(target, parent, differences.of(target)))
 
     def squared_changes(self) -> dict[str, float]:
         """Return the squared norm of what it changed of the base, by key."""
         base = on_terms(self.variant.objects, self.variant, ())
-        differences = beyond(self.variant, base)
+        differences = difference_from(self.variant, base)
         self.variant.open_parts()
 
         def look(target: Target) -> float:
@@ -133,35 +133,35 @@ def predicted_costs(
         Without that error, and with it.
     """
     profiles = list(original.profiles(parent, progress))
-    matrices = sum(math.prod(held.shape) for held in parent.base.values() if len(held.shape) > 1)
-    elements = sum(math.prod(seen.shape) for seen in profiles)
-    noisy = [_with_noise(seen, noise / max(1, elements)) for seen in profiles]
-    kept = _cost(profiles, allowed, matrices)
-    return kept, _cost(noisy, allowed, matrices) if noise else kept
+    matrices = sum(math.prod(tensor.shape) for tensor in parent.base.values() if len(tensor.shape) > 1)
+    elements = sum(math.prod(profile.shape) for profile in profiles)
+    noisy = [_with_noise(profile, noise / max(1, elements)) for profile in profiles]
+    cost = _cost(profiles, allowed, matrices)
+    return cost, _cost(noisy, allowed, matrices) if noise else cost
 
 
 def _cost(profiles: Sequence[step_plan.Profile], allowed: float, matrices: int) -> Cost:
     """Return the size of all sections at the step that is allowed, and their rank over so many elements of matrices."""
-    if sum(seen.energy + seen.base_multiple_energy for seen in profiles) <= allowed:
+    if sum(profile.energy + profile.base_multiple_energy for profile in profiles) <= allowed:
         return Cost(0.0, 0.0)
     step = step_plan.solve_step(profiles, allowed)
     size = weighted = 0.0
-    for seen in profiles:
-        plan = step_plan.plan(seen, step)
+    for profile in profiles:
+        plan = step_plan.plan(profile, step)
         size += plan.bits / 8
-        if seen.shape[0] > 1:
-            weighted += math.prod(seen.shape) * (plan.rank + WITHOUT_FACTORS * plan.remainder)
+        if profile.shape[0] > 1:
+            weighted += math.prod(profile.shape) * (plan.rank + WITHOUT_FACTORS * plan.remainder)
     return Cost(size, weighted / max(1, matrices))
 
 
-def _with_noise(seen: step_plan.Profile, variance: float) -> step_plan.Profile:
+def _with_noise(profile: step_plan.Profile, variance: float) -> step_plan.Profile:
     """Return the profile of a tensor's residual with white noise added."""
-    energy = seen.energy + variance * math.prod(seen.shape)
-    values = seen.singular_values
+    energy = profile.energy + variance * math.prod(profile.shape)
+    values = profile.singular_values
     if values is not None:
-        values = (values**2 + variance * max(seen.shape)).sqrt()
-    scales = (seen.row_scales**2 + variance).sqrt()
-    return replace(seen, energy=energy, singular_values=values, row_scales=scales)
+        values = (values**2 + variance * max(profile.shape)).sqrt()
+    scales = (profile.row_scales**2 + variance).sqrt()
+    return replace(profile, energy=energy, singular_values=values, row_scales=scales)
 
 
 def reencode(
@@ -198,7 +198,7 @@ def mean_of(variants: Sequence[Variant]) -> Original:
         tuple(Term(term.residual, term.coefficient * share) for variant in variants for term in variant.manifest.terms)
     )
     base = variants[0].base
-    tensors = {key: LayoutTensor(key, "F64", held.shape) for key, held in base.items() if is_floating(held.dtype)}
+    tensors = {key: LayoutTensor(key, "F64", tensor.shape) for key, tensor in base.items() if is_floating(tensor.dtype)}
     layout = Layout("safetensors", is_directory=True, files=(), tensors=tensors)
     return Original(Variant(objects, Manifest(variants[0].manifest.base, terms, ""), layout=layout))
 
@@ -207,6 +207,6 @@ def write_mean(objects: ObjectStore, mean: Original, allowed: float, progress: P
     """Write the mean of some variants as a residual on their base; what it loses, the variants' own make up for."""
     variant, base = mean.variant, on_terms(objects, mean.variant, ())
     quality = Quality(max_error=_MOST, squared_error=allowed)
-    with computed_deltas(variant, base, beyond(variant, base)) as deltas:
+    with computed_deltas(variant, base, difference_from(variant, base)) as deltas:
         encoder = Encoder(objects, deltas, variant.manifest.base, quality, progress)
         return encoder.run(mean.targets, Outcome(), lambda _: None)

@@ -29,7 +29,7 @@ def offer(size: float, rank: float = 1.0, anew: float | None = None) -> Offer:
 
 def total(sizes: Sizes, chosen: dict[Node, Node]) -> float:
     """What a choice takes; infinite for one that has a cycle."""
-    found = sum(cost.size for node, cost in sizes.kept.items() if node not in chosen)
+    found = sum(cost.size for node, cost in sizes.costs.items() if node not in chosen)
     found += sum(sizes.means[mean].size for mean in {*chosen.values()} & sizes.means.keys())
     for start in chosen:
         node, steps = start, 0
@@ -39,7 +39,7 @@ def total(sizes: Sizes, chosen: dict[Node, Node]) -> float:
                 return float("inf")
     for node, parent in chosen.items():
         stays = parent not in chosen
-        found += (sizes.offers[parent, node].kept if stays else sizes.offers[parent, node].anew).size
+        found += (sizes.offers[parent, node].as_is if stays else sizes.offers[parent, node].anew).size
     return found
 
 
@@ -60,10 +60,12 @@ def fleets(draw: st.DrawFn) -> Sizes:
 def test_no_choice_is_much_smaller(sizes: Sizes) -> None:
     """Which variants stay for others is found step by step, so it may be missed; without them it is the smallest."""
     found = total(sizes, choose(sizes, 0))
-    assert found <= sum(cost.size for cost in sizes.kept.values())
-    nodes = [node for node in sizes.kept if node != "base"]
+    assert found <= sum(cost.size for cost in sizes.costs.values())
+    nodes = [node for node in sizes.costs if node != "base"]
     parents = [[None, *(p for p, n in sizes.offers if n == node)] for node in nodes]
-    pays = {pair for pair, each in sizes.offers.items() if each.kept.size < (1 - LEAST_GAIN) * sizes.kept[pair[1]].size}
+    pays = {
+        pair for pair, each in sizes.offers.items() if each.as_is.size < (1 - LEAST_GAIN) * sizes.costs[pair[1]].size
+    }
     choices = [
         {node: parent for node, parent in zip(nodes, each, strict=True) if parent is not None}
         for each in itertools.product(*parents)
@@ -71,12 +73,12 @@ def test_no_choice_is_much_smaller(sizes: Sizes) -> None:
     best = min(total(sizes, each) for each in choices if all((p, n) in pays for n, p in each.items()))
     assert found >= best - 1e-9
     without = {pair: Offer(each.anew, each.anew) for pair, each in sizes.offers.items() if pair[0] != "mean"}
-    same = Sizes(sizes.kept, without, {})
+    same = Sizes(sizes.costs, without, {})
     of_same = [
         each
         for each in choices
         if "mean" not in each.values()
-        and all(same.offers[p, n].kept.size < (1 - LEAST_GAIN) * same.kept[n].size for n, p in each.items())
+        and all(same.offers[p, n].as_is.size < (1 - LEAST_GAIN) * same.costs[n].size for n, p in each.items())
     ]
     assert total(same, choose(same, 0)) == pytest.approx(min(total(same, each) for each in of_same))
 
