@@ -109,6 +109,4 @@ def require_density(density: Fraction) -> None:
     UsageError
     """
     if not 0 < density <= 1:
-        raise UsageError(
-            f"A density of {density} is not a share of what to keep.", hint="Use more than 0, and at most 1 for all."
-        )
+        raise UsageError(f"A density of {density} is out of range.", hint="Use more than 0, and at most 1 for all.")

@@ -79,7 +79,7 @@ class FsspecStorage(Storage):
             _require_s3fs()
             options["config_kwargs"] = {**_S3_CONFIGURATION, **options.get("config_kwargs", {})}
         if self.url.endswith("://"):
-            raise UsageError(f"'{self.url}' names no bucket.", hint="Write for example s3://bucket/store.")
+            raise UsageError(f"'{self.url}' does not name a bucket.", hint="Write for example s3://bucket/store.")
         try:
             from fsspec.core import url_to_fs
 

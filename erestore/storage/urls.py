@@ -50,7 +50,7 @@ def parse_location(url: str | Path) -> Location:
     text = str(url)
     scheme, separator, rest = text.partition("://")
     if not text:
-        raise UsageError("The place of a store is empty.", hint="Write a folder, or s3://bucket/path.")
+        raise UsageError("The location of the store is empty.", hint="Write a folder, or s3://bucket/path.")
     if not separator:
         _refuse_lost_slash(text)
         return Location("file", text)
@@ -66,7 +66,9 @@ def parse_location(url: str | Path) -> Location:
     if scheme in _OF_FILES:
         return Location("file", _file_path(text, scheme))
     if scheme in _OBJECT_STORES and rest.startswith("/"):
-        raise UsageError(f"'{text}' names no bucket.", hint=f"Write {scheme}://{rest.lstrip('/') or 'bucket/store'}")
+        raise UsageError(
+            f"'{text}' does not name a bucket.", hint=f"Write {scheme}://{rest.lstrip('/') or 'bucket/store'}"
+        )
     if scheme in _OBJECT_STORES and not _NO_FOLDERS.isdisjoint(rest.rstrip("/").split("/")[1:]):
         bucket, _, folders = rest.partition("/")
         raise UsageError(

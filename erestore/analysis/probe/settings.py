@@ -55,14 +55,14 @@ class ProbeSettings:
             if probe not in PROBES:
                 raise UsageError(f"There is no probe '{probe}'.", hint=f"Use some of {', '.join(PROBES)}.")
         if not self.probes:
-            raise UsageError("Nothing is to be probed.", hint=f"Use some of {', '.join(PROBES)}.")
+            raise UsageError("No probe is selected.", hint=f"Use some of {', '.join(PROBES)}.")
         _require("deviation", self.sigmas, lambda value: 0 <= value <= LARGEST_SIGMA, f"0 and {LARGEST_SIGMA:g}")
         _require("share of the rank", self.shares, _is_share, "0 and 1")
         _require("alpha", (*self.alphas, self.alpha), _is_share, "0 and 1")
         if not self.alphas:
-            raise UsageError("There is no alpha to try.", hint="Give at least one number.")
+            raise UsageError("No alpha is given.", hint="Give at least one number.")
         if self.seed < 0:
-            raise UsageError(f"The seed {self.seed} is negative.", hint="Give a number from 0 on.")
+            raise UsageError(f"The seed {self.seed} is negative.", hint="Use 0 or a larger number.")
         if self.rank < 1 or not 2 <= self.bits <= 8:
             raise UsageError("Ranks start at 1, and bits are 2 to 8.", hint="Give a rank and bits in between.")
 
@@ -73,7 +73,7 @@ def _is_share(value: float) -> bool:
 
 def _require(what: str, values: Sequence[float], is_good: Callable[[float], bool], between: str) -> None:
     if not values:
-        raise UsageError(f"There is no {what} to try.", hint="Give at least one number.")
+        raise UsageError(f"No {what} is given.", hint="Give at least one number.")
     for value in values:
         if not (math.isfinite(value) and is_good(value)):
             raise UsageError(f"A {what} of {value:g} is not between {between}.", hint="Give numbers in between.")
