@@ -109,13 +109,16 @@ SETTINGS: Mapping[str, Setting] = {
     PROTECTED: Setting(
         _patterns,
         'names and patterns with commas between them, such as "main,release/*"',
-        "Branches that are not deleted, renamed or rewound.",
+        "Branches that cannot be deleted, renamed or rewound.",
         "",
         ("store",),
     ),
     "user.name": Setting(_text, "a name", "Who commits.", default_author),
     "commit.max_error": Setting(
-        _share, "a number between 0 and 1", "Most of a residual's squared norm that a commit may lose.", "0.01"
+        _share,
+        "a number between 0 and 1",
+        "Maximum fraction of a residual's squared norm that a commit may lose.",
+        "0.01",
     ),
     "commit.flatten_rank": Setting(
         _count,
@@ -126,21 +129,21 @@ SETTINGS: Mapping[str, Setting] = {
     "gc.grace_days": Setting(
         _days, "a number of days", "How long an object has to be unreachable before it is deleted.", "14"
     ),
-    "gc.reflog_days": Setting(_days, "a number of days", "How long old entries of reflogs are kept.", "90"),
+    "gc.reflog_days": Setting(_days, "a number of days", "How long reflog entries are kept.", "90"),
     "gc.reflog_deleted_days": Setting(
         _days, "a number of days", "How long the reflogs of deleted names are kept.", "30", ("store",)
     ),
     "cache.directory": Setting(
         _directory,
         "a directory",
-        "Where copies of what was read from remotes, and results worth keeping, are.",
+        "Directory of cached remote data and results.",
         _cache_directory,
         ("user",),
     ),
     "cache.limit_bytes": Setting(
         _count,
         "a number of bytes; 0 for no cache",
-        "What copies of what was read from remotes may take.",
+        "Maximum size of cached remote data.",
         str(20 << 30),
         ("user",),
     ),

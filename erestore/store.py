@@ -154,7 +154,7 @@ class Store:
             raise TargetExistsError(f"The marker of the store at {storage.url} is whole.", hint="Use it as it is.")
         if not _has_content(storage):
             raise StoreNotFoundError(
-                f"There is nothing of a store at {storage.url}.", hint="`erestore init` makes a new one."
+                f"There is no trace of a store at {storage.url}.", hint="`erestore init` makes a new one."
             )
         storage.delete(MARKER)
         storage.create(MARKER, dump_canonical(_new_marker()))
@@ -182,7 +182,7 @@ class Store:
             if inside.is_dir():
                 hint = f"There is one inside it: --store {shlex.quote(str(inside))}."
             if _has_content(storage):
-                hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` writes it anew."
+                hint = f"Its marker {MARKER} is missing: `erestore init --repair {storage.url}` rewrites it."
             raise StoreNotFoundError(f"There is no store at '{storage.url}'.", hint=hint) from None
         _check_marker(storage.url, marker)
         features = _check_features(storage, marker, "read")
@@ -259,7 +259,7 @@ class Store:
             directory.share(value or CHOICES[0])
 
     def is_protected(self, name: str) -> bool:
-        """Tell whether the setting ``branch.protected`` names a branch."""
+        """Return whether the setting ``branch.protected`` names a branch."""
         return any(fnmatchcase(name, pattern) for pattern in patterns_of(self.config().get(PROTECTED, "")))
 
     def require_forward(self, name: str, before: str | None, after: Iterable[str]) -> None:
@@ -392,7 +392,7 @@ class Store:
         return base[:12]
 
     def is_ancestor(self, oid: str, descendant: str) -> bool:
-        """Tell whether `oid` is `descendant` or one of the commits that it goes back to."""
+        """Return whether `oid` is `descendant` or one of the commits that it goes back to."""
         visited, waiting = set(), [descendant]
         while waiting:
             if (current := waiting.pop()) == oid:
@@ -409,7 +409,7 @@ class Store:
         return oid
 
     def has_ref(self, name: str) -> bool:
-        """Tell whether `name` is an existing ref."""
+        """Return whether `name` is an existing ref."""
         try:
             entry = self.refs.read(check_name(name))
         except UsageError:
@@ -481,7 +481,7 @@ def _read_marker(storage: Storage) -> Any:
     except CorruptionError as error:
         raise CorruptionError(
             f"The marker {MARKER} of the store at {storage.url} is {'damaged' if content else 'empty'}.",
-            hint=f"`erestore init --repair {storage.url}` writes it anew and leaves all else as it is.",
+            hint=f"`erestore init --repair {storage.url}` rewrites it and changes nothing else.",
         ) from error
 
 
@@ -501,7 +501,7 @@ def _directory(storage: Storage) -> LocalStorage:
     if isinstance(storage, LocalStorage):
         return storage
     raise UsageError(
-        f"The store at {storage.url} has no permissions of files.", hint="Whoever has credentials for it shares it."
+        f"The store at {storage.url} has no file permissions.", hint="Whoever has credentials for it shares it."
     )
 
 

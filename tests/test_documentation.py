@@ -280,7 +280,7 @@ ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
 
 
 def is_defined(name: str) -> bool:
-    """Tell whether a module of the package, or a class or function in one, has a dotted name; nothing is imported."""
+    """Return whether a module of the package, or a class or function in one, has a dotted name; nothing is imported."""
     path, parts = ROOT / "erestore", name.split(".")
     while parts and ((path / parts[0]).is_dir() or (path / f"{parts[0]}.py").is_file()):
         path /= parts.pop(0)

@@ -117,7 +117,7 @@ def tensors_of(store: Store, revision: str) -> Tensors:
 
 
 def same_tensors(one: Tensors, other: Tensors) -> bool:
-    """Tell whether two state dicts agree in every bit."""
+    """Return whether two state dicts agree in every bit."""
     return one.keys() == other.keys() and all(
         one[name].dtype == other[name].dtype
         and one[name].shape == other[name].shape

@@ -63,7 +63,7 @@ class Condition(NamedTuple):
     value: str
 
     def holds(self, metrics: Mapping[str, str]) -> bool:
-        """Tell whether the metrics meet it; one that is missing does not, nor does text where numbers are compared."""
+        """Return whether the metrics meet it; one that is missing does not, nor does text where numbers are compared."""
         if self.metric not in metrics:
             return False
         recorded = metrics[self.metric]

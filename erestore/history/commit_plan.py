@@ -29,7 +29,7 @@ class Lineage:
 
 
 def find_lineage(store: Store, base: str | None, parent: str | None, previous: str | None, branch: str) -> Lineage:
-    """Decide where a commit hangs.
+    """Choose base, parents and edge of a new commit.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def imported_name(base: str) -> str:
 
 
 def _is_revision(store: Store, base: str) -> bool:
-    """Tell whether a base is given by its oid or a former place of its name; a path of that name goes first."""
+    """Return whether a base is given by its oid or a former place of its name; a path of that name goes first."""
     if Path(base).expanduser().exists():
         return False
     try:

@@ -175,7 +175,7 @@ def _parents(store: Store, previous: str | None, parents: Sequence[str]) -> tupl
 
 
 def _is_there(store: Store, oid: str, combined: Combination | None, edge: str, recipe: Any) -> bool:
-    """Tell whether a branch's newest commit is what would be made: as with git, that is not made again."""
+    """Return whether a branch's newest commit is what would be made: as with git, that is not made again."""
     commit = store.commit_record(oid)
     same = (commit.edge, commit.recipe) == (edge, recipe)
     return same and (combined is None or store.manifest_of(oid) == combined.manifest)

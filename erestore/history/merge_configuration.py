@@ -65,7 +65,7 @@ def _base_commit(store: Store, name: str) -> str:
         if is_path and (oid := bases.get(name_of(name))) is not None:
             return oid
         names = ", ".join(sorted(bases)) or "none yet"
-        raise UsageError(f"`base_model: {name}` is no base of the store.", hint=f"Its bases are {names}.") from None
+        raise UsageError(f"`base_model: {name}` is not a base of the store.", hint=f"Its bases are {names}.") from None
 
 
 def _check_dtypes(store: Store, dtypes: Sequence[str], manifest: Manifest) -> None:

@@ -171,7 +171,7 @@ def _is_equal(checkpoint: Checkpoint, variant: Variant) -> bool:
 
 
 def _was_committed_exactly(store: Store, checkpoint: Checkpoint) -> bool:
-    """Tell whether an exact commit of these files, side files included, can be reached."""
+    """Return whether an exact commit of these files, side files included, can be reached."""
     tips = [entry.oid for entry in store.refs.all().values() if entry.oid is not None]
     size = original_bytes(checkpoint)
     digests = {

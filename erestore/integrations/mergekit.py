@@ -76,7 +76,7 @@ def read_mergekit(document: Any) -> MergekitMerge:
         If it has a key, a method or a value that has no meaning here; it is named.
     """
     if not isinstance(document, dict):
-        refuse("it is no merge configuration", "Write `merge_method: ...` and `models: ...`, as for mergekit.")
+        refuse("it is not a merge configuration", "Write `merge_method: ...` and `models: ...`, as for mergekit.")
     for key in document:
         if key not in _KNOWN:
             hint = _REFUSED.get(key, f"Leave it out; there are {', '.join(sorted(_KNOWN))}.")
@@ -121,7 +121,7 @@ def _task_arithmetic(parameters: Parameters, base_model: str | None) -> Mergekit
     if not parameters.flag("normalize", default=False):
         return MergekitMerge("task-arithmetic", parameters.models, weights, {"scale": str(scale)}, base_model)
     if scale != 1:
-        refuse("`lambda` together with `normalize: true` is no strategy here", "Scale the weights instead.")
+        refuse("`lambda` together with `normalize: true` is not supported", "Scale the weights instead.")
     return MergekitMerge("weighted", parameters.models, weights, base_model=base_model)
 
 
@@ -129,7 +129,7 @@ def _ties(parameters: Parameters, base_model: str | None) -> MergekitMerge:
     parameters = parameters.without_model(base_model)
     _mask(parameters)
     if parameters.flag("rescale", default=False):
-        refuse("`rescale: true` of ties is not done here", "Leave it out.")
+        refuse("`rescale: true` is not supported for ties", "Leave it out.")
     options = {
         "density": str(parameters.same("density", default=1)),
         "combine": "mean" if parameters.flag("normalize", default=True) else "sum",
@@ -143,7 +143,7 @@ def _dare(merge_by: str) -> _Read:
         parameters = parameters.without_model(base_model)
         _mask(parameters)
         if not parameters.flag("rescale", default=True):
-            refuse("`rescale: false` is not done here", "Leave it out: what is left is made up for what is dropped.")
+            refuse("`rescale: false` is not supported", "Leave it out: what is left is made up for what is dropped.")
         normalize = parameters.flag("normalize", default=False)
         density = parameters.same("density", default=1)
         options = {
@@ -154,7 +154,7 @@ def _dare(merge_by: str) -> _Read:
         if merge_by == "ties":
             options["combine"] = "mean" if normalize else "sum"
         elif normalize:
-            refuse("`normalize: true` of dare_linear is not done here", "Give weights that sum to 1.")
+            refuse("`normalize: true` is not supported for dare_linear", "Give weights that sum to 1.")
         differs = "" if density == 1 else _DARE
         return MergekitMerge(
             "dare", parameters.models, parameters.per_model("weight"), options, base_model, differs=differs
@@ -166,7 +166,7 @@ def _dare(merge_by: str) -> _Read:
 def _model_stock(parameters: Parameters, base_model: str | None) -> MergekitMerge:
     parameters = parameters.without_model(base_model)
     if parameters.flag("filter_wise", default=False):
-        refuse("`filter_wise: true` is not done here", "Leave it out.")
+        refuse("`filter_wise: true` is not supported", "Leave it out.")
     return MergekitMerge("model-stock", parameters.models, base_model=base_model, differs=_STOCK)
 
 
@@ -199,7 +199,7 @@ def _base_model(document: Mapping[str, Any]) -> str | None:
 def _dtype(document: Mapping[str, Any], key: str) -> str:
     name = document[key]
     if not isinstance(name, str):
-        refuse(f"`{key}: {shown(name)}` is no data type", "Write one such as float32 or bfloat16, or leave it out.")
+        refuse(f"`{key}: {shown(name)}` is not a data type", "Write one such as float32 or bfloat16, or leave it out.")
     return name.removeprefix("torch.")
 
 

@@ -166,13 +166,13 @@ def _section(
     if section is None:
         return {}
     if not isinstance(section, dict):
-        refuse(f"{where} is no list of parameters", "Write them as `weight: 0.5`, one a line.")
+        refuse(f"{where} is not a list of parameters", "Write them as `weight: 0.5`, one a line.")
     for key, value in section.items():
         if key in elsewhere:
             refuse(f"`{shown(key)}` in {where} is for all models alike", "Write it under `parameters` of the recipe.")
         if key not in accepted:
             hint = f"Leave it out; there is {', '.join(accepted)}." if accepted else "Leave it out."
-            refuse(f"`{shown(key)}` in {where} is no parameter of {method} here", hint)
+            refuse(f"`{shown(key)}` in {where} is not a parameter of {method} here", hint)
         if isinstance(value, dict | list):
             conditional = isinstance(value, dict) or any(isinstance(item, dict) for item in value)
             what = "depends on tensors' names (filter)" if conditional else "is a gradient over layers"

@@ -54,7 +54,7 @@ def _model(config: Mapping[str, Any]) -> Any:
 
 
 def _is_endless(settings: Mapping[str, Any], depth: int = 0) -> bool:
-    """Tell whether a configuration asks for more layers than a model has: without weights they take time and memory too."""
+    """Return whether a configuration asks for more layers than a model has: without weights they take time and memory too."""
     return depth > 4 or any(
         _is_endless(value, depth + 1)
         if isinstance(value, dict)

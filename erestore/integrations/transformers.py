@@ -93,7 +93,7 @@ def require_transformers() -> Any:
         import transformers
     except ImportError:
         raise UsageError(
-            "To run a model on texts takes the library transformers, which is not installed.",
+            "Running a model on texts needs the library transformers, which is not installed.",
             hint="`pip install transformers`, or give a live model and its inputs from Python.",
         ) from None
     return transformers

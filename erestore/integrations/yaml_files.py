@@ -60,7 +60,7 @@ def _content(path: Path) -> bytes:
         ) from error
     if len(content) > LARGEST:
         raise UsageError(
-            f"'{path}' has more than {LARGEST // 1024} KiB, and is hardly a recipe.",
+            f"'{path}' has more than {LARGEST // 1024} KiB, too large for a recipe.",
             hint="Give the path of a YAML file.",
         )
     return content
@@ -68,7 +68,7 @@ def _content(path: Path) -> bytes:
 
 def _refuse(path: Path, reason: str, mark: yaml.error.Mark | None = None) -> NoReturn:
     where = f" (line {mark.line + 1})" if mark else ""
-    raise UsageError(f"'{path}' is not read: {reason}{where}.", hint="Mend the file.") from None
+    raise UsageError(f"'{path}' cannot be read: {reason}{where}.", hint="Correct the file.") from None
 
 
 @cache

@@ -69,7 +69,8 @@ def bisect(
         parents = store.commit_record(line[-1]).parents
         if not parents:
             raise UsageError(
-                f"'{good}' is no ancestor of '{bad}' along first parents.", hint="`erestore log --graph` shows both."
+                f"'{good}' is not an ancestor of '{bad}' along first parents.",
+                hint="`erestore log --graph` shows both.",
             )
         line.append(parents[0])
     line.reverse()
@@ -84,7 +85,7 @@ def bisect(
     if not passed(0):
         raise UsageError(f"'{good}' itself does not pass.", hint="Name a commit that does.")
     if len(line) < 2 or passed(len(line) - 1):
-        raise UsageError(f"'{bad}' passes, so nothing between is to blame.", hint="Name a commit that does not pass.")
+        raise UsageError(f"'{bad}' passes, so there is nothing to bisect.", hint="Name a commit that does not pass.")
     low, high = 0, len(line) - 1
     while high - low > 1:
         middle = (low + high) // 2

@@ -136,11 +136,11 @@ def _key(variant: Variant, revision: str, tensor: str) -> str:
         )
     if layout_tensor.key in variant.manifest.dense or layout_tensor.key not in variant.base:
         raise UsageError(
-            f"'{revision}' holds '{tensor}' whole, so it is no difference from the base that commits share.",
+            f"'{revision}' stores '{tensor}' in full, so there is no difference from the base to attribute to commits.",
             hint="Name a tensor that the base has as well.",
         )
     if not is_floating(layout_tensor.dtype):
-        raise UsageError(f"'{tensor}' holds integers, which are kept as they are.", hint="Name a tensor of weights.")
+        raise UsageError(f"'{tensor}' holds integers, which are stored unchanged.", hint="Name a tensor of weights.")
     return layout_tensor.key
 
 

@@ -87,7 +87,7 @@ def calibrate(
     operation = store.begin()
     commit = store.commit_record(store.resolve(base))
     if commit.edge != "imported":
-        raise UsageError(f"'{base}' is a variant, and bases are calibrated.", hint="Name the base that it stands on.")
+        raise UsageError(f"'{base}' is a variant. Only a base can be calibrated.", hint="Name its base.")
     variant = Variant.open(store.objects, commit.manifest)
     texts, batches = split_texts_and_inputs(inputs)
     count = len(texts or ())

@@ -110,7 +110,7 @@ def revert(
     if on is None:
         on = revision.partition("~")[0].partition("@")[0]
         if not store.has_ref(on):
-            raise UsageError(f"Say which branch '{revision}' is reverted on.", hint="Add --on BRANCH.")
+            raise UsageError(f"Missing the branch to revert '{revision}' on.", hint="Add --on BRANCH.")
     return _apply(
         store,
         oid,
@@ -128,7 +128,7 @@ def _coefficient(scale: Fraction | float | str) -> Fraction:
     if (coefficient := rational(scale)) is None:
         raise UsageError(f"'{scale}' is not a number to scale by.", hint="Write it as 0.5 or 1/2.")
     if not coefficient:
-        raise UsageError("Scaled by 0 nothing is added.", hint="Give another --scale.")
+        raise UsageError("A scale of 0 adds nothing.", hint="Give another --scale.")
     return coefficient
 
 
@@ -170,7 +170,7 @@ def _apply(
             operands = [*target, *_parts(store, changed, coefficient, part, residuals)]
             recipe |= {"tensors": part[0] or "*", "components": "-".join(map(str, part[1])) if part[1] else "all"}
         if not operands:
-            raise UsageError(f"'{onto}' and the commit are bases, and nothing of them is combined.")
+            raise UsageError(f"'{onto}' and the commit are bases: there is nothing to combine.")
         return derive(
             store,
             name,
@@ -270,7 +270,7 @@ def _range(text: str | None) -> Components | None:
     first, separator, last = text.partition("-")
     if first.isdecimal() and (last.isdecimal() or not separator) and 1 <= int(first) <= int(last or first):
         return Components(int(first), int(last or first))
-    raise UsageError(f"'{text}' is no range of components.", hint="Write it as --components 1-4.")
+    raise UsageError(f"'{text}' is not a range of components.", hint="Write it as --components 1-4.")
 
 
 def _parent(commit: Commit, oid: str, mainline: int | None) -> str:

@@ -343,7 +343,7 @@ def as_dry_run(receipt: CommitResult) -> CommitResult:
 
 def _trials(checkpoint: Checkpoint, gate: Gate) -> Trials:
     if isinstance(checkpoint, PeftCheckpoint):
-        raise UsageError("An adapter is kept as it is, whatever the gate says.", hint="Leave out --gate.")
+        raise UsageError("An adapter is stored unchanged, so a gate has no effect.", hint="Leave out --gate.")
     return Trials(gate)
 
 
@@ -352,7 +352,7 @@ def _calibrated(
 ) -> tuple[Quality, Calibration | None]:
     """Return the calibration of a revision's base if there is one and it is wanted, and the objective that follows."""
     if isinstance(checkpoint, PeftCheckpoint) and quality.objective is not None:
-        raise UsageError("An adapter is kept as it is, and nothing of it is rounded.", hint="Leave out --objective.")
+        raise UsageError("An adapter is stored unchanged: nothing is rounded.", hint="Leave out --objective.")
     if quality.objective == "frobenius" or not quality.takes_calibration or isinstance(checkpoint, PeftCheckpoint):
         return quality, None
     calibration = Calibration.of_base(store.objects, store.manifest_of(revision).base)
@@ -364,7 +364,7 @@ def _calibrated(
 
 
 def _is_same(previous: Commit, quality: Quality, calibration: Calibration | None, original: str) -> bool:
-    """Tell whether a commit already holds these files at this quality."""
+    """Return whether a commit already holds these files at this quality."""
     requested = asked_record(quality) | _calibration_record(calibration) | {"original": original}
     return all(previous.quality.get(key) == requested.get(key) for key in {*requested, "objective", "calibration"})
 
@@ -426,7 +426,7 @@ def _reserve_record_bytes(
     if budget is None:
         return quality
     if isinstance(checkpoint, PeftCheckpoint):
-        raise UsageError("An adapter is kept as it is, whatever the budget.", hint="Leave out --budget.")
+        raise UsageError("An adapter is stored unchanged, so a budget has no effect.", hint="Leave out --budget.")
     reserved = record_bytes(
         quality,
         _calibration_record(calibration),

@@ -123,7 +123,7 @@ def flatten(
         raise UsageError(f"'{revision}' is not a branch, so the result needs a name.", hint="Add --name REF.")
     former = store.commit_record(oid)
     if former.edge == "imported":
-        raise UsageError(f"'{revision}' is a base, and has nothing to flatten.", hint="Name a variant.")
+        raise UsageError(f"'{revision}' is a base. Only variants can be flattened.", hint="Name a variant.")
     with next_version(store, branch) as version:
         if name is None and version.previous != oid:
             raise RefConflictError(branch)

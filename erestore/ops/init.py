@@ -62,5 +62,5 @@ def init(url: str | Path, *, shared: str | None = None, repair: bool = False, **
 
 
 def _holds_files(directory: Path) -> bool:
-    """Tell whether there is something besides what an ``init`` that was killed has left."""
+    """Return whether there is something besides what an ``init`` that was killed has left."""
     return directory.is_dir() and not all(path.name.startswith(TEMPORARY) for path in directory.iterdir())

@@ -198,7 +198,7 @@ def unmerge(store: Store, name: str, operand: str, *, message: str = "", progres
         left = tuple(entry for entry in recipe.operands if entry[1] != named)
     if len(left) == len(recipe.operands):
         names = ", ".join(entry[0] for entry in recipe.operands)
-        raise NotFoundError(f"'{operand}' is no operand of '{name}'.", hint=f"Its operands are {names}.")
+        raise NotFoundError(f"'{operand}' is not an operand of '{name}'.", hint=f"Its operands are {names}.")
     if not left:
         raise UsageError(
             f"Without '{operand}' nothing of '{name}' is left.", hint=f"`erestore branch -d {name}` deletes it."

@@ -123,9 +123,7 @@ def rebase(
             f"'{onto}' is a variant, not a base.", hint=f"`erestore cherry-pick {revision} --onto {onto}`?"
         )
     if choose is not None and (not carry or choose not in ("ours", "theirs")):
-        raise UsageError(
-            "'ours' and 'theirs' are of what is carried.", hint="Add --carry, or leave --ours and --theirs out."
-        )
+        raise UsageError("'ours' and 'theirs' need --carry.", hint="Add --carry, or leave --ours and --theirs out.")
     max_error = REBASE_ERROR if max_error is None else max_error
     require_max_error(max_error)
     with next_version(store, name) as version:

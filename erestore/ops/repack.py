@@ -305,7 +305,7 @@ class _Repacking:
             # A tag rather than a branch: it is what is forgotten most easily.
             return f"{kinds[-1] if kinds else 'an earlier version'} needs its residual"
         if not candidate.allowed(self.max_error, 1.0):
-            return "it has lost nothing so far, and no maximal error was given"
+            return "it is lossless so far, and --max-error was not given"
         return None
 
     def _repack(self, candidates: Sequence[Candidate]) -> None:
@@ -317,7 +317,7 @@ class _Repacking:
             self._repack_group(fleet, group)
         for candidate in candidates:
             if candidate.name not in self.moved and candidate.name not in self.kept:
-                self._keep(candidate.name, "nothing makes it smaller")
+                self._keep(candidate.name, "no other encoding is smaller")
 
     def _others(self, candidates: Sequence[Candidate]) -> Iterator[tuple[str, Variant]]:
         """Yield more variants of the base: what all names and parents of candidates are."""
@@ -360,7 +360,7 @@ class _Repacking:
                         moved.append(variant.candidate.name)
                 pending = []
         for variant in pending:
-            self._keep(variant.candidate.name, "what it would share with others takes more")
+            self._keep(variant.candidate.name, "sharing with others would take more space")
         if group.root in fleet.means and moved:
             self.means.append(SharedResidual(terms[group.root][0].residual, mean_bytes, tuple(moved)))
 
@@ -379,14 +379,14 @@ class _Repacking:
         except UsageError:  # the error that is allowed cannot be reached: nothing of that is the others' concern
             stored = None
         if stored is None:
-            self._keep(candidate.name, "too little may be lost of it")
+            self._keep(candidate.name, "its allowed error is too small")
             return None
         needed = {oid for _, oid in stored.manifest.references()} | {stored.manifest_oid}
         freed = sum(size for oid, size in candidate.removable.items() if oid not in needed)
         variant = Variant(variant_objects, stored.manifest, layout=candidate.variant.layout)
         ranks = total_rank(candidate.variant), total_rank(variant)
         if stored.added_bytes > freed - LEAST_GAIN * candidate.residual_bytes:
-            self._keep(candidate.name, f"encoded anew it takes {stored.added_bytes:,} bytes instead of {freed:,}")
+            self._keep(candidate.name, f"re-encoded it would take {stored.added_bytes:,} bytes instead of {freed:,}")
             return None
         if self.max_total_rank and ranks[1] > max(self.max_total_rank, ranks[0]):
             self._keep(candidate.name, f"its total rank would become {ranks[1]:.4g}")

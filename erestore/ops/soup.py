@@ -131,7 +131,7 @@ def _greedy(
         value = float(evaluate(StateDict(Variant(store.objects, combined.manifest, layout=combined.layout))))
         if not math.isfinite(value):
             raise UsageError(
-                f"The score of {', '.join(operand.name for operand in candidate)} is {value}, which is no score."
+                f"The score of {', '.join(operand.name for operand in candidate)} is {value}, which is not a score."
             )
         improves = best is not None and (value <= best if minimise else value >= best)
         runs.append(Tried(tuple(operand.name for operand in candidate), value, improves))

@@ -313,6 +313,6 @@ def _require_stored(store: Store, commits: list[str]) -> None:
     gone += [visit.reference for visit in visits if not visit.needs and not store.objects.exists(visit.reference.oid)]
     if gone:
         raise NotFoundError(
-            f"What it would bring back is gone: the {gone[0].kind} {gone[0].oid[:12]} is no longer in the store.",
-            hint="Garbage collection takes what names led to longer ago than gc.reflog_days (see `erestore config`).",
+            f"Cannot undo: the {gone[0].kind} {gone[0].oid[:12]} is no longer in the store.",
+            hint="Garbage collection deletes what no branch or tag has pointed to for gc.reflog_days (see `erestore config`).",
         )

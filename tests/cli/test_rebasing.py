@@ -79,7 +79,7 @@ def test_bisecting(work: Here) -> None:
     assert work.json("show", "m2")["commit"] in found.out.partition("last_good")[0]
     for asked, code, words in (
         (("ft", "m3", "--run", "true"), 2, "{path}"),
-        (("m3", "ft", "--run", command), 2, "no ancestor"),
+        (("m3", "ft", "--run", command), 2, "not an ancestor"),
         (("ft", "nothing", "--run", command), 3, "nothing"),
         (("ft", "m0", "--run", command), 2, "passes"),
         (("ft", "m3", "--run", "exit 127 {path}"), 2, "test"),

@@ -119,5 +119,5 @@ def test_bisect_finds_the_first_bad_commit(world: World) -> None:
         world.store.bisect("a", "step3", lambda weights: float(weights["scale"]) < 50)
     with pytest.raises(UsageError, match="itself"):
         world.store.bisect("step5", "step6", lambda weights: float(weights["scale"]) < 50)
-    with pytest.raises(UsageError, match="no ancestor"):
+    with pytest.raises(UsageError, match="not an ancestor"):
         world.store.bisect("exact", "step6", lambda _: True)

@@ -140,7 +140,7 @@ def test_a_fleet_with_nothing_in_common_stays_as_it_is(tmp_path: Path) -> None:
     done = world.store.repack(max_error=0.01)
     assert (done.repacked, done.added_bytes, done.freed_bytes, done.operation) == ((), 0, 0, None)
     assert done.bytes_before == done.bytes_after
-    assert set(reasons(done).values()) == {"nothing makes it smaller"}
+    assert set(reasons(done).values()) == {"no other encoding is smaller"}
     assert content(world.store) == before
 
 
@@ -289,7 +289,7 @@ def test_a_mean_that_does_not_pay_for_itself_is_dropped(tmp_path: Path, monkeypa
     before = content(world.store)
     done = world.store.repack(max_error=ERROR / 4)
     assert (done.repacked, done.means, done.added_bytes) == ((), (), 0)
-    assert sorted(reasons(done).values()).count("what it would share with others takes more") == 2
+    assert sorted(reasons(done).values()).count("sharing with others would take more space") == 2
     assert reasons(done).keys() == set(names)
     assert content(world.store) == before
 

@@ -41,7 +41,7 @@ def digest(content: bytes | memoryview) -> str:
 
 
 def is_close(one: bytes, other: bytes, dtype: str) -> bool:
-    """Tell whether values that are not reproducible agree as far as two projections can."""
+    """Return whether values that are not reproducible agree as far as two projections can."""
     if dtype == "BF16":
         one, other = (
             b"".join(b"\0\0" + content[i : i + 2] for i in range(0, len(content), 2)) for content in (one, other)

@@ -190,9 +190,9 @@ REFUSED = {
     LINEAR + "tokenizer_source: a" + TWO: "`tokenizer_source: a` is not done",
     LINEAR + "name: first" + TWO: "`name` has no meaning",
     LINEAR + "dtype: float16" + TWO: "`dtype: float16` would convert",
-    LINEAR + "out_dtype: 16" + TWO: "`out_dtype: 16` is no data type",
-    LINEAR + "parameters: {density: 0.5}" + TWO: "`density` in `parameters` is no parameter of linear",
-    LINEAR + "parameters: [normalize]" + TWO: "`parameters` is no list of parameters",
+    LINEAR + "out_dtype: 16" + TWO: "`out_dtype: 16` is not a data type",
+    LINEAR + "parameters: {density: 0.5}" + TWO: "`density` in `parameters` is not a parameter of linear",
+    LINEAR + "parameters: [normalize]" + TWO: "`parameters` is not a list of parameters",
     LINEAR + "parameters: {normalize: 1}" + TWO: "`normalize: 1` is neither true nor false",
     LINEAR + "parameters: {normalize: false}" + TWO: "scales the base too",
     LINEAR + "parameters: {weight: [0, 0.5, 1]}\n" + PLAIN: "`weight` in `parameters` is a gradient",
@@ -215,7 +215,7 @@ REFUSED = {
     "merge_method: task_arithmetic\nbase_model: b" + TWO: "`parameters` of 'b' mean nothing",
     "merge_method: task_arithmetic\nbase_model: b\nmodels: [{model: a, parameters: {weight: 1}}]": "is a variant",
     "merge_method: task_arithmetic\nbase_model: second" + TWO: "is not the base of 'a', which is 'base'",
-    "merge_method: task_arithmetic\nbase_model: org/base" + TWO: "`base_model: org/base` is no base of the store",
+    "merge_method: task_arithmetic\nbase_model: org/base" + TWO: "`base_model: org/base` is not a base of the store",
     "merge_method: task_arithmetic\nbase_model: a + b" + TWO: "A base_model needs a commit",
     "merge_method: ties\nbase_model: base\nparameters: {rescale: true}" + TWO: "`rescale: true` of ties",
     "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
@@ -231,10 +231,10 @@ REFUSED = {
     "merge_method: slerp\nbase_model: a\nparameters: {t: 1}\nmodels: [{model: a}]": "there are 1",
     "merge_method: model_stock\nbase_model: base\nparameters: {filter_wise: true}\n" + PLAIN: "`filter_wise: true`",
     "merge_method: model_stock\nbase_model: base"
-    + TWO: "`weight` in `parameters` of 'a' is no parameter of model_stock",
+    + TWO: "`weight` in `parameters` of 'a' is not a parameter of model_stock",
     "merge_method: linear\nmodels: [{model: a + b, parameters: {weight: 1}}]": "expression",
-    "": "no merge configuration",
-    "- linear": "no merge configuration",
+    "": "not a merge configuration",
+    "- linear": "not a merge configuration",
 }
 
 
@@ -328,7 +328,7 @@ def test_what_is_no_readable_file(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="directory"):
         read_yaml(tmp_path)
     (tmp_path / "binary").write_bytes(bytes(range(256)))
-    with pytest.raises(ErestoreError, match="is not read"):
+    with pytest.raises(ErestoreError, match="cannot be read"):
         read_yaml(tmp_path / "binary")
     (tmp_path / "good").write_text("a: [1, 0.5, true, null, text]\n", encoding="utf-16")
     assert read_yaml(tmp_path / "good") == {"a": [1, 0.5, True, None, "text"]}

@@ -53,7 +53,7 @@ def test_what_nobody_changed(store):
 def test_what_is_refused(store):
     with pytest.raises(NotFoundError, match="no tensor 'nothing'"):
         store.blame("one", "nothing")
-    with pytest.raises(UsageError, match="whole"):
+    with pytest.raises(UsageError, match="in full"):
         store.blame("one", "head.weight")
     with pytest.raises(UnknownRevisionError):
         store.blame("nobody", "dense.weight")

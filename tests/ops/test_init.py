@@ -55,14 +55,14 @@ def test_a_store_whose_marker_is_damaged_has_a_way_back(tmp_path: Path, content:
 
 
 def test_nothing_but_a_damaged_marker_is_repaired(tmp_path: Path) -> None:
-    with pytest.raises(StoreNotFoundError, match="nothing of a store"):
+    with pytest.raises(StoreNotFoundError, match="no trace of a store"):
         init(tmp_path / "nothing", repair=True)
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "papers/refs/heads").mkdir(parents=True)
     (tmp_path / "papers/refs/heads/main").write_text("of git")
     (tmp_path / "papers/objects").mkdir()
     (tmp_path / "papers/objects/chair.obj").write_text("of somebody")
-    with pytest.raises(StoreNotFoundError, match="nothing of a store"):
+    with pytest.raises(StoreNotFoundError, match="no trace of a store"):
         init(tmp_path / "papers", repair=True)
     store = Store.init(tmp_path / "newer")
     add(store, "base")

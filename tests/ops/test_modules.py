@@ -173,7 +173,7 @@ def test_a_file_of_weights_that_both_sides_of_a_carried_change_replaced_is_a_con
         assert head_of(heads, made.ref, tmp_path) == head
     kept = heads.rebase("a", onto="other", name="kept")
     assert (kept.notes, kept.chosen) == ((), ())
-    with pytest.raises(UsageError, match="carried"):
+    with pytest.raises(UsageError, match="need --carry"):
         heads.rebase("a", onto="other", name="kept", choose="ours")
 
 

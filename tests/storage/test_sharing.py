@@ -107,10 +107,10 @@ def test_what_somebody_put_beside_the_stores_files_is_not_shared(tmp_path: Path)
 
 
 def test_only_files_have_permissions() -> None:
-    with pytest.raises(UsageError, match="no permissions of files"):
+    with pytest.raises(UsageError, match="no file permissions"):
         init("memory://shared", shared="group")
     store = Store.init("memory://not-shared")
-    with pytest.raises(UsageError, match="no permissions of files"):
+    with pytest.raises(UsageError, match="no file permissions"):
         store.set_setting("core.shared", "group")
     with pytest.raises(UsageError, match="not a value"):
         store.set_setting("core.shared", "everybody")
