@@ -207,7 +207,7 @@ REFUSED = {
     LINEAR + "base_model: base" + TWO: "`weight` of 'base' is missing",
     LINEAR + "base_model: [base]" + TWO: "`base_model` is not a name",
     LINEAR + "models: [{model: a, parameters: {normalize: true}}]": "`normalize` in `parameters` of 'a' is for all",
-    LINEAR + "parameters: {weight: 1, normalize: true}\nmodels: [{model: a, parameters: 3}]": "of 'a' is no list",
+    LINEAR + "parameters: {weight: 1, normalize: true}\nmodels: [{model: a, parameters: 3}]": "of 'a' is not a list",
     "merge_method: task_arithmetic" + TWO: "`base_model` is missing",
     TASK + "parameters: {normalize: true, lambda: 2}" + TWO: "`lambda` together with `normalize: true`",
     TASK + "models: [{model: base}]": "nothing but the base_model",
@@ -217,14 +217,15 @@ REFUSED = {
     "merge_method: task_arithmetic\nbase_model: second" + TWO: "is not the base of 'a', which is 'base'",
     "merge_method: task_arithmetic\nbase_model: org/base" + TWO: "`base_model: org/base` is not a base of the store",
     "merge_method: task_arithmetic\nbase_model: a + b" + TWO: "A base_model needs a commit",
-    "merge_method: ties\nbase_model: base\nparameters: {rescale: true}" + TWO: "`rescale: true` of ties",
+    "merge_method: ties\nbase_model: base\nparameters: {rescale: true}"
+    + TWO: "`rescale: true` is not supported for ties",
     "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
     "models: [{model: a, parameters: {density: 0.5}}, {model: b}]": "`density` differs from model to model",
     "merge_method: ties\nbase_model: base\nparameters: {density: 0}" + TWO: "density of 0",
     "merge_method: ties\nbase_model: base\nparameters: {weight: -1}\n" + PLAIN: "none can be negative",
     "merge_method: dare_linear\nbase_model: base\nparameters: {rescale: false}" + TWO: "`rescale: false`",
     "merge_method: dare_linear\nbase_model: base\nparameters: {normalize: true}"
-    + TWO: "`normalize: true` of dare_linear",
+    + TWO: "`normalize: true` is not supported for dare_linear",
     "merge_method: slerp\nbase_model: a\n" + PLAIN: "`t` is missing",
     "merge_method: slerp\n" + PLAIN: "`base_model` is missing",
     "merge_method: slerp\nbase_model: a\nparameters: {t: [0, 1]}\n" + PLAIN: "`t` in `parameters` is a gradient",
