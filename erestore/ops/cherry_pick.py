@@ -110,7 +110,7 @@ def revert(
     if on is None:
         on = revision.partition("~")[0].partition("@")[0]
         if not store.has_ref(on):
-            raise UsageError(f"Missing the branch to revert '{revision}' on.", hint="Add --on BRANCH.")
+            raise UsageError(f"Specify the branch to revert '{revision}' on.", hint="Add --on BRANCH.")
     return _apply(
         store,
         oid,

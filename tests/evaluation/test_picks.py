@@ -85,7 +85,7 @@ def test_what_cannot_be_picked_is_refused_in_a_sentence(world: World) -> None:
     assert "--mainline 1" in str(refused.value.hint)
     with pytest.raises(UsageError, match="no parent 3"):
         world.store.cherry_pick("merged", onto="b", mainline=3)
-    with pytest.raises(UsageError, match="which branch"):
+    with pytest.raises(UsageError, match="the branch to revert"):
         world.store.revert(world.store.resolve("a"))
     with pytest.raises(UsageError, match="not a number"):
         world.store.cherry_pick("a2", onto="b", scale="much")
