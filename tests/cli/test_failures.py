@@ -141,7 +141,7 @@ def test_debugging_shows_the_traceback(here: Here, monkeypatch: pytest.MonkeyPat
         (("log", "--frobnicate"), 2, "`erestore log --help`"),
         (("commit",), 2, "`erestore commit --help`"),
         (("commit", "ft", "--max-error", "7"), 2, "between"),
-        (("commit", "ft", "--codec", "ere", "--exact"), 2, "refused"),
+        (("commit", "ft", "--codec", "ere", "--exact"), 2, "decodes differently"),
         (("log", "-n", "-1"), 2, "-1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -121,7 +121,7 @@ def test_blame(work: Here) -> None:
         (("identify",), 2, "PATH"),
         (("blame", "ft", "nothing"), 3, "no tensor 'nothing'"),
         (("blame", "nobody", "dense.weight"), 3, "no revision 'nobody'"),
-        (("blame", "ft", "head.weight"), 2, "whole"),
+        (("blame", "ft", "head.weight"), 2, "in full"),
         (("blame", "ft", "position_ids"), 2, "integers"),
         (("blame", "ft"), 2, "TENSOR"),
     ],
