@@ -23,7 +23,7 @@ print(erestore.__file__)
 for line in (
     "init store",
     "--store store commit ft --base roberta-large --exact",
-    "--store store merge ft roberta-large --name half",
+    "--store store merge ft roberta-large --name half --ours",
     "--store store log",
     "--store store diff ft half",
     "--store store checkout ft again",
